@@ -1,0 +1,158 @@
+"""Every command of the project; `nox -l` lists them, `nox -s NAME` runs one."""
+
+import pathlib
+
+import nox
+from nox.command import CommandFailed
+
+nox.options.sessions = ["tests", "site"]
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = pathlib.Path(__file__).parent
+CONSTRAINTS = "constraints.txt"
+DOCS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"][
+    "docs"
+]
+
+
+def install(session: nox.Session, *wanted: str) -> None:
+    """Install pinned versions: torch alone and first, so that the pin decides."""
+    session.install("-c", CONSTRAINTS, "torch")
+    session.install("-c", CONSTRAINTS, *wanted)
+
+
+def install_docs(session: nox.Session) -> None:
+    """Install what builds the site; the package is read, not imported."""
+    session.install("-c", CONSTRAINTS, *DOCS)
+    session.env["PYTHONPATH"] = str(ROOT / "tools")
+    session.env["NO_MKDOCS_2_WARNING"] = "1"
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests: the package, the pages and the tools (arguments go to pytest)."""
+    install(session, "-e", ".[test]")
+    (ROOT / "build").mkdir(exist_ok=True)
+    # Two workers share two cores: with two threads each they wait for one another.
+    session.env["OMP_NUM_THREADS"] = "1"
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    session.run("pytest", "-n", "2", "--junitxml=build/tests.xml")
+    session.run(
+        "pytest",
+        "--jaxtyping-packages=seqref,beartype.beartype",
+        "-m=not compile and not errors and not slow and not gpu",
+        "--junitxml=build/typed.xml",
+        "tests/ops",
+        "tests/recurrent",
+        "tests/test_recurrence.py",
+    )
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """Build the site into site/, strictly (needs neither torch nor Node.js)."""
+    install_docs(session)
+    session.run("mkdocs", "build", "--strict", *session.posargs)
+    session.log(f"Open {ROOT / 'site' / 'index.html'}, or run: nox -s serve")
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """Serve the site on this machine and build it again at each change."""
+    install_docs(session)
+    session.run("mkdocs", "serve", *session.posargs)
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Compare every block of the built site with what ran (after tests and site)."""
+    install_docs(session)
+    session.run("python", "-m", "pageblocks.audit", "--site", "site", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and the direction of imports."""
+    session.install("-c", CONSTRAINTS, "ruff", "import-linter")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.env["PYTHONPATH"] = str(ROOT / "src")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of src with pyright."""
+    install(session, ".[train,bench]", "pyright[nodejs]")
+    python = session.bin_paths[0] if session.bin_paths else "."
+    session.run("pyright", "--pythonpath", str(pathlib.Path(python) / "python"))
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Open every page of site/ in Chromium: requests, links, accessibility."""
+    session.install(
+        "-c",
+        CONSTRAINTS,
+        "axe-playwright-python",
+        "beautifulsoup4",
+        "playwright",
+        "pytest",
+        "pytest-timeout",
+        "pytest-xdist",
+    )
+    # --confcutdir: the tests' own conftest imports torch, which is not here.
+    # A browser that stalls ends its worker; what failed then runs once more, alone.
+    command = [
+        "pytest",
+        "--confcutdir=tests/site",
+        "--junitxml=build/browser.xml",
+        "--timeout=300",
+        "--timeout-method=thread",
+        "tests/site",
+        *session.posargs,
+    ]
+    try:
+        session.run(*command, "-n=2")
+    except CommandFailed:
+        session.warn("Once more, alone: what failed.")
+        session.run(*command, "--last-failed")
+
+
+@nox.session
+def figures(session: nox.Session) -> None:
+    """Draw every table and figure again from the committed results."""
+    install(session, "-e", ".[bench]")
+    session.run("seqref", "experiments", "render", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure seqref's layers against torch.nn's, as ratios in one run."""
+    install(session, "-e", ".[bench]")
+    session.run(
+        "seqref",
+        "experiments",
+        "run",
+        "fused_recurrence_speed",
+        "--full",
+        *session.posargs,
+    )
+
+
+@nox.session(venv_params=["--system-site-packages"])
+def gpu(session: nox.Session) -> None:
+    """Run what needs a GPU, with the torch of this machine, and stamp the pages."""
+    session.install(".[test]")
+    session.run("pytest", "-m=gpu", "--require-gpu", "--stamp-gpu", *session.posargs)
+
+
+@nox.session
+def zensical(session: nox.Session) -> None:
+    """Build the site with Zensical, Material's successor (allowed to fail)."""
+    install_docs(session)
+    session.install("-c", CONSTRAINTS, "zensical")
+    session.run("zensical", "build", "--strict", *session.posargs)

@@ -1,0 +1,166 @@
+r"""Checks of what a caller passed, and the one format of their messages.
+
+Every check is called at the top of the public method that the user called, with
+``where`` as that method's name, so that a message reads
+``LSTM.forward: `x` must have shape (batch, time, input_size=3), got (2, 7, 4)``.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch._C._functorch import is_batchedtensor
+
+Axis = tuple[str, int | None]
+"""A named axis: the name that the message shows, and its size where it is fixed."""
+
+
+def _signature(axes: Sequence[Axis]) -> str:
+    names = [name if size is None else f"{name}={size}" for name, size in axes]
+    return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+
+
+def check_tensor(where: str, name: str, value: object) -> None:
+    r"""Raise `TypeError` unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{where}: `{name}` must be a torch.Tensor, got {type(value).__name__}"
+        )
+
+
+def check_shape(
+    where: str, name: str, value: Tensor, axes: Sequence[Axis], hint: str = ""
+) -> None:
+    r"""Raise unless `value` is a tensor with the given axes.
+
+    Args:
+        where: The method that the user called, such as ``"LSTM.forward"``.
+        name: The argument's name.
+        value: What came.
+        axes: A pair of name and size for each axis; size None is free.
+        hint: One known cause, such as ``"time-first input?"``; goes in brackets.
+
+    Shapes:
+        - `value`: any; compared with `axes`.
+
+    Raises:
+        TypeError: `value` is no tensor.
+        ValueError: the rank or a fixed size differs.
+    """
+    check_tensor(where, name, value)
+    shape = tuple(value.shape)
+    fits = len(shape) == len(axes) and all(
+        size is None or got == size for got, (_, size) in zip(shape, axes, strict=True)
+    )
+    if not fits:
+        tail = f" ({hint})" if hint else ""
+        raise ValueError(
+            f"{where}: `{name}` must have shape {_signature(axes)}, got {shape}{tail}"
+        )
+
+
+def check_like_parameters(
+    where: str, name: str, value: Tensor, parameter: Tensor
+) -> None:
+    r"""Raise unless `value` has the parameters' device and a dtype they can meet.
+
+    Under autocast two floating dtypes may differ, since autocast converts both to its
+    own; float64 it leaves alone, so that one must still be met.
+
+    Raises:
+        ValueError: the device or the dtype differs from the parameters'.
+    """
+    if value.device != parameter.device:
+        raise ValueError(
+            f"{where}: `{name}` must be on the parameters' device "
+            f"{parameter.device}, got {value.device}"
+        )
+    if value.dtype == parameter.dtype:
+        return
+    dtypes = (value.dtype, parameter.dtype)
+    converted = all(d.is_floating_point and d != torch.float64 for d in dtypes)
+    if not (converted and _autocast_is_on(value.device)):
+        raise ValueError(
+            f"{where}: `{name}` must have the parameters' dtype "
+            f"{parameter.dtype}, got {value.dtype}"
+        )
+
+
+def _autocast_is_on(device: torch.device) -> bool:
+    # The question itself is an error on a device without autocast, such as "meta".
+    known = torch.amp.is_autocast_available(device.type)
+    return known and torch.is_autocast_enabled(device.type)
+
+
+def check_size(where: str, name: str, value: int, minimum: int = 1) -> None:
+    r"""Raise unless `value` is an integer of at least `minimum`.
+
+    Raises:
+        TypeError: `value` is no int (a bool is none).
+        ValueError: `value` is below `minimum`.
+    """
+    # Under torch.export a size can be a symbol.
+    if not isinstance(value, int | torch.SymInt) or isinstance(value, bool):
+        raise TypeError(f"{where}: `{name}` must be an int, got {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{where}: `{name}` must be at least {minimum}, got {value}")
+
+
+def check_choice(where: str, name: str, value: object, choices: Sequence[str]) -> None:
+    r"""Raise `ValueError` unless `value` is one of `choices`."""
+    if value not in choices:
+        known = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{where}: `{name}` must be one of {known}, got {value!r}")
+
+
+def check_lengths(where: str, lengths: Tensor, batch: int, time: int) -> None:
+    r"""Raise unless `lengths` holds one integer from 0 to `time` for each row.
+
+    Where values cannot be read (`torch.func.vmap` over the lengths, `torch.export`, the
+    device "meta") only kind and shape are checked.
+
+    Shapes:
+        - `lengths`: (batch,), any integer dtype, on any device.
+
+    Raises:
+        TypeError: `lengths` is no tensor, or not of an integer dtype.
+        ValueError: wrong shape, or a length below 0 or above `time`.
+    """
+    if not isinstance(lengths, Tensor):
+        raise TypeError(
+            f"{where}: `lengths` must be a tensor of integers with shape (batch,), "
+            f"got {type(lengths).__name__} (pass torch.tensor(lengths))"
+        )
+    is_bool = lengths.dtype == torch.bool
+    if is_bool or lengths.is_floating_point() or lengths.is_complex():
+        raise TypeError(
+            f"{where}: `lengths` must have an integer dtype, got {lengths.dtype}"
+        )
+    check_shape(where, "lengths", lengths, (("batch", batch),))
+    if batch == 0 or not _can_be_read(lengths):
+        return
+    # The wide unsigned dtypes have no minimum of their own.
+    whole = lengths.to(torch.int64)
+    smallest, largest = int(whole.min()), int(whole.max())
+    if smallest < 0:
+        raise ValueError(f"{where}: `lengths` must be at least 0, got {smallest}")
+    if largest > time:
+        raise ValueError(
+            f"{where}: `lengths` must be at most time={time}, got {largest}"
+        )
+
+
+def _can_be_read(lengths: Tensor) -> bool:
+    if lengths.is_meta or is_exporting():
+        return False
+    # torch has no public question for "is this tensor one of vmap's?".
+    return not is_batchedtensor(lengths)
+
+
+def is_exporting() -> bool:
+    r"""Whether `torch.export` is at work, and not `torch.compile`.
+
+    While torch.compile traces, torch 2.11 says that it is exporting.
+    """
+    compiler = torch.compiler
+    return compiler.is_exporting() and not compiler.is_dynamo_compiling()

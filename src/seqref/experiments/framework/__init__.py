@@ -1,0 +1,1 @@
+r"""The parts that every experiment shares: claims, records, tables and figures."""

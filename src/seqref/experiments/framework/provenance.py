@@ -1,0 +1,84 @@
+r"""Where a result comes from: machine, versions, commit, date."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+SOURCE = Path(__file__).resolve().parents[2]
+
+
+def provenance() -> dict[str, Any]:
+    """Device, versions, commit and date of a run on the CPU."""
+    return {
+        "device": device(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "seqref": version(),
+        },
+        "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def version() -> str:
+    """Version of the installed package; "unknown" for a bare source tree."""
+    try:
+        return metadata.version("seqref")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def device() -> dict[str, Any]:
+    """The processor, as the operating system names it."""
+    return {
+        "kind": "cpu",
+        "name": _processor_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def commit(source: Path = SOURCE) -> dict[str, Any] | None:
+    r"""The git commit of the package's code, or None outside a checkout.
+
+    `clean` is False where a file of the package differs from that commit.
+    """
+    head = _git(source, "rev-parse", "HEAD")
+    tracked = _git(source, "ls-files", "--", ".")
+    if not head or not tracked:
+        return None
+    changes = _git(source, "status", "--porcelain", "--", ".")
+    return {"hash": head, "clean": changes == ""}
+
+
+def _git(source: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(source), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _processor_name() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return " ".join(value.split())
+    return platform.processor() or platform.machine()

@@ -1,0 +1,19 @@
+r"""Random numbers that depend on a seed and on nothing else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Build modules inside this block from `seed`; the global state is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def generator(seed: int) -> torch.Generator:
+    """A random generator of one's own on the CPU."""
+    return torch.Generator().manual_seed(seed)

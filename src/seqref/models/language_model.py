@@ -1,0 +1,164 @@
+r"""A language model over any causal layer: embedding, layer, linear head."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from seqref.errors import check_shape, check_size, check_tensor
+from seqref.recurrence import Recurrent
+
+
+class LanguageModel(nn.Module):
+    r"""Scores of the next token after each token of a sequence.
+
+    $$ e_t = E_{x_t} \qquad (h_t, s_t) = \text{layer}(e_t, s_{t-1}) \qquad
+       \ell_t = W h_t + b \qquad p(x_{t+1} = v \mid x_{1:t}) =
+       \frac{\exp \ell_{t,v}}{\sum_u \exp \ell_{t,u}} $$
+
+    `logits[:, t]` scores the token *after* `tokens[:, t]`: the targets are the tokens
+    shifted by one.
+
+    Args:
+        vocab_size: Number of tokens, V.
+        layer: Any causal layer of the package, with `input_size` and `hidden_size`.
+
+    Shapes:
+        - `tokens`: (batch, time), whole numbers in 0 to V - 1; `state`: what
+          `initial_state` returns, or None for it
+        - returns: `logits` (batch, time, vocab), and the state after the last token
+
+    Cost:
+        The layer's, plus O(T D V) for the head.
+
+    Initialisation:
+        Embedding rows standard normal, head uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$:
+        the defaults of `torch.nn.Embedding` and `torch.nn.Linear`. The layer keeps
+        its own.
+
+    Raises:
+        TypeError: `layer` is not a causal layer with `input_size` and `hidden_size`;
+            `vocab_size` or `tokens` is of the wrong kind.
+        ValueError: `vocab_size` below 1; `tokens` of the wrong rank or outside the
+            vocabulary.
+
+    Source:
+        The next-token model of Graves (2013).
+        Differs: one layer, a learned embedding in place of one-hot inputs, no
+        connections past the layer.
+    """
+
+    def __init__(self, vocab_size: int, layer: nn.Module):
+        super().__init__()
+        check_size("LanguageModel", "vocab_size", vocab_size)
+        input_size = getattr(layer, "input_size", None)
+        hidden_size = getattr(layer, "hidden_size", None)
+        if not (
+            isinstance(layer, Recurrent)
+            and isinstance(input_size, int)
+            and isinstance(hidden_size, int)
+        ):
+            raise TypeError(
+                "LanguageModel: `layer` must be a causal layer with `initial_state`, "
+                "`step`, `input_size` and `hidden_size`, such as seqref.LSTM, "
+                f"got {type(layer).__name__}"
+            )
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(vocab_size, input_size)
+        self.layer = layer
+        self.head = nn.Linear(hidden_size, vocab_size)
+
+    def initial_state(self, batch_size: int) -> Any:
+        r"""The layer's initial state."""
+        return self.layer.initial_state(batch_size)
+
+    def step(
+        self, token_t: Int[Tensor, " batch"], state: Any
+    ) -> tuple[Float[Tensor, "batch {self.vocab_size}"], Any]:
+        r"""Scores of the next token after one more token."""
+        axes = (("batch", None),)
+        self._check("LanguageModel.step", "token_t", token_t, axes)
+        h_t, state = self.layer.step(self.embedding(token_t), state)
+        return self.head(h_t), state
+
+    def forward(
+        self, tokens: Int[Tensor, "batch time"], state: Any = None
+    ) -> tuple[Float[Tensor, "batch time {self.vocab_size}"], Any]:
+        axes = (("batch", None), ("time", None))
+        self._check("LanguageModel.forward", "tokens", tokens, axes)
+        h, state = self.layer(self.embedding(tokens), state)
+        return self.head(h), state
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompt: Int[Tensor, "batch time"],
+        length: int,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "batch {length}"]:
+        r"""Draw `length` tokens after `prompt`, one at a time.
+
+        Args:
+            prompt: What was there before; at least one token a row.
+            length: How many tokens to draw.
+            temperature: The logits are divided by it. 1 draws from the model, less
+                makes likely tokens likelier, 0 takes the likeliest.
+            generator: Where the random numbers come from; None is torch's own.
+
+        Shapes:
+            - `prompt`: (batch, time), time at least 1
+            - returns: (batch, length), the drawn tokens without the prompt
+
+        Raises:
+            ValueError: an empty `prompt`, a negative `length` or `temperature`.
+        """
+        where = "LanguageModel.sample"
+        axes = (("batch", None), ("time", None))
+        self._check(where, "prompt", prompt, axes)
+        check_size(where, "length", length, minimum=0)
+        if prompt.shape[1] == 0:
+            raise ValueError(f"{where}: `prompt` must hold at least 1 token, got 0")
+        if not temperature >= 0:
+            raise ValueError(
+                f"{where}: `temperature` must be at least 0, got {temperature}"
+            )
+        logits, state = self(prompt)
+        scores = logits[:, -1]
+        drawn = []
+        for _ in range(length):
+            token = _draw(scores, temperature, generator)
+            drawn.append(token)
+            scores, state = self.step(token, state)
+        return torch.stack(drawn, dim=1) if drawn else prompt[:, :0]
+
+    def _check(
+        self, where: str, name: str, tokens: Tensor, axes: tuple[tuple[str, None], ...]
+    ) -> None:
+        check_tensor(where, name, tokens)
+        check_shape(where, name, tokens, axes)
+        if tokens.dtype not in (torch.int64, torch.int32):
+            raise TypeError(
+                f"{where}: `{name}` must have dtype int64 or int32, got {tokens.dtype}"
+            )
+        # On a GPU this question would wait for the device at every call.
+        if tokens.device.type == "cpu" and tokens.numel():
+            low, high = int(tokens.min()), int(tokens.max())
+            if low < 0 or high >= self.vocab_size:
+                raise ValueError(
+                    f"{where}: `{name}` must lie in 0 to {self.vocab_size - 1}, "
+                    f"got {low} to {high}"
+                )
+
+
+def _draw(
+    scores: Tensor, temperature: float, generator: torch.Generator | None
+) -> Tensor:
+    if temperature == 0:
+        return scores.argmax(dim=-1)
+    # The largest score is set to 0 first: a small temperature then cannot overflow.
+    scores = scores - scores.max(dim=-1, keepdim=True).values
+    weights = torch.softmax(scores / temperature, dim=-1)
+    return torch.multinomial(weights, 1, generator=generator).squeeze(-1)

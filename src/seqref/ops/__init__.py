@@ -1,0 +1,1 @@
+r"""The mathematics without parameters: pure functions on tensors."""

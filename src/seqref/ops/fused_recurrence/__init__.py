@@ -1,0 +1,235 @@
+r"""A plain or gated recurrence over a whole sequence, in one call."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from seqref.errors import (
+    check_choice,
+    check_lengths,
+    check_like_parameters,
+    check_shape,
+    is_exporting,
+)
+from seqref.ops.fused_recurrence import torch_kernels
+from seqref.ops.fused_recurrence.reference import (
+    States,
+    Weights,
+    loop,
+    lstm_step,
+    rnn_step,
+)
+
+__all__ = ["BACKENDS", "fused_lstm", "fused_rnn"]
+
+BACKENDS = ("reference", "torch")
+_TORCH_DEVICES = ("cpu", "cuda")
+
+
+def fused_rnn(
+    x: Float[Tensor, "batch time input"],
+    h_0: Float[Tensor, "batch hidden"],
+    weight_ih: Float[Tensor, "hidden input"],
+    weight_hh: Float[Tensor, "hidden hidden"],
+    bias_ih: Float[Tensor, " hidden"] | None = None,
+    bias_hh: Float[Tensor, " hidden"] | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: Integer[Tensor, " batch"] | None = None,
+    backend: str | None = None,
+) -> tuple[Float[Tensor, "batch time hidden"], Float[Tensor, "batch hidden"]]:
+    r"""The Elman recurrence over a sequence.
+
+    $$ h_t = \phi(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}) \qquad t = 1 \dots T $$
+
+    Args:
+        x: The inputs.
+        h_0: The state before the first step.
+        weight_ih: $W_{ih}$.
+        weight_hh: $W_{hh}$.
+        bias_ih: $b_{ih}$; both biases or none.
+        bias_hh: $b_{hh}$.
+        nonlinearity: ``"tanh"`` or ``"relu"``.
+        lengths: Number of real steps of each row; the rest is padding on the right.
+        backend: None for the default, or a name from the table below.
+
+    Shapes:
+        - `x`: (batch, time, input); `h_0`: (batch, hidden); `lengths`: (batch,)
+        - returns: `y` (batch, time, hidden), zero in the padding, and `h_n`
+          (batch, hidden), the state after each row's last real step
+
+    Cost:
+        O(T D^2) time, T steps one after the other.
+
+    Backends:
+        | backend | is | default |
+        | --- | --- | --- |
+        | `"reference"` | a Python loop over `rnn_step` | other devices, empty input, `torch.func`, `torch.export` with lengths |
+        | `"torch"` | `torch.rnn_tanh`, `torch.rnn_relu`: ATen on CPU, cuDNN on CUDA | CPU, CUDA |
+
+        Every floating dtype that torch has a kernel for. All tensors but `lengths` get
+        gradients; cuDNN refuses double backward. torch.compile leaves its graph for
+        `"torch"` and unrolls the loop of `"reference"`.
+
+    Raises:
+        ValueError: a wrong shape, dtype, device, length, nonlinearity or backend name.
+        TypeError: `lengths` is not of an integer dtype.
+        RuntimeError: a backend was asked for that cannot run here.
+
+    Source:
+        Elman (1990); two bias vectors as in `torch.nn.RNN`.
+    """  # noqa: E501
+    where = "fused_rnn"
+    check_choice(where, "nonlinearity", nonlinearity, ("tanh", "relu"))
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    _check(where, x, {"h_0": h_0}, weights, 1, lengths)
+    kernel = torch.rnn_tanh if nonlinearity == "tanh" else torch.rnn_relu
+
+    def step(x_t: Tensor, states: States) -> States:
+        return (rnn_step(x_t, states[0], weights, nonlinearity),)
+
+    y, (h_n,) = _dispatch(where, backend, kernel, step, x, (h_0,), weights, lengths)
+    return y, h_n
+
+
+def fused_lstm(
+    x: Float[Tensor, "batch time input"],
+    h_0: Float[Tensor, "batch hidden"],
+    c_0: Float[Tensor, "batch hidden"],
+    weight_ih: Float[Tensor, "four_hidden input"],
+    weight_hh: Float[Tensor, "four_hidden hidden"],
+    bias_ih: Float[Tensor, " four_hidden"] | None = None,
+    bias_hh: Float[Tensor, " four_hidden"] | None = None,
+    *,
+    lengths: Integer[Tensor, " batch"] | None = None,
+    backend: str | None = None,
+) -> tuple[
+    Float[Tensor, "batch time hidden"],
+    Float[Tensor, "batch hidden"],
+    Float[Tensor, "batch hidden"],
+]:
+    r"""The LSTM recurrence over a sequence: `lstm_step` at each of T steps.
+
+    $$ c_t = f_t \odot c_{t-1} + i_t \odot g_t \qquad h_t = o_t \odot \tanh c_t $$
+
+    with the gates $i_t, f_t, g_t, o_t$ as in `lstm_step`.
+
+    Args:
+        x: The inputs.
+        h_0: The hidden state before the first step.
+        c_0: The cell state before the first step.
+        weight_ih: Input weights, blocks in the order i, f, g, o.
+        weight_hh: Recurrent weights, same order.
+        bias_ih: Input bias; both biases or none.
+        bias_hh: Recurrent bias.
+        lengths: Number of real steps of each row; the rest is padding on the right.
+        backend: None for the default, or a name from the table below.
+
+    Shapes:
+        - `x`: (batch, time, input); `h_0`, `c_0`: (batch, hidden); `lengths`: (batch,)
+        - returns: `y` (batch, time, hidden), zero in the padding, and `h_n`, `c_n`
+          (batch, hidden), the states after each row's last real step
+
+    Cost:
+        O(T D^2) time, T steps one after the other.
+
+    Backends:
+        | backend | is | default |
+        | --- | --- | --- |
+        | `"reference"` | a Python loop over `lstm_step` | other devices, empty input, `torch.func`, `torch.export` with lengths |
+        | `"torch"` | `torch.lstm`: oneDNN or ATen on CPU, cuDNN on CUDA | CPU, CUDA |
+
+        Every floating dtype that torch has a kernel for. All tensors but `lengths` get
+        gradients; cuDNN refuses double backward. torch.compile leaves its graph for
+        `"torch"` and unrolls the loop of `"reference"`.
+
+    Raises:
+        ValueError: a wrong shape, dtype, device, length or backend name.
+        TypeError: `lengths` is not of an integer dtype.
+        RuntimeError: a backend was asked for that cannot run here.
+
+    Source:
+        Gers, Schmidhuber & Cummins (2000); gate order and two bias vectors as in
+        `torch.nn.LSTM`.
+    """  # noqa: E501
+    where = "fused_lstm"
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    _check(where, x, {"h_0": h_0, "c_0": c_0}, weights, 4, lengths)
+
+    def step(x_t: Tensor, states: States) -> States:
+        return lstm_step(x_t, states[0], states[1], weights)
+
+    y, (h_n, c_n) = _dispatch(
+        where, backend, torch.lstm, step, x, (h_0, c_0), weights, lengths
+    )
+    return y, h_n, c_n
+
+
+def _check(
+    where: str,
+    x: Tensor,
+    states: dict[str, Tensor],
+    weights: Weights,
+    n_blocks: int,
+    lengths: Tensor | None,
+) -> None:
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    check_shape(where, "weight_ih", weight_ih, (("rows", None), ("input", None)))
+    check_shape(where, "weight_hh", weight_hh, (("rows", None), ("hidden", None)))
+    rows, hidden = n_blocks * weight_hh.shape[1], weight_hh.shape[1]
+    check_shape(where, "weight_hh", weight_hh, (("rows", rows), ("hidden", hidden)))
+    check_shape(where, "weight_ih", weight_ih, (("rows", rows), ("input", None)))
+    if (bias_ih is None) != (bias_hh is None):
+        raise ValueError(
+            f"{where}: `bias_ih` and `bias_hh` must both be given or both be None"
+        )
+    for name, bias in (("bias_ih", bias_ih), ("bias_hh", bias_hh)):
+        if bias is not None:
+            check_shape(where, name, bias, (("rows", rows),))
+    width = weight_ih.shape[1]
+    check_shape(where, "x", x, (("batch", None), ("time", None), ("input", width)))
+    for name, state in states.items():
+        check_shape(where, name, state, (("batch", x.shape[0]), ("hidden", hidden)))
+    named = {"x": x, **states, "weight_hh": weight_hh}
+    for name, value in (*named.items(), ("bias_ih", bias_ih), ("bias_hh", bias_hh)):
+        if value is not None:
+            check_like_parameters(where, name, value, weight_ih)
+    if lengths is not None:
+        check_lengths(where, lengths, x.shape[0], x.shape[1])
+
+
+def _dispatch(
+    where: str,
+    backend: str | None,
+    kernel: torch_kernels.Kernel,
+    step: Callable[[Tensor, States], States],
+    x: Tensor,
+    states: States,
+    weights: Weights,
+    lengths: Tensor | None,
+) -> tuple[Tensor, States]:
+    if backend is not None:
+        check_choice(where, "backend", backend, BACKENDS)
+    reason = _why_not_torch(x, lengths)
+    if backend == "torch" and reason:
+        raise RuntimeError(f"{where}: backend 'torch' cannot run here: {reason}")
+    if backend == "reference" or reason:
+        moved = None if lengths is None else lengths.to(x.device)
+        return loop(step, x, states, moved)
+    return torch_kernels.run(kernel, x, states, weights, lengths)
+
+
+def _why_not_torch(x: Tensor, lengths: Tensor | None) -> str:
+    if x.device.type not in _TORCH_DEVICES:
+        return f"torch has no fused recurrence on {x.device.type}"
+    if x.numel() == 0:
+        return "the input is empty"
+    # torch has no public question for "am I inside vmap, grad or jvp?"; torch.compile
+    # can follow this one.
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func cannot transform the kernel"
+    if lengths is not None and is_exporting():
+        return "torch.export cannot pack rows by lengths that it does not know"
+    return ""

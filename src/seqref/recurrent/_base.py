@@ -1,0 +1,211 @@
+r"""What all recurrent cells and layers of this family share: parameters and checks."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any, Generic, NoReturn, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from seqref.errors import (
+    check_lengths,
+    check_like_parameters,
+    check_shape,
+    check_size,
+    check_tensor,
+)
+
+State = TypeVar("State", bound=tuple[Tensor, ...])
+Cell = TypeVar("Cell", bound="RecurrentCell[Any]")
+
+
+class RecurrentCell(nn.Module, ABC, Generic[State]):
+    r"""Parameters named and laid out as in `torch.nn`'s cells, and the checks.
+
+    A concrete cell sets `n_blocks`, the number of gates and candidates stacked in each
+    parameter, `state_type`, its NamedTuple of (batch, hidden) tensors, and `forward`.
+    """
+
+    n_blocks: int
+    state_type: type[State]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        check_sizes(type(self).__name__, input_size, hidden_size)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.bias = bias
+        rows = self.n_blocks * hidden_size
+        empty = torch.empty((), device=device, dtype=dtype).new_empty
+        self.weight_ih = nn.Parameter(empty(rows, input_size))
+        self.weight_hh = nn.Parameter(empty(rows, hidden_size))
+        self.bias_ih = nn.Parameter(empty(rows)) if bias else None
+        self.bias_hh = nn.Parameter(empty(rows)) if bias else None
+        self.reset_parameters()
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        r"""weight_ih, weight_hh, bias_ih, bias_hh, as the ops take them."""
+        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+
+    def reset_parameters(self) -> None:
+        r"""Draw every parameter anew, uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def initial_state(self, batch_size: int) -> State:
+        r"""Zeros with the dtype and device of the parameters.
+
+        Shapes:
+            - returns: each field (batch, hidden)
+
+        Raises:
+            ValueError: `batch_size` is below 0.
+            TypeError: `batch_size` is no int.
+        """
+        where = f"{type(self).__name__}.initial_state"
+        check_size(where, "batch_size", batch_size, minimum=0)
+        return self._zeros(batch_size)
+
+    def _zeros(self, batch_size: int) -> State:
+        shape = (batch_size, self.hidden_size)
+        fields = [self.weight_hh.new_zeros(shape) for _ in self._fields()]
+        return self.state_type(*fields)
+
+    def _fields(self) -> tuple[str, ...]:
+        return self.state_type._fields  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _checked(self, where: str, x_t: Tensor, state: State | None) -> State:
+        r"""Check one step's input and state; zeros where no state came."""
+        check_tensor(where, "x_t", x_t)
+        hint = (
+            "a whole sequence? call the layer, not the step" if x_t.dim() == 3 else ""
+        )
+        axes = (("batch", None), ("input_size", self.input_size))
+        check_shape(where, "x_t", x_t, axes, hint)
+        check_like_parameters(where, "x_t", x_t, self.weight_ih)
+        if state is None:
+            return self._zeros(x_t.shape[0])
+        return self._checked_state(where, state, x_t.shape[0])
+
+    def _checked_state(self, where: str, state: Any, batch: int) -> State:
+        kind, fields = self.state_type, self._fields()
+        if not isinstance(state, kind):
+            call = f"{kind.__name__}({', '.join(fields)})"
+            raise TypeError(
+                f"{where}: `state` must be {call}, got {type(state).__name__} "
+                f"(pass {call})"
+            )
+        for field, value in zip(fields, state, strict=True):
+            axes = (("batch", batch), ("hidden_size", self.hidden_size))
+            check_shape(where, f"state.{field}", value, axes)
+            check_like_parameters(where, f"state.{field}", value, self.weight_hh)
+        return state
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}, bias={self.bias}"
+
+
+def check_sizes(name: str, input_size: int, hidden_size: int) -> None:
+    r"""Raise unless both are integers of at least 1; `name` is the class called."""
+    check_size(name, "input_size", input_size)
+    check_size(name, "hidden_size", hidden_size)
+
+
+class RecurrentLayer(nn.Module, ABC, Generic[Cell, State]):
+    r"""A cell over a whole sequence: `initial_state`, `step`, and the checks.
+
+    A concrete layer makes its `cell` and sets `forward`.
+    """
+
+    cell: Cell
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    @property
+    def input_size(self) -> int:
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self) -> int:
+        return self.cell.hidden_size
+
+    @property
+    def bias(self) -> bool:
+        return self.cell.bias
+
+    def initial_state(self, batch_size: int) -> State:
+        r"""Zeros with the dtype and device of the parameters.
+
+        Shapes:
+            - returns: each field (batch, hidden)
+
+        Raises:
+            ValueError: `batch_size` is below 0.
+            TypeError: `batch_size` is no int.
+        """
+        where = f"{type(self).__name__}.initial_state"
+        check_size(where, "batch_size", batch_size, minimum=0)
+        return self.cell._zeros(batch_size)
+
+    @abstractmethod
+    def step(self, x_t: Tensor, state: State | None = None) -> tuple[Tensor, State]: ...
+
+    def _checked(self, x: Tensor, state: State | None, lengths: Tensor | None) -> State:
+        r"""Check a sequence, its state and lengths; zeros where no state came."""
+        where = f"{type(self).__name__}.forward"
+        check_tensor(where, "x", x)
+        axes = (("batch", None), ("time", None), ("input_size", self.input_size))
+        hint = ""
+        if x.dim() == 2:
+            hint = "one step? call step; one sequence? pass x.unsqueeze(0)"
+        check_shape(where, "x", x, axes, hint)
+        check_like_parameters(where, "x", x, self.cell.weight_ih)
+        batch, time = x.shape[:2]
+        if lengths is not None:
+            check_lengths(where, lengths, batch, time)
+        if state is None:
+            return self.cell._zeros(batch)
+        return self.cell._checked_state(where, state, batch)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if f"{prefix}weight_ih_l0" in state_dict:
+            refuse_torch_layer(type(self).__name__)
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
+
+
+def refuse_torch_layer(name: str) -> NoReturn:
+    r"""Say how the weights of a `torch.nn` layer move into a layer of this package."""
+    raise RuntimeError(
+        f"{name}.load_state_dict: these are the weights of a torch.nn.{name}, whose "
+        "names end in a layer number. For one layer and one direction, rename: "
+        "layer.cell.load_state_dict({key.removesuffix('_l0'): value "
+        "for key, value in state_dict.items()})"
+    )

@@ -1,0 +1,225 @@
+r"""Interpolated n-gram models of characters: the baseline a neural model must beat."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Contexts are grouped by the binary logarithm of their count; a context seen more
+# than 2**15 times shares the last group.
+BUCKETS = 16
+
+
+class _Counts(NamedTuple):
+    r"""Counts of one order: sorted codes of n-grams and of their contexts."""
+
+    grams: np.ndarray
+    gram_counts: np.ndarray
+    contexts: np.ndarray
+    context_counts: np.ndarray
+
+
+class NGram:
+    r"""A character n-gram model with Jelinek-Mercer interpolation.
+
+    $$ p_k(x_t \mid u_k) = \lambda_k(u_k)\, \frac{c(u_k x_t)}{c(u_k)}
+       + (1 - \lambda_k(u_k))\, p_{k-1}(x_t \mid u_{k-1}), \qquad p_0 = 1/V $$
+
+    Here $u_k$ is the last $k - 1$ characters before $x_t$, $c(u_k x_t)$ how often the
+    training text has them followed by $x_t$, and $c(u_k) = \sum_x c(u_k x)$. The
+    model's probability is $p_n$, $n$ the order. One weight $\lambda_k$ serves all
+    contexts of order $k$ whose count has the same binary logarithm (rounded down);
+    the weight of a context that was never seen is 0, so $p_k = p_{k-1}$ there. The
+    weights come from expectation maximisation on text that was not counted.
+
+    The first characters of a text have fewer than $n - 1$ characters before them and
+    are predicted by the orders that fit.
+
+    Args:
+        tokens: The training text as indices; it is counted.
+        tune: Text that is not in `tokens`; the weights are fitted to it.
+        order: The n of the n-gram: 1 sees no context, 5 the last four characters.
+        vocab_size: Number of indices, V.
+        iterations: Steps of expectation maximisation.
+
+    Shapes:
+        - `tokens`: (time,); `tune`: (time,), both whole numbers in 0 to V - 1
+
+    Cost:
+        O(n T log T) time and O(n T) memory for T training characters.
+
+    Raises:
+        ValueError: `order` or `vocab_size` below 1, V**order beyond 64 bits, an
+            index outside the vocabulary, or a text that is empty.
+        TypeError: `tokens` or `tune` is of a floating dtype.
+
+    Source:
+        Jelinek & Mercer (1980), in the recursive form of Chen & Goodman (1999).
+        Differs: weights grouped by the logarithm of the context's count; one
+        pseudo-count for each outcome in every weight's update; ends in the uniform
+        distribution.
+    """
+
+    def __init__(
+        self,
+        tokens: Int[Tensor, " time"],
+        tune: Int[Tensor, " tune"],
+        order: int,
+        vocab_size: int,
+        iterations: int = 30,
+    ):
+        if order < 1 or vocab_size < 1:
+            raise ValueError(
+                "NGram: `order` and `vocab_size` must be at least 1, "
+                f"got {order} and {vocab_size}"
+            )
+        if vocab_size**order >= 2**63:
+            raise ValueError(
+                "NGram: `vocab_size` ** `order` must be below 2**63, "
+                f"got {vocab_size} ** {order}"
+            )
+        self.order, self.vocab_size = order, vocab_size
+        text = self._checked("NGram", "tokens", tokens)
+        self._counts = [_count(text, k, vocab_size) for k in range(1, order + 1)]
+        self.weights = np.full((order, BUCKETS), 0.5)
+        self._fit_weights(self._checked("NGram", "tune", tune), iterations)
+
+    def log_probs(self, tokens: Int[Tensor, " time"]) -> Float[np.ndarray, " time"]:
+        r"""Natural logarithm of each character's probability given those before it.
+
+        Raises:
+            ValueError: `tokens` is empty or holds an index outside the vocabulary.
+        """
+        text = self._checked("NGram.log_probs", "tokens", tokens)
+        relative, buckets, seen = self._evidence(text)
+        return np.log(self._interpolate(relative, buckets, seen)[-1])
+
+    def bits_per_character(self, tokens: Int[Tensor, " time"]) -> float:
+        r"""Mean cross-entropy in bits over every character but the first.
+
+        The first character has no context in any model; it serves as the context of
+        the second. A neural model that reads `tokens[:-1]` and predicts `tokens[1:]`
+        predicts the same characters.
+
+        Units:
+            Bits per character.
+
+        Raises:
+            ValueError: `tokens` has fewer than 2 characters, or holds an index
+                outside the vocabulary.
+        """
+        if len(tokens) < 2:
+            raise ValueError(
+                "NGram.bits_per_character: `tokens` must have at least 2 characters, "
+                f"got {len(tokens)}"
+            )
+        return float(-self.log_probs(tokens)[1:].mean() / math.log(2))
+
+    def distribution(
+        self, context: Int[Tensor, " time"]
+    ) -> Float[np.ndarray, " vocab"]:
+        r"""Probabilities of the next character after `context`; they sum to 1.
+
+        Raises:
+            ValueError: `context` holds an index outside the vocabulary.
+        """
+        before = context.tolist()[-(self.order - 1) :] if self.order > 1 else []
+        rows = np.array([[*before, x] for x in range(self.vocab_size)], dtype=np.int64)
+        if rows.min() < 0 or rows.max() >= self.vocab_size:
+            raise ValueError(
+                f"NGram.distribution: `context` must lie in 0 to {self.vocab_size - 1}"
+            )
+        parts = [self._evidence(row) for row in rows]
+        relative, buckets, seen = (
+            np.stack(p, -1)[:, -1] for p in zip(*parts, strict=True)
+        )
+        return self._interpolate(relative, buckets, seen)[-1]
+
+    def _checked(self, where: str, name: str, tokens: Tensor) -> np.ndarray:
+        if tokens.is_floating_point():
+            raise TypeError(
+                f"{where}: `{name}` must hold whole numbers, got {tokens.dtype}"
+            )
+        text = tokens.detach().cpu().numpy().astype(np.int64)
+        if text.ndim != 1 or len(text) == 0:
+            raise ValueError(
+                f"{where}: `{name}` must be one row of characters, got shape "
+                f"{text.shape}"
+            )
+        if text.min() < 0 or text.max() >= self.vocab_size:
+            raise ValueError(
+                f"{where}: `{name}` must lie in 0 to {self.vocab_size - 1}, "
+                f"got {text.min()} to {text.max()}"
+            )
+        return text
+
+    def _evidence(self, text: np.ndarray) -> tuple[np.ndarray, ...]:
+        r"""For each order and character: relative frequency, group, context seen?"""
+        relative = np.zeros((self.order, len(text)))
+        buckets = np.zeros((self.order, len(text)), dtype=np.int64)
+        seen = np.zeros((self.order, len(text)), dtype=bool)
+        for k, counts in enumerate(self._counts, start=1):
+            codes = _codes(text, k, self.vocab_size)
+            gram = _look_up(counts.grams, counts.gram_counts, codes)
+            context = _look_up(
+                counts.contexts, counts.context_counts, codes // self.vocab_size
+            )
+            # The first k - 1 characters have no context of this length.
+            seen[k - 1, k - 1 :] = context > 0
+            relative[k - 1, k - 1 :] = gram / np.maximum(context, 1)
+            exponent = np.log2(np.maximum(context, 1)).astype(np.int64)
+            buckets[k - 1, k - 1 :] = np.minimum(exponent, BUCKETS - 1)
+        return relative, buckets, seen
+
+    def _interpolate(self, relative, buckets, seen) -> np.ndarray:
+        r"""p_0 to p_n for each character, by the recursion of the class."""
+        p = np.empty((self.order + 1, relative.shape[1]))
+        p[0] = 1 / self.vocab_size
+        for k in range(1, self.order + 1):
+            weight = np.where(seen[k - 1], self.weights[k - 1][buckets[k - 1]], 0.0)
+            p[k] = weight * relative[k - 1] + (1 - weight) * p[k - 1]
+        return p
+
+    def _fit_weights(self, text: np.ndarray, iterations: int) -> None:
+        relative, buckets, seen = self._evidence(text)
+        for _ in range(iterations):
+            p = self._interpolate(relative, buckets, seen)
+            # Probability, given the character, that its mixture was left at order k
+            # (`stop`) or at an order below it; the top order is always reached.
+            reach = np.ones(len(text))
+            for k in range(self.order, 0, -1):
+                weight = self.weights[k - 1][buckets[k - 1]]
+                stop = np.where(seen[k - 1], weight * relative[k - 1] / p[k], 0.0)
+                at, reached = buckets[k - 1][seen[k - 1]], reach[seen[k - 1]]
+                stopped = (reach * stop)[seen[k - 1]]
+                # One pseudo-count each way keeps a weight inside (0, 1).
+                self.weights[k - 1] = (np.bincount(at, stopped, BUCKETS) + 1) / (
+                    np.bincount(at, reached, BUCKETS) + 2
+                )
+                reach = reach * (1 - stop)
+
+
+def _codes(text: np.ndarray, order: int, vocab_size: int) -> np.ndarray:
+    r"""Each window of `order` characters as one number in base `vocab_size`."""
+    length = max(len(text) - order + 1, 0)
+    codes = np.zeros(length, dtype=np.int64)
+    for offset in range(order):
+        codes = codes * vocab_size + text[offset : offset + length]
+    return codes
+
+
+def _count(text: np.ndarray, order: int, vocab_size: int) -> _Counts:
+    grams, gram_counts = np.unique(_codes(text, order, vocab_size), return_counts=True)
+    contexts, first = np.unique(grams // vocab_size, return_index=True)
+    if len(grams) == 0:
+        return _Counts(grams, gram_counts, contexts, gram_counts)
+    return _Counts(grams, gram_counts, contexts, np.add.reduceat(gram_counts, first))
+
+
+def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    if len(keys) == 0:
+        return np.zeros(len(wanted), dtype=np.int64)
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, values[at], 0)

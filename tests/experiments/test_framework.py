@@ -1,0 +1,202 @@
+"""What every experiment rests on: claims, records, discovery, files."""
+
+import json
+import math
+import os
+import subprocess
+import types
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from seqref.experiments.framework import experiment as experiments
+from seqref.experiments.framework import provenance, seeding
+from seqref.experiments.framework.claim import Claim, Outcome, judge
+from seqref.experiments.framework.experiment import Experiment, from_module
+from seqref.experiments.framework.files import write_whole
+from seqref.experiments.framework.record import load, measure, rounded, save
+from seqref.experiments.framework.statistics import log10_summary, median, spread
+
+
+@dataclass(frozen=True)
+class Config:
+    size: int
+    seeds: tuple[int, ...] = (0,)
+
+
+def large(case):
+    return Outcome(case["value"] > 1, case["value"])
+
+
+CLAIM = Claim("C99.large", "The value is above 1.", large, "cause", "no_cause")
+
+
+def toy(value=math.pi, **changes):
+    def run(config, track=experiments.untracked):
+        total = sum(track(range(config.size), "toy"))
+        return {
+            "numbers": {"total": total, "value": value},
+            "series": {"values": [value]},
+            "cases": {"cause": {"value": value}, "no_cause": {"value": 0.0}},
+        }
+
+    parts = {
+        "name": "toy",
+        "title": "A toy",
+        "small": Config(2),
+        "full": Config(4),
+        "run": run,
+        "claims": (CLAIM,),
+        "tables": lambda record: {},
+        "figures": {},
+    }
+    return Experiment(**{**parts, **changes})
+
+
+def test_judge_applies_one_check_to_case_and_control():
+    found = judge(CLAIM, {"cause": {"value": 2.0}, "no_cause": {"value": 0.5}})
+    assert found["holds"] is True
+    assert found["number"] == 2.0
+    assert found["control_holds"] is False
+    assert found["control_number"] == 0.5
+    assert CLAIM.row == "C99"
+
+
+def test_judge_names_a_case_that_was_not_measured():
+    with pytest.raises(ValueError, match=r"C99.large: `control` must be one of"):
+        judge(CLAIM, {"cause": {"value": 2.0}})
+
+
+def test_record_holds_what_is_needed_to_repeat_the_run():
+    record = measure(toy())
+    assert record["run"]["size"] == "small"
+    assert record["run"]["config"] == {"size": 2, "seeds": [0]}
+    assert record["run"]["versions"]["torch"] == torch.__version__
+    assert set(record["run"]["versions"]) == {"python", "torch", "numpy", "seqref"}
+    assert record["run"]["device"]["kind"] == "cpu"
+    assert set(record["run"]) >= {"commit", "date", "significant_digits"}
+    assert record["numbers"] == {"total": 1, "value": 3.14159}
+    assert measure(toy(), full=True)["numbers"]["total"] == 6
+    assert record["claims"]["C99.large"]["holds"] is True
+
+
+def test_claims_are_judged_on_the_rounded_numbers():
+    # 1 + 1e-9 is above 1 before rounding and 1 after it.
+    record = measure(toy(value=1 + 1e-9))
+    assert record["cases"]["cause"]["value"] == 1.0
+    assert record["claims"]["C99.large"]["holds"] is False
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_record_refuses_what_is_not_finite(value):
+    with pytest.raises(ValueError, match=r"`toy.numbers.value` must be finite"):
+        measure(toy(value=value))
+
+
+def test_record_refuses_tensors():
+    with pytest.raises(TypeError, match=r"`toy.numbers.value` must be a number"):
+        measure(toy(value=torch.tensor(1.0)))
+
+
+def test_record_needs_three_parts():
+    with pytest.raises(TypeError, match=r"`run` must return"):
+        measure(toy(run=lambda config, track: {"numbers": {}}))
+
+
+def test_rounding_keeps_kinds():
+    assert rounded({"a": (1, True, None, "x", 123456.789)}, "r") == {
+        "a": [1, True, None, "x", 123457.0]
+    }
+    assert rounded(1.23456789e-30, "r") == 1.23457e-30
+
+
+def test_record_survives_a_file(tmp_path):
+    record = measure(toy())
+    path = save(record, tmp_path)
+    assert json.loads(path.read_text(encoding="utf-8")) == record
+    assert load("toy", tmp_path) == record
+    with pytest.raises(ValueError, match=r"must hold other.json"):
+        load("other", tmp_path)
+    path.rename(tmp_path / "other.json")
+    with pytest.raises(ValueError, match="must be the record of 'other'"):
+        load("other", tmp_path)
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "folder" / "file.txt"
+    write_whole(path, "before\n")
+
+    def fail(source, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_whole(path, "after\n")
+    assert path.read_text(encoding="utf-8") == "before\n"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_discovery_finds_every_module_and_no_package():
+    found = experiments.names()
+    assert "forget_gate" in found
+    assert "framework" not in found
+    assert [e.name for e in experiments.discover()] == found
+    with pytest.raises(ValueError, match="`name` must be one of"):
+        experiments.find("framework")
+
+
+def test_a_module_without_its_parts_is_refused_by_name():
+    module = types.ModuleType("seqref.experiments.bare")
+    module.__doc__ = "Bare."
+    with pytest.raises(TypeError, match=r"experiment bare: .* got none for SMALL"):
+        from_module(module)
+    for part in experiments.REQUIRED:
+        setattr(module, part, ())
+    with pytest.raises(TypeError, match="must be values of one dataclass"):
+        from_module(module)
+    module.SMALL = module.FULL = Config(1)
+    module.__doc__ = None
+    with pytest.raises(TypeError, match="must have a docstring"):
+        from_module(module)
+
+
+def test_seeding_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    with seeding.seeded(1):
+        inside = torch.rand(3)
+    assert torch.equal(torch.rand(3), expected)
+    with seeding.seeded(1):
+        assert torch.equal(torch.rand(3), inside)
+    first = torch.rand(3, generator=seeding.generator(2))
+    assert torch.equal(torch.rand(3, generator=seeding.generator(2)), first)
+
+
+def test_commit_says_whether_the_code_was_changed(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        subprocess.run(command, check=True, capture_output=True)
+
+    assert provenance.commit(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("x = 1\n", encoding="utf-8")
+    git("add", "code.py")
+    git("commit", "-q", "-m", "first")
+    found = provenance.commit(tmp_path)
+    assert found is not None
+    assert len(found["hash"]) == 40
+    assert found["clean"] is True
+    (tmp_path / "code.py").write_text("x = 2\n", encoding="utf-8")
+    assert provenance.commit(tmp_path) == {**found, "clean": False}
+
+
+def test_statistics():
+    assert median([3.0, 1.0, 2.0]) == 2.0
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "low": 1.0, "high": 3.0}
+    assert log10_summary([0.1, 10.0, 1.0]) == {"median": 0, "low": -1, "high": 1}
+    assert math.copysign(1, log10_summary([1 - 1e-15])["median"]) == 1
+    with pytest.raises(ValueError, match="`values` must be positive, got 0"):
+        log10_summary([1.0, 0.0])

@@ -1,0 +1,177 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from seqref import LSTM, RNN
+from seqref.models import LanguageModel
+from seqref.recurrence import map_state
+
+VOCAB = 7
+
+
+@pytest.fixture(params=[LSTM, RNN], ids=["LSTM", "RNN"])
+def model(request):
+    torch.manual_seed(0)
+    return LanguageModel(VOCAB, request.param(3, 5)).double()
+
+
+def tokens(batch=2, time=13, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, VOCAB, (batch, time), generator=generator)
+
+
+def test_forward_equals_the_equations(model):
+    x = tokens()
+    logits, _ = model(x)
+    h, _ = model.layer(model.embedding.weight[x])
+    expected = h @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(logits, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_step_equals_forward(model):
+    x = tokens()
+    logits, final = model(x)
+    state = model.initial_state(2)
+    for t in range(x.shape[1]):
+        scores, state = model.step(x[:, t], state)
+        torch.testing.assert_close(scores, logits[:, t], rtol=1e-10, atol=1e-10)
+    for got, expected in zip(state, final, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_two_parts_with_carried_state_equal_the_whole(model):
+    x = tokens()
+    whole, final = model(x)
+    first, state = model(x[:, :5])
+    second, state = model(x[:, 5:], state)
+    torch.testing.assert_close(
+        torch.cat([first, second], 1), whole, rtol=1e-10, atol=1e-10
+    )
+    for got, expected in zip(state, final, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_no_look_ahead(model):
+    x = tokens()
+    changed = x.clone()
+    changed[:, 6:] = (changed[:, 6:] + 1) % VOCAB
+    before, after = model(x)[0], model(changed)[0]
+    assert torch.equal(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6], after[:, 6])
+
+
+def test_empty_sequence_and_empty_batch(model):
+    state = map_state(torch.ones_like, model.initial_state(2))
+    logits, after = model(tokens(time=0), state)
+    assert logits.shape == (2, 0, VOCAB)
+    assert all(torch.equal(a, b) for a, b in zip(after, state, strict=True))
+    assert model(tokens(batch=0))[0].shape == (0, 13, VOCAB)
+
+
+def test_parameter_count():
+    model = LanguageModel(VOCAB, LSTM(3, 5))
+    expected = VOCAB * 3 + 4 * 5 * (3 + 5 + 2) + (5 * VOCAB + VOCAB)
+    assert sum(p.numel() for p in model.parameters()) == expected
+
+
+def test_sample_repeats_with_its_generator(model):
+    prompt = tokens(time=4)
+    first, again = (
+        model.sample(prompt, 20, generator=torch.Generator().manual_seed(3))
+        for _ in range(2)
+    )
+    assert first.shape == (2, 20)
+    assert torch.equal(first, again)
+    other = model.sample(prompt, 20, generator=torch.Generator().manual_seed(4))
+    assert not torch.equal(first, other)
+
+
+def test_temperature_zero_takes_the_likeliest_token_each_time(model):
+    prompt = tokens(time=4)
+    drawn = model.sample(prompt, 6, temperature=0.0)
+    for n in range(6):
+        logits, _ = model(torch.cat([prompt, drawn[:, :n]], dim=1))
+        assert torch.equal(drawn[:, n], logits[:, -1].argmax(-1))
+    cold = model.sample(prompt, 6, temperature=1e-300)
+    assert torch.equal(cold, drawn)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_sample_frequencies_follow_the_softmax(temperature):
+    torch.manual_seed(0)
+    model = LanguageModel(VOCAB, LSTM(3, 5)).double()
+    with torch.no_grad():
+        model.head.weight.mul_(10)
+    prompt = tokens(batch=1, time=4)
+    count = 20_000
+    generator = torch.Generator().manual_seed(5)
+    drawn = model.sample(
+        prompt.expand(count, -1), 1, temperature=temperature, generator=generator
+    )
+    p = torch.softmax(model(prompt)[0][0, -1] / temperature, -1)
+    observed = torch.bincount(drawn.flatten(), minlength=VOCAB) / count
+    # Four standard deviations of a binomial share.
+    assert ((observed - p).abs() < 4 * (p * (1 - p) / count).sqrt() + 1e-9).all()
+
+
+def test_sample_of_length_zero_and_no_gradient(model):
+    assert model.sample(tokens(), 0).shape == (2, 0)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_untrained_model_is_near_uniform():
+    torch.manual_seed(0)
+    model = LanguageModel(100, LSTM(16, 64))
+    logits, _ = model(torch.randint(0, 100, (4, 50)))
+    loss = nn.functional.cross_entropy(
+        logits.flatten(0, 1), torch.randint(0, 100, (200,))
+    )
+    assert loss.item() == pytest.approx(math.log(100), abs=0.1)
+
+
+class Width(nn.Module):
+    input_size = 3
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda m: LanguageModel(0, LSTM(3, 5)), ValueError, "at least 1, got 0"),
+        (lambda m: LanguageModel(7.0, LSTM(3, 5)), TypeError, "`vocab_size`"),
+        (lambda m: LanguageModel(7, nn.LSTM(3, 5)), TypeError, "causal layer.*LSTM"),
+        (lambda m: LanguageModel(7, Width()), TypeError, "got Width"),
+        (lambda m: m(torch.zeros(3, dtype=torch.int64)), ValueError, "`tokens` must"),
+        (
+            lambda m: m(torch.zeros(2, 3)),
+            TypeError,
+            "int64 or int32, got torch.float32",
+        ),
+        (lambda m: m(tokens() + 1), ValueError, r"must lie in 0 to 6, got \d to 7"),
+        (lambda m: m(tokens() - 1), ValueError, "must lie in 0 to 6, got -1"),
+        (lambda m: m([[1]]), TypeError, "`tokens` must be a torch.Tensor"),
+        (
+            lambda m: m.step(tokens(), m.initial_state(2)),
+            ValueError,
+            r"LanguageModel.step: `token_t` must have shape \(batch,\)",
+        ),
+        (lambda m: m.sample(tokens(time=0), 3), ValueError, "at least 1 token"),
+        (lambda m: m.sample(tokens(), -1), ValueError, "`length` must be at least 0"),
+        (
+            lambda m: m.sample(tokens(), 1, temperature=-0.5),
+            ValueError,
+            "`temperature` must be at least 0, got -0.5",
+        ),
+        (
+            lambda m: m.sample(tokens(), 1, temperature=math.nan),
+            ValueError,
+            "`temperature`",
+        ),
+    ],
+)
+def test_refuses(call, kind, message):
+    model = LanguageModel(VOCAB, LSTM(3, 5))
+    with pytest.raises(kind, match=message):
+        call(model)

@@ -1,0 +1,247 @@
+r"""A browser on the built site, served from this machine and cut off from all others.
+
+The site is `site/`, or what the environment variable SEQREF_SITE names; the browser is
+Debian's Chromium, or what SEQREF_CHROMIUM names.
+"""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = Path(os.environ.get("SEQREF_SITE", ROOT / "site"))
+BUILT = SITE / "index.html"
+
+WIDTHS = {"wide": 1400, "narrow": 360}
+
+# Chromium's sandbox does not start for root in a container.
+ARGUMENTS = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+
+
+def pages() -> list[str]:
+    """Every page of the built site, as paths below it."""
+    if not BUILT.is_file():
+        return []
+    return sorted(p.relative_to(SITE).as_posix() for p in SITE.rglob("*.html"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each test that asks for `page_path` every page."""
+    if "page_path" in metafunc.fixturenames:
+        found = pages() or [
+            pytest.param("", marks=pytest.mark.skip("site/ is missing: nox -s site"))
+        ]
+        metafunc.parametrize("page_path", found)
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    if not BUILT.is_file():
+        pytest.skip(f"{SITE} is missing: build it with nox -s site")
+    return SITE
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder in silence, with the site's own page for what is missing."""
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def send_error(self, code: int, *_: Any, **__: Any) -> None:
+        """Answer with 404.html, as a server of static files is told to."""
+        path = Path(self.directory) / "404.html"
+        body = path.read_bytes() if path.is_file() else b""
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Serve a folder on the loopback interface; returns its address."""
+    servers = []
+
+    def start(folder: Path) -> str:
+        handler = functools.partial(Handler, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def address(site, serve) -> str:
+    return serve(site)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A running Chromium."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="needs the package playwright: nox -s browser"
+    )
+    wanted = os.environ.get("SEQREF_CHROMIUM", "chromium")
+    program = shutil.which(wanted)
+    if program is None:
+        pytest.skip(f"no browser: {wanted} is not on the PATH (apt install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """A page open in the browser, and what it asked for while it loaded."""
+
+    page: Any
+    context: Any
+    origin: str
+    requests: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    console: list[str] = field(default_factory=list)
+    fonts: dict[str, int] = field(default_factory=dict)
+
+    def faults(self) -> list[str]:
+        """What must not happen on any page."""
+        cookies = [f"cookie {c['name']}" for c in self.context.cookies()]
+        return [
+            *(f"request to another site: {url}" for url in self.refused),
+            *self.failed,
+            *self.console,
+            *cookies,
+        ]
+
+    def show_everything(self) -> None:
+        """Open what is folded and bring every lazy picture into view."""
+        evaluate = self.page.evaluate
+        evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        height = evaluate("document.documentElement.scrollHeight")
+        for y in range(0, height, 600):
+            evaluate(f"scrollTo(0, {y})")
+        evaluate("scrollTo(0, 0)")
+        # decode() of a lazy picture that has not begun to load would wait for ever.
+        evaluate(
+            """() => Promise.race([
+              new Promise(done => setTimeout(done, 20000)),
+              Promise.all([...document.images]
+                .filter(i => i.getClientRects().length)
+                .map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }))
+            ])"""
+        )
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait for fonts and for two frames, in which the page's scripts run."""
+        self.page.evaluate(
+            """() => document.fonts.ready.then(() => new Promise(done =>
+              requestAnimationFrame(() => requestAnimationFrame(done))))"""
+        )
+
+    def overflow(self) -> list[str]:
+        """Elements that reach beyond the window and make the page scroll sideways."""
+        return self.page.evaluate(
+            """() => {
+              const root = document.documentElement;
+              if (root.scrollWidth <= root.clientWidth) return [];
+              const wide = [...document.querySelectorAll('main *')].filter(
+                e => e.getBoundingClientRect().right > root.clientWidth + 1);
+              return [`page is ${root.scrollWidth} wide, window ${root.clientWidth}`,
+                ...wide.slice(0, 5).map(e => e.outerHTML.slice(0, 120))];
+            }"""
+        )
+
+    def thin_out(self) -> None:
+        """Turn repeated tokens of code, and most formulas, into plain text.
+
+        axe takes minutes over ten thousand elements. A token has the colours of every
+        other token of its class, so three of each tell as much as all of them; a
+        formula has the colour of the text it stands in.
+        """
+        self.page.evaluate(
+            """() => {
+              const seen = new Map();
+              const plain = e => e.replaceWith(document.createTextNode(e.textContent));
+              for (const token of document.querySelectorAll('pre code span')) {
+                if (token.children.length) continue;
+                const key = token.className + !!token.closest('.output');
+                seen.set(key, (seen.get(key) || 0) + 1);
+                if (seen.get(key) > 3) plain(token);
+              }
+              [...document.querySelectorAll('math')].slice(10).forEach(plain);
+            }"""
+        )
+
+    def accessibility(self) -> list[str]:
+        """What axe finds."""
+        from axe_playwright_python.sync_playwright import Axe
+
+        options = {"resultTypes": ["violations"]}
+        found = Axe().run(self.page, options=options).response["violations"]
+        return [
+            f"{v['id']}: {v['help']}: {node['html'][:160]}"
+            for v in found
+            for node in v["nodes"]
+        ]
+
+
+@pytest.fixture
+def visit(chromium):
+    """Open a page in a fresh browser profile that reaches one origin only."""
+    contexts = []
+
+    def open_page(origin: str, path: str, **options: Any) -> Visit:
+        options.setdefault("viewport", {"width": WIDTHS["wide"], "height": 900})
+        options.setdefault("reduced_motion", "reduce")
+        context = chromium.new_context(**options)
+        contexts.append(context)
+        seen = Visit(context.new_page(), context, origin)
+
+        def route(route: Any) -> None:
+            url = route.request.url
+            seen.requests.append(url)
+            if url.startswith((origin, "data:", "blob:")):
+                route.continue_()
+            else:
+                seen.refused.append(url)
+                route.abort()
+
+        def response(answer: Any) -> None:
+            if answer.status >= 400 and not answer.url.endswith(f"/{path}"):
+                seen.failed.append(f"{answer.status} for {answer.url}")
+            if answer.url.endswith(".woff2"):
+                length = answer.headers.get("content-length", "0")
+                seen.fonts[answer.url.rsplit("/", 1)[-1]] = int(length)
+
+        def message(entry: Any) -> None:
+            if entry.type in ("error", "warning"):
+                seen.console.append(f"console {entry.type}: {entry.text}")
+
+        context.route("**/*", route)
+        seen.page.on("response", response)
+        seen.page.on("console", message)
+        seen.page.on("pageerror", lambda error: seen.console.append(f"script: {error}"))
+        seen.page.goto(f"{origin}/{path}")
+        if options.get("java_script_enabled", True):
+            seen.settle()
+        return seen
+
+    yield open_page
+    for context in contexts:
+        context.close()

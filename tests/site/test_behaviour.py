@@ -1,0 +1,147 @@
+r"""What the site does: colours, search, a missing page, use without a server."""
+
+import json
+import re
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+
+def first_with(site, pattern: str) -> str:
+    """The first page whose HTML matches."""
+    for path in sorted(site.rglob("*.html")):
+        if re.search(pattern, path.read_text(encoding="utf-8")):
+            return path.relative_to(site).as_posix()
+    pytest.fail(f"no page matches {pattern}")
+    return ""
+
+
+def scheme(seen) -> str:
+    return seen.page.get_attribute("body", "data-md-color-scheme")
+
+
+def press_palette(seen) -> None:
+    seen.page.locator("label[for^=__palette]:visible").click()
+
+
+def test_the_colour_switch_changes_colours_and_is_remembered(visit, address):
+    seen = visit(address, "index.html", color_scheme="light")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = seen.page.evaluate(background)
+    schemes = []
+    for _ in range(3):  # system -> light -> dark -> system
+        press_palette(seen)
+        schemes.append(scheme(seen))
+    assert schemes == ["default", "slate", "default"]
+    press_palette(seen)
+    press_palette(seen)
+    assert scheme(seen) == "slate"
+    assert seen.page.evaluate(background) != light
+    seen.page.reload()
+    assert scheme(seen) == "slate"
+    assert seen.faults() == []
+
+
+def test_each_colour_scheme_shows_its_own_drawing(visit, address, site):
+    path = first_with(site, 'class="twin"')
+    for colours, expected in (("light", "#only-light"), ("dark", "#only-dark")):
+        seen = visit(address, path, color_scheme=colours)
+        seen.show_everything()
+        figures = seen.page.locator(".twin").all()
+        assert figures
+        for figure in figures:
+            shown = [i for i in figure.locator("img").all() if i.is_visible()]
+            assert [i.get_attribute("src")[-len(expected) :] for i in shown] == [
+                expected
+            ]
+        other = {"light": "dark", "dark": "light"}[colours]
+        assert not [u for u in seen.requests if u.endswith(f".{other}.svg")]
+
+
+@pytest.mark.parametrize("how", ["served", "from disk"])
+def test_search_finds_a_page(visit, address, site, how):
+    origin = address if how == "served" else f"file://{site.resolve()}"
+    seen = visit(origin, "index.html")
+    seen.page.keyboard.press("/")
+    seen.page.keyboard.type("forget gate")
+    result = seen.page.locator(".md-search-result__link").first
+    result.wait_for(timeout=10_000)
+    assert "recurrent/lstm.html" in seen.page.locator(
+        ".md-search-result__link"
+    ).evaluate_all("links => links.map(a => a.href).join(' ')")
+    assert seen.faults() == []
+    result.click()
+    seen.page.wait_for_load_state("networkidle")
+    assert seen.page.url.startswith(origin)
+    assert seen.page.locator("article h1").is_visible()
+
+
+def test_the_search_index_holds_no_formulas(site):
+    index = json.loads((site / "search" / "search_index.json").read_text("utf-8"))
+    text = " ".join(entry["text"] for entry in index["docs"])
+    assert len(text) > 1000
+    # Without the exclusion, formulas would leave invisible function application
+    # and letters of mathematical alphabets.
+    assert not re.search("[\u2061\u2062\U0001d400-\U0001d7ff]", text)
+    assert "odot" not in re.sub(r"<code>.*?</code>", "", text, flags=re.DOTALL)
+
+
+def test_from_disk_a_page_is_whole(visit, site):
+    path = first_with(site, "<math")
+    seen = visit(f"file://{site.resolve()}", path)
+    seen.show_everything()
+    assert seen.refused == []
+    assert seen.page.evaluate("document.fonts.check('16px Inter')")
+    assert (
+        seen.page.evaluate(
+            "[...document.fonts].filter(f => f.status == 'error').length"
+        )
+        == 0
+    )
+    assert seen.console == []
+
+
+def test_a_missing_address_gets_a_page_of_the_site(visit, address):
+    seen = visit(address, "no/such/page.html")
+    assert seen.page.locator("article h1").inner_text() == "Page not found"
+    # The sheet was found although the address is two levels deep.
+    assert "Inter" in seen.page.evaluate(
+        "getComputedStyle(document.querySelector('article')).fontFamily"
+    )
+    seen.page.locator("article a", has_text="home page").click()
+    assert seen.page.url == f"{address}/index.html"
+
+
+def test_printed_output_hangs_below_its_block(visit, address):
+    seen = visit(address, "index.html")
+    gap = seen.page.evaluate(
+        """() => {
+          const output = document.querySelector('.output');
+          const block = output.previousElementSibling.getBoundingClientRect();
+          return output.getBoundingClientRect().top - block.bottom;
+        }"""
+    )
+    assert abs(gap) < 1
+
+
+BAD = """<!doctype html><html lang="en"><title>t</title><main><h1>h</h1>
+<p style="color:#bbb;background:#fff">Pale text.</p><img src="gone.png">
+<p style="width:2000px">Wide.</p></main>
+<script src="https://example.org/a.js"></script>
+<script>document.cookie = "a=1"; console.error("planted");</script></html>"""
+
+
+def test_the_checks_see_what_is_planted(visit, serve, tmp_path):
+    (tmp_path / "index.html").write_text(BAD)
+    seen = visit(serve(tmp_path), "index.html")
+    faults = "\n".join(seen.faults())
+    assert "request to another site: https://example.org/a.js" in faults
+    assert "404 for" in faults
+    assert "gone.png" in faults
+    assert "console error: planted" in faults
+    assert "cookie a" in faults
+    found = "\n".join(seen.accessibility())
+    assert "color-contrast" in found
+    assert "image-alt" in found
+    assert any("Wide." in line for line in seen.overflow())

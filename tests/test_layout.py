@@ -1,0 +1,288 @@
+"""The file tree is the syllabus: one concept, one module, one page, one test."""
+
+import ast
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SOURCE, DOCS, TESTS = ROOT / "src/seqref", ROOT / "docs", ROOT / "tests"
+FAMILIES = (
+    "recurrent",
+    "attention",
+    "convolution",
+    "linear",
+    "ssm",
+    "ops",
+    "models",
+    "decoding",
+    "training",
+    "tasks",
+)
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def concepts():
+    """Family and stem of each concept: a module, or an op's folder."""
+    found = []
+    for family in FAMILIES:
+        for path in sorted((SOURCE / family).glob("*")):
+            is_concept = path.suffix == ".py" or (path / "__init__.py").exists()
+            if is_concept and not path.name.startswith("_"):
+                found.append((family, path.stem))
+    return found
+
+
+CONCEPTS = concepts()
+
+
+def test_the_tree_is_not_empty():
+    assert ("recurrent", "lstm") in CONCEPTS
+    assert ("ops", "fused_recurrence") in CONCEPTS
+
+
+@pytest.mark.parametrize(("family", "stem"), CONCEPTS)
+def test_a_concept_has_a_page_and_a_test(family, stem):
+    assert (DOCS / family / f"{stem}.md").is_file()
+    assert (TESTS / family / f"test_{stem}.py").is_file()
+
+
+def stems(folder, pattern, prefix=""):
+    return sorted(path.stem.removeprefix(prefix) for path in folder.glob(pattern))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_page_or_test_of_a_family_has_its_module(family):
+    known = {stem for name, stem in CONCEPTS if name == family}
+    pages = set(stems(DOCS / family, "*.md")) - {"index"}
+    assert pages - known == set()
+    tests = set(stems(TESTS / family, "test_*.py", "test_"))
+    # A test of a private module, `test_base.py`, has that module beside it.
+    private = {path.stem[1:] for path in (SOURCE / family).glob("_*.py")}
+    assert tests - known - private == set()
+
+
+EXPERIMENTS = [p for p in stems(SOURCE / "experiments", "*.py") if p[0] != "_"]
+
+
+@pytest.mark.parametrize("stem", EXPERIMENTS)
+def test_an_experiment_has_its_record_and_its_test(stem):
+    assert (DOCS / "_data" / f"{stem}.json").is_file()
+    assert (TESTS / "experiments" / f"test_{stem}.py").is_file()
+
+
+def test_a_record_has_its_experiment():
+    assert set(stems(DOCS / "_data", "*.json")) - set(EXPERIMENTS) == set()
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def lines_of_docstrings(node):
+    """The line numbers that docstrings fill, inside a node."""
+    filled = set()
+    for inner in ast.walk(node):
+        if not isinstance(inner, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            continue
+        if ast.get_docstring(inner, clean=False) is not None:
+            text = inner.body[0]
+            filled |= set(range(text.lineno, text.end_lineno + 1))
+    return filled
+
+
+def length(node, first, last):
+    return len(set(range(first, last + 1)) - lines_of_docstrings(node))
+
+
+def too_long(path):
+    """What in a module is longer than the limits, docstrings not counted."""
+    tree = tree_of(path)
+    n_lines = len(path.read_text(encoding="utf-8").splitlines())
+    found = []
+    if length(tree, 1, n_lines) > 300:
+        found.append(f"module: {length(tree, 1, n_lines)} lines, at most 300")
+    for node in ast.walk(tree):
+        limit = {ast.ClassDef: 120, ast.FunctionDef: 40}.get(type(node))
+        if limit and length(node, node.lineno, node.end_lineno) > limit:
+            size = length(node, node.lineno, node.end_lineno)
+            found.append(f"{node.name}: {size} lines, at most {limit}")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_modules_classes_and_functions_are_short(path):
+    assert too_long(path) == []
+
+
+def test_length_is_counted_without_docstrings(tmp_path):
+    path = tmp_path / "long.py"
+    body = "\n".join(f"    x{i} = {i}" for i in range(38))
+    words = "\n".join("    word" for _ in range(50))
+    path.write_text(f'def f():\n    r"""Do.\n{words}\n    """\n{body}\n    return 0\n')
+    assert too_long(path) == []
+    path.write_text(f"def f():\n{body}\n    y = 1\n    return 0\n")
+    assert too_long(path) == ["f: 41 lines, at most 40"]
+    path.write_text("x = 1\n" * 301)
+    assert too_long(path) == ["module: 301 lines, at most 300"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in MODULES if p.name == "__init__.py"],
+    ids=lambda p: str(p.relative_to(SOURCE)),
+)
+def test_init_only_exports(path):
+    """An op's dispatches; every other one imports and lists names."""
+    if path.parent.parent == SOURCE / "ops":
+        assert "__all__" in path.read_text(encoding="utf-8")
+        return
+    for node in tree_of(path).body:
+        is_docstring = isinstance(node, ast.Expr) and isinstance(
+            node.value, ast.Constant
+        )
+        names = {"__all__", "__version__"}
+        is_name = (
+            isinstance(node, ast.Assign)
+            and {target.id for target in node.targets} <= names
+        )
+        assert is_docstring or is_name or isinstance(node, ast.ImportFrom), node.lineno
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_assert_and_no_star_arguments_in_the_package(path):
+    tree = tree_of(path)
+    asserts = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Assert)]
+    # python -O removes them.
+    assert asserts == []
+    modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    # jaxtyping's names would become text that no checker reads.
+    assert "__future__" not in modules
+
+
+def is_assertion(node):
+    if isinstance(node, ast.Assert):
+        return True
+    if not isinstance(node, ast.Call):
+        return False
+    called = node.func
+    name = (
+        called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+    )
+    judges = ("assert", "equal", "fails", "raises", "fail", "check_", "expect")
+    return name.startswith(judges) or name in ("gradcheck", "run_page", "fnmatch_lines")
+
+
+def without_assertion(path):
+    tree = tree_of(path)
+    helpers = {
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and any(map(is_assertion, ast.walk(node)))
+    }
+    return [
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test")
+        and node.name not in helpers
+        and not any(
+            isinstance(n, ast.Call) and getattr(n.func, "id", None) in helpers
+            for n in ast.walk(node)
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TESTS.rglob("test_*.py")), ids=lambda p: str(p.relative_to(TESTS))
+)
+def test_every_test_asserts_something(path):
+    assert without_assertion(path) == []
+
+
+def test_a_test_without_assertion_is_caught(tmp_path):
+    path = tmp_path / "test_x.py"
+    path.write_text("def test_a():\n    print(1)\n\ndef test_b():\n    assert 1\n")
+    assert without_assertion(path) == ["test_a"]
+
+
+# Imports.
+
+
+def run_python(code, *options):
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return done.stdout + done.stderr
+
+
+def test_import_brings_no_extras():
+    unwanted = ["triton", "matplotlib", "sklearn", "onnx", "mkdocs", "torch._dynamo"]
+    code = (
+        "import sys, torch; before = set(sys.modules); import seqref\n"
+        f"print([m for m in {unwanted!r} if m in set(sys.modules) - before])\n"
+        "print(seqref.LSTM(3, 5).hidden_size)"
+    )
+    assert run_python(code) == "[]\n5\n"
+
+
+def test_import_is_quick():
+    """Beyond torch and jaxtyping's own dependencies, in processor time."""
+    code = (
+        "import torch, time; start = time.process_time(); import seqref\n"
+        "print(time.process_time() - start)"
+    )
+    seconds = [float(run_python(code)) for _ in range(3)]
+    assert statistics.median(seconds) <= 0.3, seconds
+
+
+def lint_imports(folder):
+    """Run import-linter with this repository's settings on the package in a folder."""
+    return subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command; lint_imports_command()",
+            "--config",
+            str(ROOT / "pyproject.toml"),
+            "--no-cache",
+        ],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "planted"),
+    [
+        ("errors", ""),
+        ("ops/_padding", "import seqref.recurrence"),
+        ("errors", "from seqref.ops import _padding"),
+        ("attention/__init__", "import seqref.recurrent.lstm"),
+        ("loose", "x = 1"),
+    ],
+)
+def test_imports_go_one_way(tmp_path, module, planted):
+    pytest.importorskip("importlinter", reason="import-linter is installed for lint")
+    hidden = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(SOURCE, tmp_path / "seqref", ignore=hidden)
+    path = tmp_path / "seqref" / f"{module}.py"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"\n{planted}\n")
+    done = lint_imports(tmp_path)
+    assert (done.returncode == 0) == (planted == ""), done.stdout + done.stderr
+    assert ("BROKEN" in done.stdout) == (planted != ""), done.stdout

@@ -1,0 +1,97 @@
+"""What stands in docs/_data is what its records give, byte for byte."""
+
+from pathlib import Path
+
+import pytest
+
+from seqref.experiments.framework.drawing import MATPLOTLIB_VERSION
+from seqref.experiments.framework.experiment import discover, find, names
+from seqref.experiments.framework.record import judgements, load, rounded
+from seqref.experiments.framework.rendering import (
+    rendered_figures,
+    rendered_files,
+    rendered_tables,
+)
+
+DATA = Path(__file__).resolve().parents[1] / "docs" / "_data"
+REMEDY = "run: seqref experiments render"
+
+
+def stale(expected, folder):
+    """Names of the files that are missing or differ."""
+    return [
+        name
+        for name, text in expected.items()
+        if not (folder / name).is_file()
+        or (folder / name).read_bytes() != text.encode("utf-8")
+    ]
+
+
+@pytest.mark.parametrize("name", names())
+def test_tables_are_what_the_record_gives(name):
+    record = load(name, DATA)
+    found = stale(rendered_tables(find(name), record), DATA)
+    assert not found, f"stale in docs/_data: {', '.join(found)}; {REMEDY} {name}"
+
+
+@pytest.mark.parametrize("name", names())
+def test_figures_are_what_the_record_gives(name):
+    matplotlib = pytest.importorskip("matplotlib")
+    if matplotlib.__version__ != MATPLOTLIB_VERSION:
+        pytest.skip(
+            f"the committed figures were drawn by matplotlib {MATPLOTLIB_VERSION}, "
+            f"this is {matplotlib.__version__}: its bytes may differ"
+        )
+    found = stale(rendered_figures(find(name), load(name, DATA)), DATA)
+    assert not found, f"stale in docs/_data: {', '.join(found)}; {REMEDY} {name}"
+
+
+def test_no_rendered_file_lacks_its_record():
+    expected = set()
+    for experiment in discover():
+        record = load(experiment.name, DATA)
+        expected |= set(rendered_tables(experiment, record))
+        for figure in experiment.figures:
+            expected |= {f"{experiment.name}.{figure}.{t}.svg" for t in THEMES}
+    present = {path.name for path in (*DATA.glob("*.md"), *DATA.glob("*.svg"))}
+    assert present - expected == set(), "no experiment renders these files"
+
+
+THEMES = ("light", "dark")
+
+
+@pytest.mark.parametrize("name", names())
+def test_records_are_full_and_of_the_config_in_the_code(name):
+    record, experiment = load(name, DATA), find(name)
+    assert record["run"]["size"] == "full"
+    config = {
+        key: getattr(experiment.full, key)
+        for key in experiment.full.__dataclass_fields__
+    }
+    assert record["run"]["config"] == rounded(config, "config"), (
+        f"docs/_data/{name}.json was measured with another configuration; "
+        f"run: seqref experiments run {name} --full"
+    )
+    assert record["title"] == experiment.title
+
+
+@pytest.mark.parametrize("name", names())
+def test_claims_of_the_record_hold_and_their_controls_fail(name):
+    record, experiment = load(name, DATA), find(name)
+    assert judgements(experiment, record["cases"]) == record["claims"]
+    for identifier, claim in record["claims"].items():
+        assert claim["holds"], identifier
+        assert not claim["control_holds"], identifier
+
+
+def test_a_stale_file_is_noticed(tmp_path):
+    name = "parameter_counts"
+    tables = rendered_tables(find(name), load(name, DATA))
+    for file, text in tables.items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    assert stale(tables, tmp_path) == []
+    victim = rendered_files(name, tmp_path)[0]
+    victim.write_text(victim.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert stale(tables, tmp_path) == [victim.name]
+    victim.unlink()
+    assert stale(tables, tmp_path) == [victim.name]

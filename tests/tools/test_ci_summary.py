@@ -1,0 +1,48 @@
+"""The summary that CI ends with."""
+
+from pathlib import Path
+
+import pytest
+
+from ci.summary import main
+
+JUNIT = """<testsuites><testsuite>
+<testcase classname="a" name="good"/>
+{extra}
+<testcase classname="a" name="away"><skipped message="no GPU here"/></testcase>
+</testsuite></testsuites>"""
+
+
+def _run(tmp_path: Path, steps: str, extra: str = "") -> int:
+    (tmp_path / "steps.tsv").write_text(steps)
+    (tmp_path / "tests.xml").write_text(JUNIT.format(extra=extra))
+    return main(str(tmp_path / "steps.tsv"), str(tmp_path / "tests.xml"))
+
+
+def test_all_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = "tests\trequired\t0\t30\nzensical\toptional\t1\t2\n"
+    assert _run(tmp_path, steps) == 0
+    printed = capsys.readouterr().out
+    assert "failed (1), allowed" in printed
+    assert "   1  no GPU here" in printed
+    assert ["in", "all", "32"] in [line.split() for line in printed.splitlines()]
+    assert printed.endswith("1 passed, 0 failed, 1 skipped\n")
+
+
+def test_failed_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(tmp_path, "lint\trequired\t2\t1\n") == 1
+    assert "Failed: lint" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["failure", "error"])
+def test_failed_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    extra = f'<testcase classname="a" name="bad"><{kind}/></testcase>'
+    assert _run(tmp_path, "tests\trequired\t0\t1\n", extra) == 1
+    assert "failed: a::bad" in capsys.readouterr().out
+
+
+def test_no_test_ran(tmp_path: Path) -> None:
+    (tmp_path / "steps.tsv").write_text("tests\trequired\t0\t1\n")
+    assert main(str(tmp_path / "steps.tsv"), str(tmp_path / "missing.xml")) == 1

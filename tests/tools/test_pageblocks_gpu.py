@@ -1,0 +1,298 @@
+r"""GPU blocks: skips and their reach, --require-gpu, stamps and badges."""
+
+import ast
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import markdown
+import pytest
+import torch  # noqa: F401  (before pytester, which forgets modules that it imports)
+
+from pageblocks import gpu, stamps
+from pageblocks.extract import blocks_in, blocks_of
+from pageblocks.sources import home_of, modules_used
+
+pytest_plugins = ["pytester"]
+
+TOOLS = Path(__file__).parents[2] / "tools"
+SETTINGS = f"""\
+[tool.pytest.ini_options]
+pythonpath = [{str(TOOLS)!r}]
+addopts = ["--import-mode=importlib", "--strict-markers", "-p", "no:cacheprovider"]
+filterwarnings = ["error", "ignore:Module already imported"]
+"""
+PAGE = """\
+# Page
+
+```python
+from seqref import LSTM
+a = 1
+```
+
+``` { .python .gpu }
+b = a + 1
+c = 2
+a = a + 10
+```
+
+```python
+def later():
+    return b
+```
+
+```python
+later()
+```
+
+```python
+c = 3
+print(a, c)
+```
+
+``` { .text .output }
+1 3
+```
+
+=== "tab"
+
+    ``` { .python .gpu }
+    print(b)
+    ```
+
+    ``` { .text .output }
+    2
+    ```
+"""
+SOURCES = {
+    "__init__.py": "from seqref.recurrent import LSTM\nfrom seqref import ops\n",
+    "recurrent/__init__.py": "from seqref.recurrent.lstm import LSTM\n"
+    "from .rnn import RNN as RNN\n",
+    "recurrent/lstm.py": "from seqref import ops\nfrom ..errors import check\n"
+    "class LSTM:\n    pass\n",
+    "recurrent/rnn.py": "class RNN:\n    pass\n",
+    "errors.py": "def check():\n    pass\n",
+    "ops/__init__.py": "from seqref.ops.one import one\ndef two():\n    pass\n",
+    "ops/one.py": "def one():\n    pass\n",
+}
+
+
+@pytest.fixture
+def root(pytester):
+    r"""A repository with a small package and a page with two GPU blocks."""
+    pytester.makepyprojecttoml(SETTINGS)
+    pytester.makeconftest('pytest_plugins = ["pageblocks.plugin"]')
+    for name, text in SOURCES.items():
+        path = pytester.path / "src/seqref" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (pytester.path / "docs").mkdir()
+    (pytester.path / "docs/x.md").write_text(PAGE)
+    pytester.syspathinsert(pytester.path / "src")
+    return pytester.path
+
+
+@pytest.fixture
+def absent(monkeypatch):
+    monkeypatch.setattr(gpu, "gpu_missing", lambda: "needs a GPU, and there is none")
+
+
+@pytest.fixture
+def present(monkeypatch):
+    monkeypatch.setattr(gpu, "gpu_missing", lambda: None)
+    monkeypatch.setattr(gpu, "gpu_name", lambda: "Test Device <9>")
+    monkeypatch.setattr(gpu, "torch_version", lambda: "2.11.3")
+
+
+@pytest.fixture
+def run(pytester):
+    def run(*arguments):
+        # The package of this repository must not stand in for the small one.
+        names = [name for name in sys.modules if name.split(".")[0] == "seqref"]
+        saved = {name: sys.modules.pop(name) for name in names}
+        try:
+            return pytester.runpytest_inprocess("docs", *arguments)
+        finally:
+            sys.modules.update(saved)
+
+    return run
+
+
+def states(root):
+    record = json.loads((root / "build/pages/ran.json").read_text())
+    return [b["state"] for b in record["docs/x.md"]["blocks"].values()]
+
+
+def test_gpu_blocks_and_what_needs_their_names_are_skipped(root, run, absent):
+    result = run("-rs")
+    result.assert_outcomes(passed=2, skipped=4)
+    result.stdout.fnmatch_lines_random(
+        [
+            "SKIPPED*docs/x.md:8: needs a GPU, and there is none",
+            "SKIPPED*docs/x.md:14: needs `b` from the block in line 8, which was skip*",
+            "SKIPPED*docs/x.md:19: needs `later` from the block in line 14*",
+            "SKIPPED*docs/x.md:34: needs a GPU, and there is none",
+        ]
+    )
+    assert sorted(states(root)) == ["gpu-skipped"] * 4 + ["passed"] * 2
+
+
+def test_a_name_that_is_read_before_it_is_bound_is_a_skip_too(root, run, absent):
+    page = "``` { .python .gpu }\nb = 1\n```\n\n```python\nb = b + 1\n```\n"
+    (root / "docs/x.md").write_text(page)
+    run().assert_outcomes(skipped=2)
+
+
+def test_require_gpu_turns_skips_into_failures(root, run, absent):
+    result = run("--require-gpu")
+    result.assert_outcomes(passed=2, failed=4)
+    summary = "\n".join(x for x in result.outlines if x.startswith("FAILED"))
+    assert "docs/x.md:8: needs a GPU" in summary
+    assert "docs/x.md:14: needs `b`" in summary
+
+
+def test_marked_tests_follow_the_same_rule(pytester, root, absent):
+    code = "import pytest\n@pytest.mark.gpu\ndef test_it():\n    assert 0\n"
+    pytester.makepyfile(test_it=code)
+    pytester.runpytest_inprocess("test_it.py").assert_outcomes(skipped=1)
+    result = pytester.runpytest_inprocess("test_it.py", "--require-gpu")
+    result.assert_outcomes(errors=1)
+
+
+def test_gpu_blocks_run_where_there_is_one(root, run, present):
+    (root / "docs/x.md").write_text(PAGE.replace("\n1 3\n", "\n11 3\n"))
+    run("--require-gpu").assert_outcomes(passed=6)
+    assert not (root / stamps.STAMPS).exists()
+    run("-m", "gpu").assert_outcomes(passed=2, deselected=4)
+
+
+def test_a_stamp_is_written_by_a_run_that_passed_and_by_no_other(root, run, present):
+    (root / "docs/x.md").write_text(
+        PAGE.replace("\n1 3\n", "\n11 3\n").replace("    2\n", "    wrong\n")
+    )
+    result = run("--stamp-gpu")
+    result.assert_outcomes(passed=5, failed=1)
+    written = json.loads((root / stamps.STAMPS).read_text())
+    assert set(written) == {"docs/x.md"}
+    assert set(written["docs/x.md"]) == {"gpu-1"}
+    stamp = written["docs/x.md"]["gpu-1"]
+    assert (stamp["device"], stamp["torch"]) == ("Test Device <9>", "2.11.3")
+    blocks = blocks_of(root / "docs/x.md", root)
+    assert stamp["hash"] == stamps.hash_of(blocks, blocks[1], root)
+
+
+def test_no_stamp_without_a_gpu(root, run, absent):
+    run("--stamp-gpu")
+    assert not (root / stamps.STAMPS).exists()
+
+
+def hashes(root, source=PAGE):
+    blocks = blocks_in(source, "docs/x.md", root)
+    return [stamps.hash_of(blocks, b, root) for b in blocks if b.gpu]
+
+
+def test_the_hash_moves_with_the_modules_that_are_imported(root):
+    before = hashes(root)
+    for name in ("recurrent/lstm.py", "errors.py", "ops/__init__.py"):
+        path = root / "src/seqref" / name
+        text = path.read_text()
+        path.write_text(text + "# changed\n")
+        assert all(a != b for a, b in zip(hashes(root), before, strict=True)), name
+        path.write_text(text)
+    assert hashes(root) == before
+    for name in ("recurrent/rnn.py", "recurrent/__init__.py", "__init__.py"):
+        path = root / "src/seqref" / name
+        path.write_text(path.read_text() + "# changed\n")
+    assert hashes(root) == before
+
+
+def test_the_hash_moves_with_the_block_and_those_before_it(root):
+    first, second = hashes(root)
+    assert hashes(root, "new words\n\n" + PAGE) == [first, second]
+    assert hashes(root, PAGE.replace("a = 1\n", "a = 2\n"))[0] != first
+    changed = hashes(root, PAGE.replace("print(a, c)", "print(c, a)"))
+    assert changed[0] == first
+    assert changed[1] != second
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("import torch", []),
+        ("from seqref import RNN", ["seqref"]),
+        ("from seqref.recurrent import RNN", ["seqref.recurrent.rnn"]),
+        ("import seqref.recurrent.rnn", ["seqref.recurrent.rnn"]),
+        ("import seqref.ops.one as o\no.one()", ["seqref.ops.one"]),
+        ("import seqref\nseqref.ops.one()", ["seqref.ops.one"]),
+        ("def f():\n    from seqref.ops import one", ["seqref.ops.one"]),
+        (
+            "import seqref as s\nl = s.LSTM()",
+            ["errors", "ops", "ops.one", "recurrent.lstm"],
+        ),
+    ],
+)
+def test_modules_are_found_from_the_text(root, code, names):
+    found = set(modules_used([ast.parse(code)], root / "src"))
+    if names == ["seqref"]:  # not a name of the package: the package itself is meant
+        assert "seqref" in found
+        return
+    assert found == {n if n.startswith("seqref") else f"seqref.{n}" for n in names}
+
+
+def test_home_of_a_dotted_path(root):
+    src = root / "src"
+    lstm = src / "seqref/recurrent/lstm.py"
+    assert home_of("seqref.LSTM.step", src) == (lstm, ["LSTM", "step"])
+    assert home_of("seqref.recurrent.lstm.LSTM", src) == (lstm, ["LSTM"])
+    assert home_of("seqref.ops.two", src) == (src / "seqref/ops/__init__.py", ["two"])
+
+
+def badges(root, source=PAGE):
+    html = markdown.markdown(
+        source,
+        extensions=[
+            "attr_list",
+            "pymdownx.highlight",
+            "pymdownx.superfences",
+            "pymdownx.tabbed",
+            "pageblocks.badges",
+        ],
+        extension_configs={
+            "pageblocks.badges": {"root": str(root)},
+            "pymdownx.tabbed": {"alternate_style": True},
+        },
+    )
+    assert html.count("gpu highlight") == html.count("gpu-stamp--")
+    parts = html.split("</div>")
+    return [p.split(">")[1].split("<")[0] for p in parts if "gpu-stamp " in p]
+
+
+def test_badges_say_never_current_and_changed(root, run, present):
+    assert badges(root) == ["not yet run on a GPU"] * 2
+    source = PAGE.replace("\n1 3\n", "\n11 3\n")
+    (root / "docs/x.md").write_text(source)
+    run("--stamp-gpu").assert_outcomes(passed=6)
+    stamp = json.loads((root / stamps.STAMPS).read_text())["docs/x.md"]["gpu-1"]
+    words = f"last run on Test Device &lt;9&gt;, torch 2.11, {stamp['date']}"
+    assert badges(root, source) == [words] * 2
+    path = root / "src/seqref/errors.py"
+    path.write_text(path.read_text() + "\n\ndef more():\n    pass\n")
+    changed = f"changed since it was {words}"
+    assert badges(root, source) == [changed] * 2
+
+
+def test_badges_leave_examples_and_other_pages_alone(root):
+    source = textwrap.dedent("""\
+        ````markdown
+        ``` { .python .gpu }
+        x = 1
+        ```
+        ````
+
+        ``` { .python .gpu }
+        x = 2
+        ```
+        """)
+    html = badges(root, source)
+    assert html == ["not yet run on a GPU"]

@@ -1,0 +1,191 @@
+r"""Front matter of concept pages: the schema, the box, the lineage map."""
+
+import copy
+import re
+
+import pytest
+import yaml
+
+from sitekit import lineage
+from sitekit.concepts import concepts, read_concept
+from sitekit.page import PageError, Site
+
+FRONT = {
+    "concept": "recurrent/lstm",
+    "title": "LSTM",
+    "answer": "A recurrent cell with a gated state.",
+    "year": 1997,
+    "parents": ["recurrent/rnn", "recurrent/not_yet"],
+    "summary": {
+        "what": "A cell with **two** states, see [@hochreiter1997].",
+        "cost_step": "$O(D^2)$",
+        "cost_sequence": "O(T D²)",
+        "parameters": "{{data:run.count:,}}",
+        "use_when": "State must be kept for long.",
+        "usual_mistake": "To expect a forget bias.",
+    },
+}
+RNN = FRONT | {
+    "concept": "recurrent/rnn",
+    "title": "RNN",
+    "year": 1990,
+    "parents": [],
+}
+
+
+@pytest.fixture
+def site(small_site):
+    small_site.data("run", {"count": 395264})
+    write(small_site, RNN)
+    return small_site
+
+
+def write(site, front: dict):
+    body = f"\n# {front.get('title')}\n\n**Bold.**\n\n{{{{summary}}}}\n"
+    text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    return site.write(f"docs/{front['concept']}.md", f"---\n{text}---\n{body}")
+
+
+def test_the_box_shows_the_front_matter(site):
+    write(site, FRONT)
+    html = site.convert("recurrent/lstm.md")
+    box = re.search(r'<dl class="sk-summary">.*?</dl>', html, re.DOTALL).group()
+    assert box.count("<dt>") == box.count("<dd>") == 8
+    assert "<strong>two</strong>" in box
+    assert ">Hochreiter &amp; Schmidhuber (1997)</a>" in box
+    assert "arithmatex" in box
+    assert ">395,264</data>" in box
+    assert "<dt>Published</dt>\n<dd>1997</dd>" in box
+    assert '<a href="../recurrent/rnn.md">RNN</a>, <span>not yet</span>' in box
+
+
+def test_a_page_without_parents_has_no_row_for_them(site):
+    assert "Grew from" not in site.convert("recurrent/rnn.md")
+
+
+def test_an_error_in_a_summary_value_names_its_line(site):
+    front = copy.deepcopy(FRONT)
+    front["summary"]["parameters"] = "{{data:run.kount}}"
+    path = write(site, front)
+    line = 1 + path.read_text().split("\n").index("  parameters: '{{data:run.kount}}'")
+    with pytest.raises(PageError, match=rf"docs/recurrent/lstm\.md:{line}: "):
+        site.convert("recurrent/lstm.md")
+
+
+def test_summary_on_a_page_that_is_no_concept(site):
+    site.write("docs/x.md", "# X\n\n{{summary}}\n")
+    with pytest.raises(PageError, match=r"docs/x\.md:3: .*needs front matter"):
+        site.convert("x.md")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": None}, "`answer`: None is not of type 'string'"),
+        ({"year": "1997"}, "'1997' is not of type 'integer'"),
+        ({"year": 19997}, "`year`: 19997 is greater"),
+        ({"parents": ["LSTM!"]}, "`parents.0`: `LSTM!` does not fit"),
+        ({"extra": 1}, "extra"),
+        ({"concept": "recurrent/gru"}, "`concept` is recurrent/gru, expected"),
+    ],
+)
+def test_bad_front_matter_is_refused(site, change, message):
+    front = FRONT | change
+    if change.get("answer", "") is None:
+        front["answer"] = None
+    path = write(site, FRONT)
+    text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    path.write_text(f"---\n{text}---\n")
+    with pytest.raises(PageError, match=re.escape(message)) as error:
+        read_concept(path, Site(site.root))
+    assert re.match(r"docs/recurrent/lstm\.md:\d+: ", str(error.value))
+
+
+# A page without `concept` is no concept page.
+@pytest.mark.parametrize("key", [key for key in FRONT if key != "concept"])
+def test_every_key_is_required(site, key):
+    path = write(site, {k: v for k, v in FRONT.items() if k != key})
+    with pytest.raises(PageError, match=f"'{key}' is a required property"):
+        read_concept(path, Site(site.root))
+
+
+def test_the_line_is_that_of_the_bad_value(site):
+    front = copy.deepcopy(FRONT)
+    front["summary"]["use_when"] = "short"
+    path = write(site, front)
+    line = 1 + path.read_text().split("\n").index("  use_when: short")
+    with pytest.raises(PageError, match=rf":{line}: `summary\.use_when`: too short"):
+        read_concept(path, Site(site.root))
+
+
+class TestLineage:
+    def test_files_are_written_whole_and_are_then_current(self, site, monkeypatch):
+        write(site, FRONT)
+        at = Site(site.root)
+        monkeypatch.setattr(lineage, "Site", lambda: at)
+        assert lineage.main(["--check"]) == 1
+        assert lineage.main([]) == 0
+        assert lineage.main(["--check"]) == 0
+        assert lineage.stale(at) == []
+        folder = at.docs / lineage.FOLDER
+        assert sorted(p.name for p in folder.iterdir()) == [
+            "lineage.dark.svg",
+            "lineage.light.svg",
+        ]
+
+    def test_a_changed_year_makes_them_stale(self, site, monkeypatch):
+        write(site, FRONT)
+        at = Site(site.root)
+        monkeypatch.setattr(lineage, "Site", lambda: at)
+        lineage.main([])
+        write(site, FRONT | {"year": 2000})
+        assert len(lineage.stale(at)) == 2
+
+    def test_the_drawing_shows_each_concept_and_each_edge(self, site):
+        write(site, FRONT)
+        svg = lineage.draw(concepts(Site(site.root)), "light")
+        for text in ("RNN", "LSTM", "1990", "1997", "recurrent"):
+            assert f">{text}</text>" in svg
+        assert svg.count('class="edge"') == 1
+        assert svg == lineage.draw(concepts(Site(site.root)), "light")
+        assert svg != lineage.draw(concepts(Site(site.root)), "dark")
+
+    def test_the_words_say_the_same(self, site):
+        write(site, FRONT)
+        words = lineage.alt_text(concepts(Site(site.root)))
+        assert words.endswith("RNN (1990); LSTM (1997) grew from RNN.")
+
+    def test_titles_are_escaped(self, site):
+        write(site, FRONT | {"title": 'A<B & "C"'})
+        svg = lineage.draw(concepts(Site(site.root)), "light")
+        assert "A&lt;B &amp; &quot;C&quot; (1997)" in svg
+        assert '>A&lt;B &amp; "C"</text>' in svg
+
+    def test_a_child_older_than_its_parent_is_refused(self, site):
+        write(site, FRONT | {"year": 1980})
+        with pytest.raises(PageError, match=r"lstm\.md:1: .*cannot have grown from"):
+            lineage.files(Site(site.root))
+
+    def test_the_marker_shows_the_map(self, site):
+        site.write("docs/index.md", "# T\n\n{{lineage}}\n")
+        html = site.convert("index.md")
+        assert 'src="assets/diagrams/lineage.svg"' in html
+        assert 'alt="Lineage of the concepts: RNN (1990)."' in html
+        assert 'class="twin"' in html
+
+
+class TestCommittedPages:
+    def test_every_concept_page_has_valid_front_matter(self):
+        for concept in concepts(Site()):
+            assert concept.year >= 1940
+
+    def test_family_pages_are_concepts_or_indexes(self):
+        site = Site()
+        found = {concept.name for concept in concepts(site)}
+        for family in ("recurrent", "attention", "convolution", "linear", "ssm"):
+            for path in sorted((site.docs / family).glob("*.md")):
+                if path.stem != "index":
+                    assert f"{family}/{path.stem}" in found, path
+
+    def test_the_committed_map_is_current(self):
+        assert [path.name for path in lineage.stale(Site())] == []

@@ -1,0 +1,171 @@
+import json
+import os
+import stat
+import sys
+
+import pytest
+import torch
+
+from seqref import LSTM, RNN
+from seqref.experiments.framework.files import write_whole
+from seqref.models import LanguageModel
+from seqref.tasks import Vocabulary
+from seqref.training import checkpoint
+from seqref.training.checkpoint import (
+    load_checkpoint,
+    load_language_model,
+    save_checkpoint,
+    save_language_model,
+)
+
+VOCABULARY = Vocabulary("abc\nä🙂")
+
+
+def make_model(layer=None):
+    torch.manual_seed(0)
+    return LanguageModel(len(VOCABULARY), layer or LSTM(3, 5))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [LSTM(3, 5), LSTM(3, 5, bias=False), RNN(3, 5), RNN(3, 5, nonlinearity="relu")],
+    ids=["LSTM", "no-bias", "RNN", "relu"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_round_trip(tmp_path, layer, dtype):
+    model = make_model(layer).to(dtype)
+    path = tmp_path / "new" / "model.safetensors"
+    save_language_model(path, model, VOCABULARY, {"step": 7, "seed": 1})
+    loaded, vocabulary, facts = load_language_model(path)
+    assert vocabulary.characters == VOCABULARY.characters
+    assert facts == {"step": 7, "seed": 1}
+    tokens = VOCABULARY.encode("abc🙂 bca")[None]
+    assert torch.equal(loaded(tokens)[0], model(tokens)[0])
+    assert loaded.head.weight.dtype == dtype
+
+
+def test_saving_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "model.safetensors"
+    for step in (1, 2):
+        save_language_model(path, make_model(), VOCABULARY, {"step": step})
+    assert load_language_model(path)[2] == {"step": 2}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch, error):
+    path = tmp_path / "model.safetensors"
+    save_language_model(path, make_model(), VOCABULARY, {"step": 1})
+
+    def fail(handle):
+        raise error
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fail)
+    with pytest.raises(type(error)):
+        save_language_model(path, make_model(), VOCABULARY, {"step": 2})
+    assert load_language_model(path)[2] == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_saving_leaves_the_umask_alone(tmp_path, monkeypatch):
+    """It belongs to the process: another thread may be making a file at that time."""
+    calls = []
+    monkeypatch.setattr(os, "umask", calls.append)
+    save_language_model(tmp_path / "model.safetensors", make_model(), VOCABULARY)
+    write_whole(tmp_path / "text.txt", "text")
+    assert calls == []
+
+
+def test_tied_weights_are_stored(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5))
+    model[1].weight = model[0].weight
+    checkpoint.save_checkpoint(tmp_path / "tied", model, {})
+    tensors, _ = checkpoint.load_checkpoint(tmp_path / "tied")
+    assert list(tensors) == ["0.weight", "1.bias", "1.weight"]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensors[name], tensor)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -40, -1])
+def test_a_torn_file_is_refused(tmp_path, keep):
+    path = tmp_path / "model.safetensors"
+    save_language_model(path, make_model(), VOCABULARY)
+    data = path.read_bytes()
+    path.write_bytes(data[:keep])
+    with pytest.raises(ValueError, match="torn or not a safetensors file"):
+        load_language_model(path)
+
+
+def test_foreign_files_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_language_model(path)
+    path.write_text("hello, this is no checkpoint at all\n")
+    with pytest.raises(ValueError, match="torn or not a safetensors file"):
+        load_language_model(path)
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="was not written by seqref"):
+        load_language_model(path)
+    save_file({"weight": torch.zeros(2)}, path, metadata={"seqref": "{"})
+    with pytest.raises(ValueError, match="of its header is not JSON"):
+        load_language_model(path)
+    save_checkpoint(path, torch.nn.Linear(2, 2), {"format": "other"})
+    with pytest.raises(ValueError, match=r"must have format .*, got 'other'"):
+        load_language_model(path)
+    assert set(load_checkpoint(path)[0]) == {"weight", "bias"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layer": "GRU"},
+        {"sizes": {"input_size": 3, "hidden_size": 6, "bias": True}},
+        {"sizes": {"input_size": 3, "hidden_size": 5, "gates": 4}},
+        {"sizes": {"input_size": 3, "hidden_size": -5, "bias": True}},
+        {"vocabulary": ["a", "b"]},
+        {"vocabulary": ["ab"]},
+        {"vocabulary": 3},
+        {"vocabulary": None},
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(tmp_path, change):
+    path = tmp_path / "model.safetensors"
+    save_language_model(path, make_model(), VOCABULARY)
+    _, config = load_checkpoint(path)
+    save_checkpoint(path, make_model(), {**config, **change})
+    with pytest.raises(ValueError, match="does not hold the model"):
+        load_language_model(path)
+
+
+def test_the_header_is_readable_json(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_language_model(path, make_model(), VOCABULARY, {"step": 3})
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    config = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["seqref"])
+    assert config["layer"] == "LSTM"
+    assert config["facts"]["step"] == 3
+
+
+class Other(LSTM):
+    pass
+
+
+@pytest.mark.errors
+def test_refuses_what_it_could_not_load(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(TypeError, match="must be one of LSTM, RNN, got Other"):
+        save_language_model(path, make_model(Other(3, 5)), VOCABULARY)
+    with pytest.raises(ValueError, match="model's 7 symbols, got 3"):
+        save_language_model(path, make_model(), Vocabulary("ab"))
+    with pytest.raises(ValueError, match="JSON compliant"):
+        save_language_model(path, make_model(), VOCABULARY, {"loss": float("nan")})
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(RuntimeError, match=r'pip install "seqref\[train\]"'):
+        save_language_model(path, make_model(), VOCABULARY)
+    assert not path.exists()

@@ -1,0 +1,75 @@
+"""Print what CI ran: steps with times, tests by outcome, and every reason to skip."""
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from pathlib import Path
+
+
+def read_steps(path: Path) -> list[tuple[str, str, int, int]]:
+    """Rows of name, required or optional, exit code and seconds."""
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    return [(name, need, int(code), int(took)) for name, need, code, took in rows]
+
+
+def read_tests(path: Path) -> tuple[Counter[str], Counter[str], list[str]]:
+    """Outcomes, reasons of skips and names of failures of one JUnit file."""
+    outcomes: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    failed = []
+    for case in ElementTree.parse(path).iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcomes["failed"] += 1
+            failed.append(name)
+        elif skipped is not None:
+            outcomes["skipped"] += 1
+            reasons[skipped.get("message") or "no reason given"] += 1
+        else:
+            outcomes["passed"] += 1
+    return outcomes, reasons, failed
+
+
+def main(steps_file: str, *junit_files: str) -> int:
+    """Print the summary; 1 if a required step failed or no test ran, else 0."""
+    steps = read_steps(Path(steps_file))
+    print("\n=== What ran\n")
+    print(f"{'step':<10} {'verdict':<18} {'seconds':>7}")
+    broken = []
+    for name, need, code, took in steps:
+        verdict = "passed" if code == 0 else f"failed ({code})"
+        if code != 0 and need == "optional":
+            verdict += ", allowed"
+        elif code != 0:
+            broken.append(name)
+        print(f"{name:<10} {verdict:<18} {took:>7}")
+    print(f"{'in all':<10} {'':<18} {sum(step[3] for step in steps):>7}")
+
+    total: Counter[str] = Counter()
+    why: Counter[str] = Counter()
+    for file in junit_files:
+        path = Path(file)
+        if not path.exists():
+            print(f"\n{path.stem}: no results")
+            continue
+        outcomes, reasons, failed = read_tests(path)
+        total += outcomes
+        why += reasons
+        counts = ", ".join(f"{outcomes[key]} {key}" for key in sorted(outcomes))
+        print(f"\n{path.stem}: {counts or 'no tests'}")
+        for name in failed:
+            print(f"  failed: {name}")
+    if why:
+        print("\nSkipped, and why:")
+        for reason, count in why.most_common():
+            print(f"  {count:>4}  {reason}")
+    if broken:
+        print(f"\nFailed: {', '.join(broken)}")
+    passed, failed_count = total["passed"], total["failed"]
+    print(f"\n{passed} passed, {failed_count} failed, {total['skipped']} skipped")
+    return 1 if broken or failed_count or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

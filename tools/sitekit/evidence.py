@@ -1,0 +1,82 @@
+r"""What a question's `refuted_by` names, and whether it exists."""
+
+import ast
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from markdown.extensions.toc import slugify
+
+from sitekit.page import Site, split_front_matter
+
+
+class EvidenceError(ValueError):
+    """The named test, claim or place on a page does not exist."""
+
+
+@lru_cache(maxsize=256)
+def _tree(path: Path, _mtime: int) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def check_evidence(evidence: str, site: Site) -> None:
+    """Raise `EvidenceError` unless what is named exists.
+
+    Args:
+        evidence: `tests/x.py::test_y`, `experiment:name#claim` or `page.md#anchor`.
+        site: Where to look.
+    """
+    if evidence.startswith("experiment:"):
+        name, _, claim = evidence.removeprefix("experiment:").partition("#")
+        _check_claim(site.root / f"src/seqref/experiments/{name}.py", name, claim)
+    elif "::" in evidence:
+        file, _, test = evidence.partition("::")
+        _check_test(site.root / file, file, test)
+    else:
+        page, _, anchor = evidence.partition("#")
+        _check_anchor(site.docs / page, page, anchor)
+
+
+def _parsed(path: Path, name: str) -> ast.Module:
+    if not path.is_file():
+        raise EvidenceError(f"{name} does not exist")
+    return _tree(path, path.stat().st_mtime_ns)
+
+
+def _check_test(path: Path, file: str, test: str) -> None:
+    functions = {
+        node.name
+        for node in ast.walk(_parsed(path, file))
+        if isinstance(node, ast.FunctionDef)
+    }
+    if test not in functions or not test.startswith("test"):
+        raise EvidenceError(f"{file} has no test `{test}`")
+
+
+def _check_claim(path: Path, name: str, claim: str) -> None:
+    texts = {
+        node.value
+        for node in ast.walk(_parsed(path, f"experiment {name}"))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    if claim not in texts:
+        raise EvidenceError(f"experiment {name} has no claim `{claim}`")
+
+
+def _check_anchor(path: Path, page: str, anchor: str) -> None:
+    if not path.is_file():
+        raise EvidenceError(f"page {page} does not exist")
+    if anchor not in anchors(path):
+        raise EvidenceError(f"page {page} has no anchor `{anchor}`")
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors that a page's headings and attribute lists give it."""
+    text = path.read_text(encoding="utf-8")
+    _, body, _ = split_front_matter(text, path.name)
+    body = re.sub(r"^( *)(```+|~~~+).*?^\1\2", "", body, flags=re.MULTILINE | re.DOTALL)
+    found = set(re.findall(r"\{[^{}\n]*#([\w.-]+)[^{}\n]*\}", body))
+    found |= set(re.findall(r"""\bid=["']([\w.-]+)["']""", body))
+    for match in re.finditer(r"^#{1,6} +(.+?)(?: *\{[^{}]*\})?$", body, re.MULTILINE):
+        found.add(slugify(re.sub(r"[`*]", "", match.group(1)), "-"))
+    return found
