@@ -104,6 +104,8 @@ def browser(session: nox.Session) -> None:
         "pytest-timeout",
         "pytest-xdist",
     )
+    # Who calls this wants the pages opened: no browser is a failure here, not a skip.
+    session.env["SEQREF_REQUIRE_BROWSER"] = "1"
     # --confcutdir: the tests' own conftest imports torch, which is not here.
     # A browser that stalls ends its worker; what failed then runs once more, alone.
     command = [

@@ -98,7 +98,10 @@ def chromium():
     wanted = os.environ.get("SEQREF_CHROMIUM", "chromium")
     program = shutil.which(wanted)
     if program is None:
-        pytest.skip(f"no browser: {wanted} is not on the PATH (apt install chromium)")
+        missing = f"no browser: {wanted} is not on the PATH (apt install chromium)"
+        if os.environ.get("SEQREF_REQUIRE_BROWSER"):
+            pytest.fail(missing)
+        pytest.skip(missing)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield browser
