@@ -1,7 +1,31 @@
 r"""seqref: sequence models whose every claim was run."""
 
-from seqref.recurrent import LSTM, RNN, LSTMCell, LSTMState, RNNCell, RNNState
+from seqref.recurrent import (
+    GRU,
+    LSTM,
+    RNN,
+    ChoGRU,
+    ChoGRUCell,
+    GRUCell,
+    GRUState,
+    LSTMCell,
+    LSTMState,
+    RNNCell,
+    RNNState,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["LSTM", "RNN", "LSTMCell", "LSTMState", "RNNCell", "RNNState"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "ChoGRU",
+    "ChoGRUCell",
+    "GRUCell",
+    "GRUState",
+    "LSTMCell",
+    "LSTMState",
+    "RNNCell",
+    "RNNState",
+]

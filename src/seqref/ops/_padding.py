@@ -1,4 +1,4 @@
-r"""Right padding inside an op: which steps are real."""
+r"""Right padding inside an op: which steps are real, and rows read backwards."""
 
 import torch
 from jaxtyping import Bool, Float, Integer
@@ -22,3 +22,22 @@ def blank_padding(
     by what the padding holds, and zero times NaN is NaN.
     """
     return x.masked_fill(~real[..., None], 0.0)
+
+
+def reverse_rows(
+    x: Float[Tensor, "batch time ..."], lengths: Integer[Tensor, " batch"] | None = None
+) -> Float[Tensor, "batch time ..."]:
+    r"""Each row's real steps from the last to the first; the padding stays in place.
+
+    Twice is the identity. Without lengths every step is real.
+    """
+    if lengths is None:
+        return x.flip(1)
+    batch, time = x.shape[:2]
+    real = real_steps(lengths.to(x.device), time)
+    steps = torch.arange(time, device=x.device)
+    last = lengths[:, None].to(x.device, torch.int64) - 1
+    source = torch.where(real, last - steps, steps)
+    # Every step is read once, so the backward pass has nothing to add up in an order
+    # that a GPU may choose.
+    return x.gather(1, source.view(batch, time, *[1] * (x.dim() - 2)).expand_as(x))

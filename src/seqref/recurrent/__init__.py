@@ -1,6 +1,19 @@
 r"""Recurrent layers: state carried by a nonlinear step."""
 
+from seqref.recurrent.gru import GRU, ChoGRU, ChoGRUCell, GRUCell, GRUState
 from seqref.recurrent.lstm import LSTM, LSTMCell, LSTMState
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
 
-__all__ = ["LSTM", "RNN", "LSTMCell", "LSTMState", "RNNCell", "RNNState"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "ChoGRU",
+    "ChoGRUCell",
+    "GRUCell",
+    "GRUState",
+    "LSTMCell",
+    "LSTMState",
+    "RNNCell",
+    "RNNState",
+]

@@ -17,12 +17,14 @@ from seqref.ops.fused_recurrence import torch_kernels
 from seqref.ops.fused_recurrence.reference import (
     States,
     Weights,
+    cho_gru_step,
+    gru_step,
     loop,
     lstm_step,
     rnn_step,
 )
 
-__all__ = ["BACKENDS", "fused_lstm", "fused_rnn"]
+__all__ = ["BACKENDS", "fused_cho_gru", "fused_gru", "fused_lstm", "fused_rnn"]
 
 BACKENDS = ("reference", "torch")
 _TORCH_DEVICES = ("cpu", "cuda")
@@ -167,6 +169,133 @@ def fused_lstm(
     return y, h_n, c_n
 
 
+def fused_gru(
+    x: Float[Tensor, "batch time input"],
+    h_0: Float[Tensor, "batch hidden"],
+    weight_ih: Float[Tensor, "three_hidden input"],
+    weight_hh: Float[Tensor, "three_hidden hidden"],
+    bias_ih: Float[Tensor, " three_hidden"] | None = None,
+    bias_hh: Float[Tensor, " three_hidden"] | None = None,
+    *,
+    lengths: Integer[Tensor, " batch"] | None = None,
+    backend: str | None = None,
+) -> tuple[Float[Tensor, "batch time hidden"], Float[Tensor, "batch hidden"]]:
+    r"""The GRU recurrence over a sequence, reset after the product.
+
+    $$ n_t = \tanh(W_{in} x_t + b_{in} + r_t \odot (W_{hn} h_{t-1} + b_{hn})) \qquad
+    h_t = (1 - z_t) \odot n_t + z_t \odot h_{t-1} $$
+
+    with the gates $r_t, z_t$ as in `gru_step`.
+
+    Args:
+        x: The inputs.
+        h_0: The state before the first step.
+        weight_ih: Input weights, blocks in the order r, z, n.
+        weight_hh: Recurrent weights, same order.
+        bias_ih: Input bias; both biases or none.
+        bias_hh: Recurrent bias.
+        lengths: Number of real steps of each row; the rest is padding on the right.
+        backend: None for the default, or a name from the table below.
+
+    Shapes:
+        - `x`: (batch, time, input); `h_0`: (batch, hidden); `lengths`: (batch,)
+        - returns: `y` (batch, time, hidden), zero in the padding, and `h_n`
+          (batch, hidden), the state after each row's last real step
+
+    Cost:
+        O(T D^2) time, T steps one after the other.
+
+    Backends:
+        | backend | is | default |
+        | --- | --- | --- |
+        | `"reference"` | a Python loop over `gru_step` | other devices, empty input, `torch.func`, `torch.export` with lengths |
+        | `"torch"` | `torch.gru`: ATen on CPU, cuDNN on CUDA | CPU, CUDA |
+
+        Every floating dtype that torch has a kernel for. All tensors but `lengths` get
+        gradients.
+
+    Raises:
+        ValueError: a wrong shape, dtype, device, length or backend name.
+        TypeError: `lengths` is not of an integer dtype.
+        RuntimeError: a backend was asked for that cannot run here.
+
+    Source:
+        The equations of `torch.nn.GRU`.
+    """  # noqa: E501
+    where = "fused_gru"
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    _check(where, x, {"h_0": h_0}, weights, 3, lengths)
+
+    def step(x_t: Tensor, states: States) -> States:
+        return (gru_step(x_t, states[0], weights),)
+
+    y, (h_n,) = _dispatch(where, backend, torch.gru, step, x, (h_0,), weights, lengths)
+    return y, h_n
+
+
+def fused_cho_gru(
+    x: Float[Tensor, "batch time input"],
+    h_0: Float[Tensor, "batch hidden"],
+    weight_ih: Float[Tensor, "three_hidden input"],
+    weight_hh: Float[Tensor, "three_hidden hidden"],
+    bias_ih: Float[Tensor, " three_hidden"] | None = None,
+    bias_hh: Float[Tensor, " three_hidden"] | None = None,
+    *,
+    lengths: Integer[Tensor, " batch"] | None = None,
+    backend: str | None = None,
+) -> tuple[Float[Tensor, "batch time hidden"], Float[Tensor, "batch hidden"]]:
+    r"""The GRU recurrence over a sequence, reset before the product.
+
+    $$ n_t = \tanh(W_{in} x_t + b_{in} + W_{hn} (r_t \odot h_{t-1}) + b_{hn}) \qquad
+    h_t = (1 - z_t) \odot n_t + z_t \odot h_{t-1} $$
+
+    with the gates $r_t, z_t$ as in `cho_gru_step`.
+
+    Args:
+        x: The inputs.
+        h_0: The state before the first step.
+        weight_ih: Input weights, blocks in the order r, z, n.
+        weight_hh: Recurrent weights, same order.
+        bias_ih: Input bias; both biases or none.
+        bias_hh: Recurrent bias.
+        lengths: Number of real steps of each row; the rest is padding on the right.
+        backend: None for the default, or a name from the table below.
+
+    Shapes:
+        - `x`: (batch, time, input); `h_0`: (batch, hidden); `lengths`: (batch,)
+        - returns: `y` (batch, time, hidden), zero in the padding, and `h_n`
+          (batch, hidden), the state after each row's last real step
+
+    Cost:
+        O(T D^2) time, T steps one after the other.
+
+    Backends:
+        | backend | is | default |
+        | --- | --- | --- |
+        | `"reference"` | a Python loop over `cho_gru_step` | everywhere |
+
+        Every floating dtype that torch has a kernel for. All tensors but `lengths` get
+        gradients.
+
+    Raises:
+        ValueError: a wrong shape, dtype, device, length or backend name.
+        TypeError: `lengths` is not of an integer dtype.
+        RuntimeError: a backend was asked for that cannot run here.
+
+    Source:
+        Cho et al. (2014), eqs. 5 to 8, which have no biases.
+    """
+    where = "fused_cho_gru"
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    _check(where, x, {"h_0": h_0}, weights, 3, lengths)
+
+    def step(x_t: Tensor, states: States) -> States:
+        return (cho_gru_step(x_t, states[0], weights),)
+
+    y, (h_n,) = _dispatch(where, backend, None, step, x, (h_0,), weights, lengths)
+    return y, h_n
+
+
 def _check(
     where: str,
     x: Tensor,
@@ -203,7 +332,7 @@ def _check(
 def _dispatch(
     where: str,
     backend: str | None,
-    kernel: torch_kernels.Kernel,
+    kernel: torch_kernels.Kernel | None,
     step: Callable[[Tensor, States], States],
     x: Tensor,
     states: States,
@@ -212,10 +341,10 @@ def _dispatch(
 ) -> tuple[Tensor, States]:
     if backend is not None:
         check_choice(where, "backend", backend, BACKENDS)
-    reason = _why_not_torch(x, lengths)
+    reason = _why_not_torch(x, lengths) if kernel else "torch has no such recurrence"
     if backend == "torch" and reason:
         raise RuntimeError(f"{where}: backend 'torch' cannot run here: {reason}")
-    if backend == "reference" or reason:
+    if kernel is None or backend == "reference" or reason:
         moved = None if lengths is None else lengths.to(x.device)
         return loop(step, x, states, moved)
     return torch_kernels.run(kernel, x, states, weights, lengths)

@@ -85,6 +85,86 @@ def lstm_step(
     return h_t.to(h_prev.dtype), c_t.to(c_prev.dtype)
 
 
+def gru_step(
+    x_t: Float[Tensor, "batch input"],
+    h_prev: Float[Tensor, "batch hidden"],
+    weights: Weights,
+) -> Float[Tensor, "batch hidden"]:
+    r"""One step of the GRU that resets after the recurrent product.
+
+    $$
+    \begin{aligned}
+    r_t &= \sigma(W_{ir} x_t + b_{ir} + W_{hr} h_{t-1} + b_{hr}) \\
+    z_t &= \sigma(W_{iz} x_t + b_{iz} + W_{hz} h_{t-1} + b_{hz}) \\
+    n_t &= \tanh(W_{in} x_t + b_{in} + r_t \odot (W_{hn} h_{t-1} + b_{hn})) \\
+    h_t &= (1 - z_t) \odot n_t + z_t \odot h_{t-1}
+    \end{aligned}
+    $$
+
+    The three blocks of each weight stand in the order r, z, n. The result has the dtype
+    of `h_prev`, also under autocast.
+
+    Shapes:
+        - `x_t`: (batch, input); `h_prev`: (batch, hidden)
+        - weights: (3 hidden, input), (3 hidden, hidden), (3 hidden,), (3 hidden,)
+        - returns: `h_t` (batch, hidden)
+
+    Source:
+        The equations of `torch.nn.GRU`, gate order and two bias vectors included.
+    """
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    r_in, z_in, n_in = linear(x_t, weight_ih, bias_ih).chunk(3, dim=1)
+    r_hidden, z_hidden, n_hidden = linear(h_prev, weight_hh, bias_hh).chunk(3, dim=1)
+    r_t = torch.sigmoid(r_in + r_hidden)
+    z_t = torch.sigmoid(z_in + z_hidden)
+    n_t = torch.tanh(n_in + r_t * n_hidden)
+    h_t = (1 - z_t) * n_t + z_t * h_prev
+    return h_t.to(h_prev.dtype)
+
+
+def cho_gru_step(
+    x_t: Float[Tensor, "batch input"],
+    h_prev: Float[Tensor, "batch hidden"],
+    weights: Weights,
+) -> Float[Tensor, "batch hidden"]:
+    r"""One step of the GRU that resets before the recurrent product.
+
+    $$
+    \begin{aligned}
+    r_t &= \sigma(W_{ir} x_t + b_{ir} + W_{hr} h_{t-1} + b_{hr}) \\
+    z_t &= \sigma(W_{iz} x_t + b_{iz} + W_{hz} h_{t-1} + b_{hz}) \\
+    n_t &= \tanh(W_{in} x_t + b_{in} + W_{hn} (r_t \odot h_{t-1}) + b_{hn}) \\
+    h_t &= (1 - z_t) \odot n_t + z_t \odot h_{t-1}
+    \end{aligned}
+    $$
+
+    The three blocks of each weight stand in the order r, z, n. The result has the dtype
+    of `h_prev`, also under autocast.
+
+    Shapes:
+        - `x_t`: (batch, input); `h_prev`: (batch, hidden)
+        - weights: (3 hidden, input), (3 hidden, hidden), (3 hidden,), (3 hidden,)
+        - returns: `h_t` (batch, hidden)
+
+    Source:
+        Cho et al. (2014), eqs. 5 to 8, which have no biases.
+        Differs: two bias vectors and gate order as in `torch.nn.GRUCell`.
+    """
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    hidden = h_prev.shape[1]
+    gates_bias, n_bias = None, None
+    if bias_hh is not None:
+        gates_bias, n_bias = bias_hh[: 2 * hidden], bias_hh[2 * hidden :]
+    r_in, z_in, n_in = linear(x_t, weight_ih, bias_ih).chunk(3, dim=1)
+    gates_hidden = linear(h_prev, weight_hh[: 2 * hidden], gates_bias)
+    r_hidden, z_hidden = gates_hidden.chunk(2, dim=1)
+    r_t = torch.sigmoid(r_in + r_hidden)
+    z_t = torch.sigmoid(z_in + z_hidden)
+    n_t = torch.tanh(n_in + linear(r_t * h_prev, weight_hh[2 * hidden :], n_bias))
+    h_t = (1 - z_t) * n_t + z_t * h_prev
+    return h_t.to(h_prev.dtype)
+
+
 def loop(
     step: Callable[[Tensor, States], States],
     x: Float[Tensor, "batch time input"],

@@ -1,0 +1,285 @@
+r"""The gated recurrent unit: reset after the recurrent product, and before it."""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from seqref.ops.fused_recurrence import fused_cho_gru, fused_gru
+from seqref.ops.fused_recurrence.reference import Weights, cho_gru_step, gru_step
+from seqref.recurrent._base import RecurrentCell, RecurrentLayer, check_sizes
+
+
+class GRUState(NamedTuple):
+    r"""The state of a `GRU` or `ChoGRU`: `h` (batch, hidden)."""
+
+    h: Float[Tensor, "batch hidden"]
+
+
+class _GatedCell(RecurrentCell[GRUState]):
+    n_blocks = 3
+    state_type = GRUState
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, device, dtype)
+
+    @staticmethod
+    @abstractmethod
+    def _step(x_t: Tensor, h_prev: Tensor, weights: Weights) -> Tensor: ...
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "batch {self.input_size}"],
+        state: GRUState | None = None,
+    ) -> tuple[Float[Tensor, "batch {self.hidden_size}"], GRUState]:
+        state = self._checked(f"{type(self).__name__}.forward", x_t, state)
+        h_t = self._step(x_t, state.h, self.weights)
+        return h_t, GRUState(h_t)
+
+
+class GRUCell(_GatedCell):
+    r"""One step of a gated recurrent unit (GRU), reset after the product.
+
+    $$
+    \begin{aligned}
+    r_t &= \sigma(W_{ir} x_t + b_{ir} + W_{hr} h_{t-1} + b_{hr}) \\
+    z_t &= \sigma(W_{iz} x_t + b_{iz} + W_{hz} h_{t-1} + b_{hz}) \\
+    n_t &= \tanh(W_{in} x_t + b_{in} + r_t \odot (W_{hn} h_{t-1} + b_{hn})) \\
+    h_t &= (1 - z_t) \odot n_t + z_t \odot h_{t-1}
+    \end{aligned}
+    $$
+
+    Each parameter holds its three blocks in the order r, z, n.
+
+    Args:
+        input_size: Width of each input vector.
+        hidden_size: Width of the state, which is also the output.
+        bias: Whether to add the two bias vectors.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        - `x_t`: (batch, input); `state`: `GRUState(h)`, (batch, hidden), or None for
+          zeros
+        - returns: `h_t` (batch, hidden), new `GRUState`
+
+    Cost:
+        O(D^2) time and O(D) state per step.
+
+    Initialisation:
+        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
+        in `torch.nn.GRUCell`.
+
+    Raises:
+        ValueError: `x_t` or `state` has the wrong shape, dtype or device; a size is
+            below 1.
+        TypeError: `state` is no `GRUState`; a size is no int.
+
+    Source:
+        Cho et al. (2014), reset before the product; the form after it: the equations
+        of `torch.nn.GRU`.
+        Differs: names and layout as in `torch.nn.GRUCell`; returns `(h_t, state)`, not
+        `h_t`.
+    """
+
+    _step = staticmethod(gru_step)
+
+
+class ChoGRUCell(_GatedCell):
+    r"""One step of a gated recurrent unit (GRU), reset before the product.
+
+    $$
+    \begin{aligned}
+    r_t &= \sigma(W_{ir} x_t + b_{ir} + W_{hr} h_{t-1} + b_{hr}) \\
+    z_t &= \sigma(W_{iz} x_t + b_{iz} + W_{hz} h_{t-1} + b_{hz}) \\
+    n_t &= \tanh(W_{in} x_t + b_{in} + W_{hn} (r_t \odot h_{t-1}) + b_{hn}) \\
+    h_t &= (1 - z_t) \odot n_t + z_t \odot h_{t-1}
+    \end{aligned}
+    $$
+
+    Each parameter holds its three blocks in the order r, z, n. Weights of a
+    `GRUCell` have the same shapes and another meaning: no map turns one cell into the
+    other.
+
+    Args:
+        input_size: Width of each input vector.
+        hidden_size: Width of the state, which is also the output.
+        bias: Whether to add the two bias vectors.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        - `x_t`: (batch, input); `state`: `GRUState(h)`, (batch, hidden), or None for
+          zeros
+        - returns: `h_t` (batch, hidden), new `GRUState`
+
+    Cost:
+        O(D^2) time and O(D) state per step.
+
+    Initialisation:
+        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
+        in `torch.nn.GRUCell`.
+
+    Raises:
+        ValueError: `x_t` or `state` has the wrong shape, dtype or device; a size is
+            below 1.
+        TypeError: `state` is no `GRUState`; a size is no int.
+
+    Source:
+        Cho et al. (2014), eqs. 5 to 8, which have no biases.
+        Differs: two bias vectors, names, gate order and layout as in
+        `torch.nn.GRUCell`; returns `(h_t, state)`.
+    """
+
+    _step = staticmethod(cho_gru_step)
+
+
+class _GatedLayer(RecurrentLayer[_GatedCell, GRUState]):
+    _cell_type: type[_GatedCell]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        check_sizes(type(self).__name__, input_size, hidden_size)
+        super().__init__(
+            self._cell_type(
+                input_size, hidden_size, bias=bias, device=device, dtype=dtype
+            )
+        )
+
+    @staticmethod
+    @abstractmethod
+    def _fused(
+        x: Tensor, h_0: Tensor, *weights: Tensor | None, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def step(
+        self,
+        x_t: Float[Tensor, "batch {self.input_size}"],
+        state: GRUState | None = None,
+    ) -> tuple[Float[Tensor, "batch {self.hidden_size}"], GRUState]:
+        r"""One step, the definition of the layer; None starts from zeros."""
+        state = self.cell._checked(f"{type(self).__name__}.step", x_t, state)
+        h_t = self.cell._step(x_t, state.h, self.cell.weights)
+        return h_t, GRUState(h_t)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time {self.input_size}"],
+        state: GRUState | None = None,
+        lengths: Integer[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, "batch time {self.hidden_size}"], GRUState]:
+        state = self._checked(x, state, lengths)
+        y, h_n = self._fused(x, state.h, *self.cell.weights, lengths=lengths)
+        return y, GRUState(h_n)
+
+
+class GRU(_GatedLayer):
+    r"""A gated recurrent unit (GRU) over a sequence, reset after the product.
+
+    $$ n_t = \tanh(W_{in} x_t + b_{in} + r_t \odot (W_{hn} h_{t-1} + b_{hn})) \qquad
+    h_t = (1 - z_t) \odot n_t + z_t \odot h_{t-1} \qquad y_t = h_t $$
+
+    with the gates $r_t, z_t$ as in `GRUCell`.
+
+    Args:
+        input_size: Width of each input vector.
+        hidden_size: Width of the state, which is also the output.
+        bias: Whether to add the two bias vectors.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        - `x`: (batch, time, input); `state`: `GRUState(h)`, (batch, hidden), or None
+          for zeros; `lengths`: (batch,) integers, the rest of each row is padding
+        - returns: `y` (batch, time, hidden), zero in the padding, and the `GRUState`
+          after each row's last real step
+
+    Cost:
+        O(T D^2) time, T steps one after the other; O(D) state.
+
+    Initialisation:
+        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
+        in `torch.nn.GRU`.
+
+    Forms:
+        `step` (one step), `scan` (a loop over it), and `forward`, which is the op
+        `fused_gru`.
+
+    Raises:
+        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
+            length is below 0 or above time; a size is below 1.
+        TypeError: `state` is no `GRUState`; `lengths` is not of an integer dtype; a
+            size is no int.
+
+    Source:
+        Cho et al. (2014), reset before the product; the form after it: the equations
+        of `torch.nn.GRU`.
+        Differs: batch first; one layer, one direction.
+    """
+
+    _cell_type = GRUCell
+    _fused = staticmethod(fused_gru)
+
+
+class ChoGRU(_GatedLayer):
+    r"""A gated recurrent unit (GRU) over a sequence, reset before the product.
+
+    $$ n_t = \tanh(W_{in} x_t + b_{in} + W_{hn} (r_t \odot h_{t-1}) + b_{hn}) \qquad
+    h_t = (1 - z_t) \odot n_t + z_t \odot h_{t-1} \qquad y_t = h_t $$
+
+    with the gates $r_t, z_t$ as in `ChoGRUCell`.
+
+    Args:
+        input_size: Width of each input vector.
+        hidden_size: Width of the state, which is also the output.
+        bias: Whether to add the two bias vectors.
+        device: Where the parameters are made.
+        dtype: Their dtype.
+
+    Shapes:
+        - `x`: (batch, time, input); `state`: `GRUState(h)`, (batch, hidden), or None
+          for zeros; `lengths`: (batch,) integers, the rest of each row is padding
+        - returns: `y` (batch, time, hidden), zero in the padding, and the `GRUState`
+          after each row's last real step
+
+    Cost:
+        O(T D^2) time, T steps one after the other; O(D) state.
+
+    Initialisation:
+        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
+        in `torch.nn.GRU`.
+
+    Forms:
+        `step` (one step), `scan` (a loop over it), and `forward`, which is the op
+        `fused_cho_gru`.
+
+    Raises:
+        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
+            length is below 0 or above time; a size is below 1.
+        TypeError: `state` is no `GRUState`; `lengths` is not of an integer dtype; a
+            size is no int.
+
+    Source:
+        Cho et al. (2014), eqs. 5 to 8, which have no biases.
+        Differs: two bias vectors as in `torch.nn.GRU`; batch first.
+    """
+
+    _cell_type = ChoGRUCell
+    _fused = staticmethod(fused_cho_gru)
