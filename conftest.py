@@ -1,9 +1,15 @@
 r"""Loads the plugin that runs the Markdown pages (tools/pageblocks)."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
+
+# With `-n`, before torch is imported: workers with a thread for each core wait for one
+# another, and a run of minutes takes an hour.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _DOCS = Path(__file__).parent / "docs"
 _NEEDED = ("markdown", "pymdownx", "pytest_codeblocks", "pytest_socket", "yaml")
