@@ -85,8 +85,8 @@ def check_sequence_layer(
     Raises:
         AssertionError: a property fails; the message begins with its name and says
             what differs and by how much.
-        TypeError: `layer` is no module or lacks a member; `x` is no tensor or not
-            floating.
+        TypeError: `layer` is no module, lacks a member or declares `causal = False`;
+            `x` is no tensor or not floating.
         ValueError: `x` has too few axes, rows or steps, or is not finite; `dtype` is
             neither torch.float64 nor torch.float32.
     """
@@ -112,6 +112,11 @@ def _check_arguments(layer: nn.Module, x: Tensor, dtype: torch.dtype) -> None:
     if not isinstance(layer, nn.Module):
         raise TypeError(
             f"{where}: `layer` must be a torch.nn.Module, got {type(layer).__name__}"
+        )
+    if not getattr(layer, "causal", True):
+        raise TypeError(
+            f"{where}: `layer` must be causal, and {type(layer).__name__} declares "
+            "causal = False: its outputs depend on later inputs"
         )
     for member in ("initial_state", "step"):
         if not callable(getattr(layer, member, None)):

@@ -1,5 +1,6 @@
 r"""Recurrent layers: state carried by a nonlinear step."""
 
+from seqref.recurrent.bidirectional import Bidirectional, BidirectionalState
 from seqref.recurrent.gru import GRU, ChoGRU, ChoGRUCell, GRUCell, GRUState
 from seqref.recurrent.lstm import LSTM, LSTMCell, LSTMState
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
@@ -8,6 +9,8 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Bidirectional",
+    "BidirectionalState",
     "ChoGRU",
     "ChoGRUCell",
     "GRUCell",

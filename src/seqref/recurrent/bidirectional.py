@@ -176,8 +176,8 @@ def _check_layer(name: str, layer: Any) -> None:
         return
     got = type(layer)
     raise TypeError(
-        f"Bidirectional: `{name}` must be a layer with `initial_state` and `step`, such "
-        f"as seqref.LSTM, got {got.__module__}.{got.__qualname__}"
+        f"Bidirectional: `{name}` must be a layer with `initial_state` and `step`, "
+        f"such as seqref.LSTM, got {got.__module__}.{got.__qualname__}"
     )
 
 
