@@ -14,6 +14,7 @@ from seqref.recurrent import (
     LSTMState,
     RNNCell,
     RNNState,
+    Stacked,
 )
 
 __version__ = "0.1.0"
@@ -32,4 +33,5 @@ __all__ = [
     "LSTMState",
     "RNNCell",
     "RNNState",
+    "Stacked",
 ]

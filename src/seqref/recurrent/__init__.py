@@ -4,6 +4,7 @@ from seqref.recurrent.bidirectional import Bidirectional, BidirectionalState
 from seqref.recurrent.gru import GRU, ChoGRU, ChoGRUCell, GRUCell, GRUState
 from seqref.recurrent.lstm import LSTM, LSTMCell, LSTMState
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
+from seqref.recurrent.stacked import Stacked
 
 __all__ = [
     "GRU",
@@ -19,4 +20,5 @@ __all__ = [
     "LSTMState",
     "RNNCell",
     "RNNState",
+    "Stacked",
 ]
