@@ -1,0 +1,1 @@
+r"""Parts of the experiment `bidirectional`: what leaks, and what padding does."""
