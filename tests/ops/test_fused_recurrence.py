@@ -1,6 +1,7 @@
 """The op: its definition, its backends beside each other, foreign judges, refusals."""
 
 import time
+from inspect import isfunction
 from statistics import median
 
 import pytest
@@ -9,23 +10,38 @@ from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 
 from seqref.ops import fused_recurrence
-from seqref.ops.fused_recurrence import fused_lstm, fused_rnn, reference
-from seqref.ops.fused_recurrence.reference import loop, lstm_step, rnn_step
+from seqref.ops.fused_recurrence import (
+    fused_cho_gru,
+    fused_gru,
+    fused_lstm,
+    fused_rnn,
+    reference,
+)
+from seqref.ops.fused_recurrence.reference import (
+    cho_gru_step,
+    gru_step,
+    loop,
+    lstm_step,
+    rnn_step,
+)
 
-KINDS = ["tanh", "relu", "lstm"]
-BACKENDS = ["reference", "torch"]
+KINDS = ["tanh", "relu", "lstm", "gru", "cho_gru"]
+BACKENDS = ["reference", "parallel", "torch"]
+# torch has no GRU that resets before the product.
+RUNS = [(k, b) for k in KINDS for b in BACKENDS if (k, b) != ("cho_gru", "torch")]
+FAST = [(k, b) for k, b in RUNS if b != "reference"]
 F64 = torch.float64
 LENGTHS = [[5, 0, 7, 1], [0, 0, 0, 0], [6, 2, 3, 6], [7, 7, 7, 7]]
 
 
-def blocks(kind):
-    return 4 if kind == "lstm" else 1
+OPS = {"lstm": fused_lstm, "gru": fused_gru, "cho_gru": fused_cho_gru}
+N_BLOCKS = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3, "cho_gru": 3}
 
 
 def case(kind, dtype=F64, seed=0, bias=True, batch=4, steps=7, width=3, hidden=5):
     """Random arguments by name; weights wide enough that no gate is idle."""
     generator = torch.Generator().manual_seed(seed)
-    rows = blocks(kind) * hidden
+    rows = N_BLOCKS[kind] * hidden
 
     def draw(*shape):
         drawn = torch.randn(shape, generator=generator, dtype=F64)
@@ -44,8 +60,8 @@ def case(kind, dtype=F64, seed=0, bias=True, batch=4, steps=7, width=3, hidden=5
 
 
 def call(kind, made, **options):
-    if kind == "lstm":
-        return fused_lstm(**made, **options)
+    if kind in OPS:
+        return OPS[kind](**made, **options)
     return fused_rnn(**made, nonlinearity=kind, **options)
 
 
@@ -156,13 +172,13 @@ def test_loop_returns_the_first_state_as_output_and_holds_states_in_the_padding(
 def test_backends_agree(kind, bias):
     made = case(kind, bias=bias)
     expected = with_gradients(kind, made, backend="reference")
-    assert_same(with_gradients(kind, made, backend="torch"), expected)
+    for _, backend in [run for run in FAST if run[0] == kind]:
+        assert_same(with_gradients(kind, made, backend=backend), expected)
     assert_same(with_gradients(kind, made), expected)
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "backend"), RUNS)
 def test_lengths_are_each_row_alone(kind, backend, lengths):
     made = case(kind)
     clean = with_gradients(
@@ -207,15 +223,15 @@ def rule(got, loop_32, exact):
 
 
 @pytest.mark.parametrize("lengths", [None, [20, 7, 0, 13]])
-@pytest.mark.parametrize("kind", KINDS)
-def test_torch_backend_is_as_exact_as_the_loop_in_float32(kind, lengths):
+@pytest.mark.parametrize(("kind", "backend"), FAST)
+def test_a_fast_form_is_as_exact_as_the_loop_in_float32(kind, backend, lengths):
     given = None if lengths is None else torch.tensor(lengths)
     for seed in range(5):
         low = case(kind, torch.float32, seed, steps=20, width=6, hidden=16)
         high = {n: t.detach().double().requires_grad_() for n, t in low.items()}
         exact = with_gradients(kind, high, lengths=given, backend="reference")
         slow = with_gradients(kind, low, lengths=given, backend="reference")
-        fast = with_gradients(kind, low, lengths=given, backend="torch")
+        fast = with_gradients(kind, low, lengths=given, backend=backend)
         for name, value in fast.items():
             assert value.dtype == torch.float32
             found, allowed = rule(value, slow[name], exact[name])
@@ -228,30 +244,29 @@ def test_the_rule_of_the_fast_form_can_fail():
     assert found > allowed
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradients_of_both_orders(kind):
+@pytest.mark.parametrize(("kind", "backend"), RUNS)
+def test_gradients_of_both_orders(kind, backend):
     made = case(kind, batch=2, steps=2, width=1, hidden=2)
     lengths = torch.tensor([2, 1])
-    for backend in BACKENDS:
-        for given in (None, lengths):
+    for given in (None, lengths):
 
-            def op(*tensors, backend=backend, given=given):
-                named = dict(zip(made, tensors, strict=True))
-                return call(kind, named, lengths=given, backend=backend)
+        def op(*tensors, given=given):
+            named = dict(zip(made, tensors, strict=True))
+            return call(kind, named, lengths=given, backend=backend)
 
-            values = tuple(made.values())
-            assert torch.autograd.gradcheck(op, values)
-            assert torch.autograd.gradgradcheck(op, values)
+        values = tuple(made.values())
+        assert torch.autograd.gradcheck(op, values)
+        assert torch.autograd.gradgradcheck(op, values)
 
 
 @pytest.mark.parametrize("given", [None, [7, 0, 3, 2]])
-@pytest.mark.parametrize("kind", KINDS)
-def test_double_backward_in_float32(kind, given):
+@pytest.mark.parametrize(("kind", "fast"), FAST)
+def test_double_backward_in_float32(kind, fast, given):
     """oneDNN's kernel differentiates twice, and to the right values."""
     lengths = None if given is None else torch.tensor(given)
     made = case(kind, torch.float32)
     second = {}
-    for backend in BACKENDS:
+    for backend in ("reference", fast):
         outputs = call(kind, made, lengths=lengths, backend=backend)
         first = torch.autograd.grad(
             outputs, list(made.values()), upstream(outputs), create_graph=True
@@ -260,22 +275,22 @@ def test_double_backward_in_float32(kind, given):
         second[backend] = dict(
             zip(made, torch.autograd.grad(penalty, list(made.values())), strict=True)
         )
-    assert_same(second["torch"], second["reference"], atol=2e-3, rtol=2e-4)
+    assert_same(second[fast], second["reference"], atol=2e-3, rtol=2e-4)
 
 
 # Foreign judges.
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "backend"), RUNS)
 @pytest.mark.parametrize("given", [None, [5, 0, 7, 1]])
-def test_onnxruntime_agrees(kind, bias, given):
+def test_onnxruntime_agrees(kind, backend, bias, given):
     onnx = pytest.importorskip("onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     made = {n: t.detach() for n, t in case(kind, torch.float32, bias=bias).items()}
-    # ONNX stacks the blocks i, o, f, c; ours are i, f, g, o.
-    order = torch.arange(20).view(4, 5)[[0, 3, 1, 2]].flatten()
-    order = order if kind == "lstm" else torch.arange(5)
+    # ONNX stacks the blocks i, o, f, c and z, r, h; ours are i, f, g, o and r, z, n.
+    order = {1: [0], 3: [1, 0, 2], 4: [0, 3, 1, 2]}[N_BLOCKS[kind]]
+    order = torch.arange(5 * len(order)).view(-1, 5)[order].flatten()
     feeds = {"X": made["x"].transpose(0, 1), "initial_h": made["h_0"][None]}
     feeds["W"], feeds["R"] = (
         made["weight_ih"][order][None],
@@ -294,8 +309,13 @@ def test_onnxruntime_agrees(kind, bias, given):
     inputs = inputs if kind == "lstm" else inputs[:-1]
     outputs = ["Y", "Y_h", "Y_c"] if kind == "lstm" else ["Y", "Y_h"]
     helper = onnx.helper
-    options = {} if kind == "lstm" else {"activations": [kind.capitalize()]}
-    name = "LSTM" if kind == "lstm" else "RNN"
+    name, options = {
+        "tanh": ("RNN", {"activations": ["Tanh"]}),
+        "relu": ("RNN", {"activations": ["Relu"]}),
+        "lstm": ("LSTM", {}),
+        "gru": ("GRU", {"linear_before_reset": 1}),
+        "cho_gru": ("GRU", {"linear_before_reset": 0}),
+    }[kind]
     node = helper.make_node(name, inputs, outputs, hidden_size=5, **options)
     kinds = {torch.float32: onnx.TensorProto.FLOAT, torch.int32: onnx.TensorProto.INT32}
     graph = helper.make_graph(
@@ -315,7 +335,7 @@ def test_onnxruntime_agrees(kind, bias, given):
     )
     session = onnxruntime.InferenceSession(model.SerializeToString())
     y, *final = session.run(None, {n: t.numpy() for n, t in feeds.items()})
-    ours = call(kind, made, lengths=lengths)
+    ours = call(kind, made, lengths=lengths, backend=backend)
     judged = [
         torch.tensor(y)[:, 0].transpose(0, 1),
         *(torch.tensor(f)[0] for f in final),
@@ -345,8 +365,7 @@ def test_nothing_to_do(kind, batch, steps, backend):
             assert torch.equal(end, made[name])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "backend"), RUNS)
 def test_memory_layouts(kind, backend):
     """Transposed, strided and expanded arguments give what their copies give."""
     base = case(kind)
@@ -367,8 +386,7 @@ def test_memory_layouts(kind, backend):
                 torch.testing.assert_close(mine, theirs, atol=1e-14, rtol=1e-14)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "backend"), RUNS)
 def test_arguments_stay_as_they_are(kind, backend):
     made = case(kind)
     lengths = torch.tensor([5, 0, 7, 1])
@@ -405,8 +423,7 @@ def test_deterministic_algorithms(kind):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "backend"), RUNS)
 def test_half_precision(kind, backend, dtype):
     made = case(kind, dtype)
     exact = call(kind, {n: t.double() for n, t in made.items()}, backend="reference")
@@ -421,8 +438,10 @@ def test_half_precision(kind, backend, dtype):
 
 
 @pytest.mark.parametrize("low_input", [False, True])
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [(k, b) for k, b in RUNS if b != "parallel"] + [(k, None) for k in KINDS],
+)
 def test_autocast_keeps_the_dtype_of_the_state(kind, backend, low_input):
     made = case(kind, torch.float32)
     exact = call(kind, made, backend="reference")
@@ -613,8 +632,9 @@ def test_bad_lengths(lengths, error, message):
 
 @pytest.mark.errors
 def test_unknown_names():
-    assert fused_recurrence.BACKENDS == ("reference", "torch")
-    message = r"^fused_rnn: `backend` must be one of 'reference', 'torch', got 'cuda'$"
+    assert list(fused_recurrence.BACKENDS) == BACKENDS
+    known = "'reference', 'parallel', 'torch'"
+    message = rf"^fused_rnn: `backend` must be one of {known}, got 'cuda'$"
     with pytest.raises(ValueError, match=message):
         call("tanh", changed("tanh"), backend="cuda")
     message = r"^fused_rnn: `nonlinearity` must be one of 'tanh', 'relu', got 'gelu'$"
@@ -648,8 +668,10 @@ def test_time_of_the_loop_grows_as_the_sequence(kind):
 
 
 def test_every_function_of_the_reference_is_named_here():
-    public = [n for n in vars(reference) if n in ("rnn_step", "lstm_step", "loop")]
-    assert sorted(public) == ["loop", "lstm_step", "rnn_step"]
+    named = {rnn_step, lstm_step, gru_step, cho_gru_step, loop}
+    functions = {f for f in vars(reference).values() if isfunction(f)}
+    own = {f for f in functions if f.__module__ == reference.__name__}
+    assert own == named
 
 
 # On a GPU.

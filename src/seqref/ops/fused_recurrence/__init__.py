@@ -1,10 +1,9 @@
 r"""A plain or gated recurrence over a whole sequence, in one call."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from seqref.errors import (
     check_choice,
@@ -13,21 +12,19 @@ from seqref.errors import (
     check_shape,
     is_exporting,
 )
-from seqref.ops.fused_recurrence import torch_kernels
-from seqref.ops.fused_recurrence.reference import (
-    States,
-    Weights,
-    cho_gru_step,
-    gru_step,
-    loop,
-    lstm_step,
-    rnn_step,
-)
+from seqref.ops.fused_recurrence import parallel, torch_kernels
+from seqref.ops.fused_recurrence.reference import States, Weights, loop
 
 __all__ = ["BACKENDS", "fused_cho_gru", "fused_gru", "fused_lstm", "fused_rnn"]
 
-BACKENDS = ("reference", "torch")
-_TORCH_DEVICES = ("cpu", "cuda")
+BACKENDS = ("reference", "parallel", "torch")
+_DEVICES = ("cpu", "cuda")
+_KERNELS: dict[str, torch_kernels.Kernel] = {
+    "rnn_tanh": torch.rnn_tanh,
+    "rnn_relu": torch.rnn_relu,
+    "lstm": torch.lstm,
+    "gru": torch.gru,
+}
 
 
 def fused_rnn(
@@ -69,7 +66,8 @@ def fused_rnn(
         | backend | is | default |
         | --- | --- | --- |
         | `"reference"` | a Python loop over `rnn_step` | other devices, empty input, `torch.func`, `torch.export` with lengths |
-        | `"torch"` | `torch.rnn_tanh`, `torch.rnn_relu`: ATen on CPU, cuDNN on CUDA | CPU, CUDA |
+        | `"parallel"` | `rnn_forward` and `rnn_backward`, written by hand in plain PyTorch | CPU |
+        | `"torch"` | `torch.rnn_tanh`, `torch.rnn_relu`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, forward-mode differentiation, `torch.export`, `torch.jit.trace` |
 
         Every floating dtype that torch has a kernel for. All tensors but `lengths` get
         gradients; cuDNN refuses double backward. torch.compile leaves its graph for
@@ -87,12 +85,8 @@ def fused_rnn(
     check_choice(where, "nonlinearity", nonlinearity, ("tanh", "relu"))
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     _check(where, x, {"h_0": h_0}, weights, 1, lengths)
-    kernel = torch.rnn_tanh if nonlinearity == "tanh" else torch.rnn_relu
-
-    def step(x_t: Tensor, states: States) -> States:
-        return (rnn_step(x_t, states[0], weights, nonlinearity),)
-
-    y, (h_n,) = _dispatch(where, backend, kernel, step, x, (h_0,), weights, lengths)
+    kind = f"rnn_{nonlinearity}"
+    y, (h_n,) = _dispatch(where, backend, kind, x, (h_0,), weights, lengths)
     return y, h_n
 
 
@@ -141,6 +135,7 @@ def fused_lstm(
         | backend | is | default |
         | --- | --- | --- |
         | `"reference"` | a Python loop over `lstm_step` | other devices, empty input, `torch.func`, `torch.export` with lengths |
+        | `"parallel"` | `lstm_forward` and `lstm_backward`, written by hand in plain PyTorch | nowhere |
         | `"torch"` | `torch.lstm`: oneDNN or ATen on CPU, cuDNN on CUDA | CPU, CUDA |
 
         Every floating dtype that torch has a kernel for. All tensors but `lengths` get
@@ -159,13 +154,8 @@ def fused_lstm(
     where = "fused_lstm"
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     _check(where, x, {"h_0": h_0, "c_0": c_0}, weights, 4, lengths)
-
-    def step(x_t: Tensor, states: States) -> States:
-        return lstm_step(x_t, states[0], states[1], weights)
-
-    y, (h_n, c_n) = _dispatch(
-        where, backend, torch.lstm, step, x, (h_0, c_0), weights, lengths
-    )
+    states = (h_0, c_0)
+    y, (h_n, c_n) = _dispatch(where, backend, "lstm", x, states, weights, lengths)
     return y, h_n, c_n
 
 
@@ -209,7 +199,8 @@ def fused_gru(
         | backend | is | default |
         | --- | --- | --- |
         | `"reference"` | a Python loop over `gru_step` | other devices, empty input, `torch.func`, `torch.export` with lengths |
-        | `"torch"` | `torch.gru`: ATen on CPU, cuDNN on CUDA | CPU, CUDA |
+        | `"parallel"` | `gru_forward` and `gru_backward`, written by hand in plain PyTorch | CPU |
+        | `"torch"` | `torch.gru`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, forward-mode differentiation, `torch.export`, `torch.jit.trace` |
 
         Every floating dtype that torch has a kernel for. All tensors but `lengths` get
         gradients.
@@ -225,11 +216,7 @@ def fused_gru(
     where = "fused_gru"
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     _check(where, x, {"h_0": h_0}, weights, 3, lengths)
-
-    def step(x_t: Tensor, states: States) -> States:
-        return (gru_step(x_t, states[0], weights),)
-
-    y, (h_n,) = _dispatch(where, backend, torch.gru, step, x, (h_0,), weights, lengths)
+    y, (h_n,) = _dispatch(where, backend, "gru", x, (h_0,), weights, lengths)
     return y, h_n
 
 
@@ -272,7 +259,9 @@ def fused_cho_gru(
     Backends:
         | backend | is | default |
         | --- | --- | --- |
-        | `"reference"` | a Python loop over `cho_gru_step` | everywhere |
+        | `"reference"` | a Python loop over `cho_gru_step` | other devices, empty input, autocast, `torch.func`, forward-mode differentiation, `torch.export` |
+        | `"parallel"` | `cho_gru_forward` and `cho_gru_backward`, written by hand in plain PyTorch | CPU, CUDA |
+        | `"torch"` | refused: torch has no such recurrence | nowhere |
 
         Every floating dtype that torch has a kernel for. All tensors but `lengths` get
         gradients.
@@ -284,15 +273,11 @@ def fused_cho_gru(
 
     Source:
         Cho et al. (2014), eqs. 5 to 8, which have no biases.
-    """
+    """  # noqa: E501
     where = "fused_cho_gru"
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     _check(where, x, {"h_0": h_0}, weights, 3, lengths)
-
-    def step(x_t: Tensor, states: States) -> States:
-        return (cho_gru_step(x_t, states[0], weights),)
-
-    y, (h_n,) = _dispatch(where, backend, None, step, x, (h_0,), weights, lengths)
+    y, (h_n,) = _dispatch(where, backend, "cho_gru", x, (h_0,), weights, lengths)
     return y, h_n
 
 
@@ -332,8 +317,7 @@ def _check(
 def _dispatch(
     where: str,
     backend: str | None,
-    kernel: torch_kernels.Kernel | None,
-    step: Callable[[Tensor, States], States],
+    kind: str,
     x: Tensor,
     states: States,
     weights: Weights,
@@ -341,17 +325,44 @@ def _dispatch(
 ) -> tuple[Tensor, States]:
     if backend is not None:
         check_choice(where, "backend", backend, BACKENDS)
-    reason = _why_not_torch(x, lengths) if kernel else "torch has no such recurrence"
-    if backend == "torch" and reason:
-        raise RuntimeError(f"{where}: backend 'torch' cannot run here: {reason}")
-    if kernel is None or backend == "reference" or reason:
-        moved = None if lengths is None else lengths.to(x.device)
-        return loop(step, x, states, moved)
-    return torch_kernels.run(kernel, x, states, weights, lengths)
+    reasons = {
+        "torch": _why_not_torch(kind, x, lengths),
+        "parallel": _why_not_parallel(x, states, weights),
+        "reference": "",
+    }
+    if backend is None:
+        backend = next(name for name in _order(kind, x) if not reasons[name])
+    elif reasons[backend]:
+        raise RuntimeError(
+            f"{where}: backend {backend!r} cannot run here: {reasons[backend]}"
+        )
+    if backend == "torch":
+        return torch_kernels.run(_KERNELS[kind], x, states, weights, lengths)
+    form = parallel.FORMS[kind]
+    if backend == "parallel":
+        return parallel.run(form, x, states, weights, lengths)
+
+    def step(x_t: Tensor, states: States) -> States:
+        return form.step(x_t, states, weights)
+
+    moved = None if lengths is None else lengths.to(x.device)
+    return loop(step, x, states, moved)
 
 
-def _why_not_torch(x: Tensor, lengths: Tensor | None) -> str:
-    if x.device.type not in _TORCH_DEVICES:
+def _order(kind: str, x: Tensor) -> tuple[str, ...]:
+    """The backends from the one that is taken first: what was measured to be faster."""
+    if kind == "lstm":
+        return ("torch", "reference")
+    # A trace keeps the number of steps that it saw; torch's kernel is one operation.
+    if x.is_cuda or torch.jit.is_tracing():
+        return ("torch", "parallel", "reference")
+    return ("parallel", "torch", "reference")
+
+
+def _why_not_torch(kind: str, x: Tensor, lengths: Tensor | None) -> str:
+    if kind not in _KERNELS:
+        return "torch has no such recurrence"
+    if x.device.type not in _DEVICES:
         return f"torch has no fused recurrence on {x.device.type}"
     if x.numel() == 0:
         return "the input is empty"
@@ -361,4 +372,21 @@ def _why_not_torch(x: Tensor, lengths: Tensor | None) -> str:
         return "torch.func cannot transform the kernel"
     if lengths is not None and is_exporting():
         return "torch.export cannot pack rows by lengths that it does not know"
+    return ""
+
+
+def _why_not_parallel(x: Tensor, states: States, weights: Weights) -> str:
+    if x.device.type not in _DEVICES:
+        return f"it is not tested on {x.device.type}"
+    if x.numel() == 0:
+        return "the input is empty"
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func cannot transform what is written in place"
+    if is_exporting():
+        return "torch.export cannot follow what is written in place"
+    if torch.is_autocast_enabled(x.device.type):
+        return "autocast would change the dtype inside the steps"
+    tensors = (x, *states, *(weight for weight in weights if weight is not None))
+    if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
+        return "forward-mode differentiation needs single operations"
     return ""
