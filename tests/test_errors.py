@@ -66,13 +66,12 @@ def test_like_parameters_refuses_another_device():
 
 
 @pytest.mark.errors
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_like_parameters_refuses_another_dtype(device):
+def test_like_parameters_refuses_another_dtype(device, dtype):
     weight = torch.zeros(2, device=device)
-    x = torch.ones(3, dtype=torch.float64, device=device)
-    message = (
-        r"^f: `x` must have the parameters' dtype torch\.float32, got torch\.float64$"
-    )
+    x = torch.ones(3, dtype=dtype, device=device)
+    message = rf"^f: `x` must have the parameters' dtype torch\.float32, got {dtype}$"
     with pytest.raises(ValueError, match=message):
         errors.check_like_parameters("f", "x", x, weight)
 
