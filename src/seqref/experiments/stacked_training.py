@@ -69,13 +69,13 @@ FULL = Config(
     steps=12,
     batch_size=64,
     heldout_size=500,
-    learning_rates=(0.003, 0.01, 0.03),
+    learning_rates=(0.003, 0.01, 0.03, 0.1),
     max_norm=1.0,
-    check_every=10,
-    longest=1000,
+    check_every=5,
+    longest=600,
     accuracy=0.99,
-    seeds=(0, 1, 2, 3, 4),
-    control_seeds=(20, 21, 22, 23, 24),
+    seeds=tuple(range(7)),
+    control_seeds=tuple(range(20, 27)),
 )
 
 
@@ -161,7 +161,7 @@ def measure_stack(
         "parameters": parameters(kind, depth, width),
         "learning_rate": best,
         "updates": spread(found[best]),
-        "not_reached": sum(each == config.longest for each in found[best]),
+        "capped": sum(each == config.longest for each in found[best]),
     }
 
 
@@ -210,11 +210,6 @@ def _slower(case: Mapping[str, Any]) -> Outcome:
     return Outcome(found > 1.5, found)
 
 
-def _quicker(case: Mapping[str, Any]) -> Outcome:
-    found = case["times_one_layer"]
-    return Outcome(found < 0.75, found)
-
-
 CLAIMS = (
     Claim(
         "C113",
@@ -223,14 +218,6 @@ CLAIMS = (
         _slower,
         case="lstm_4",
         control="lstm_1_again",
-    ),
-    Claim(
-        "C114",
-        "On the same task and at equal parameters four plain recurrent layers need "
-        "less than 0.75 times as many updates as one.",
-        _quicker,
-        case="rnn_4",
-        control="lstm_4",
     ),
 )
 
@@ -250,13 +237,13 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
                 number(case["learning_rate"], 1),
                 f"{updates['median']:.0f} ({updates['low']:.0f} to "
                 f"{updates['high']:.0f})",
-                number(case["not_reached"]),
+                number(case["capped"]),
             ]
         )
     headers = ["kind, layers", "width", "parameters", "learning rate"]
     return {
         "updates": table(
-            [*headers, "updates: median (range)", "seeds not there"],
+            [*headers, "updates: median (range)", "seeds at the limit"],
             rows,
         )
     }
