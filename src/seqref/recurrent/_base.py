@@ -205,7 +205,8 @@ def refuse_torch_layer(name: str) -> NoReturn:
     r"""Say how the weights of a `torch.nn` layer move into a layer of this package."""
     raise RuntimeError(
         f"{name}.load_state_dict: these are the weights of a torch.nn.{name}, whose "
-        "names end in a layer number. For one layer and one direction, rename: "
-        "layer.cell.load_state_dict({key.removesuffix('_l0'): value "
+        "names end in a layer number. Make the layer from the module: import "
+        "seqref.interop, then seqref.interop.from_torch(module). Or, for one layer and "
+        "one direction, rename: layer.cell.load_state_dict({key.removesuffix('_l0'): value "
         "for key, value in state_dict.items()})"
     )
