@@ -24,6 +24,7 @@ SIZES = leak.Sizes(
     updates=2,
     every=1,
     learning_rate=0.01,
+    curve_rows=8,
     test_rows=8,
 )
 

@@ -29,6 +29,7 @@ class Sizes:
     updates: int
     every: int
     learning_rate: float
+    curve_rows: int
     test_rows: int
 
 
@@ -168,23 +169,27 @@ def train(
     sizes: Sizes,
     seed: int,
 ) -> dict[str, list[float]]:
-    r"""Train on fresh tokens; the test loss on the way, and by position at the end."""
+    r"""Train on fresh tokens; the loss on unseen ones.
+
+    `curve` is on a few rows, every so many updates; `by_position` on many, at the end.
+    """
     with seeded(seed):
         model = build(sizes)
     optimiser = torch.optim.Adam(model.parameters(), lr=sizes.learning_rate)
     source = generator(seed + 1000)
-    unseen = draw(sizes.test_rows, generator(seed + 2000))
+    few = draw(sizes.curve_rows, generator(seed + 2000))
+    many = draw(sizes.test_rows, generator(seed + 4000))
 
-    def test() -> Tensor:
+    def test(unseen: Tokens) -> Tensor:
         with torch.no_grad():
             return test_loss(model, unseen, generator(seed + 3000)).mean(0)
 
-    curve = [test().mean().item()]
+    curve = [test(few).mean().item()]
     for update in range(1, sizes.updates + 1):
         value = loss(model, draw(sizes.batch_size, source), source).mean()
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
         if update % sizes.every == 0:
-            curve.append(test().mean().item())
-    return {"curve": curve, "by_position": test().tolist()}
+            curve.append(test(few).mean().item())
+    return {"curve": curve, "by_position": test(many).tolist()}
