@@ -1,0 +1,72 @@
+"""What is timed is what it is called, and settings are put back."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from seqref.experiments import gru_speed as experiment
+from seqref.experiments.framework.experiment import find
+from seqref.experiments.framework.record import measure
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_settings_hold_inside_and_are_put_back(onednn):
+    before = torch.get_num_threads(), torch.backends.mkldnn.enabled
+    with experiment.one_setting(1, onednn):
+        assert torch.get_num_threads() == 1
+        assert torch.backends.mkldnn.enabled is onednn
+    assert (torch.get_num_threads(), torch.backends.mkldnn.enabled) == before
+
+
+def kernels(kind, onednn):
+    with experiment.one_setting(1, onednn):
+        run = experiment.task(kind, (2, 3, 4), 0, False)
+        with torch.profiler.profile() as profile:
+            run()
+    return {event.key for event in profile.key_averages()}
+
+
+def test_onednn_has_a_kernel_for_the_lstm_alone():
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this build of torch has no oneDNN")
+    assert "aten::mkldnn_rnn_layer" in kernels(nn.LSTM, True)
+    assert "aten::mkldnn_rnn_layer" not in kernels(nn.LSTM, False)
+    assert "aten::mkldnn_rnn_layer" not in kernels(nn.GRU, True)
+
+
+def test_a_training_task_makes_gradients_and_a_forward_task_none(monkeypatch):
+    made = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a: made.append(grad(*a)) or made[-1]
+    )
+    experiment.task(nn.GRU, (2, 3, 4), 0, False)()
+    assert made == []
+    experiment.task(nn.GRU, (2, 3, 4), 0, True)()
+    assert [tuple(g.shape) for g in made[0]][:2] == [(2, 3, 4), (12, 4)]
+
+
+def test_ratio_is_gru_over_lstm():
+    def busy(seconds):
+        def run():
+            end = time.process_time() + seconds
+            while time.process_time() < end:
+                pass
+
+        return run
+
+    found = experiment.ratios(busy(0.03), busy(0.01), 5)
+    assert sorted(found["gru"])[2] == pytest.approx(3, rel=0.2)
+    assert sorted(found["noise"])[2] == pytest.approx(1, rel=0.2)
+
+
+def test_claim_holds_and_control_fails():
+    record = measure(find("gru_speed"))
+    claim = record["claims"]["C49"]
+    assert claim["holds"]
+    assert not claim["control_holds"]
+    rows = record["series"]["rows"]
+    assert len(rows) == 2 * 2
+    assert all(row["low"] <= row["median"] <= row["high"] for row in rows)
