@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import seqref
+import seqref.interop
 from seqref import GRU, LSTM, RNN, LSTMState, RNNState, Stacked
 from seqref.models.language_model import LanguageModel
 from seqref.recurrence import (
@@ -820,21 +821,16 @@ def test_a_sum_of_two_widths_is_refused_at_the_call():
 
 @pytest.mark.errors
 def test_weights_of_a_torch_layer_are_refused_with_the_mend():
-    stack, judge = from_judge("LSTM", 2)
-    weights = nn.LSTM(3, 5, 2, dtype=F64).state_dict()
-    message = r"^Stacked\.load_state_dict: these are the weights of a torch\.nn layer,"
+    stack, judge = Stacked([LSTM(3, 5), LSTM(5, 5)]), nn.LSTM(3, 5, 2)
+    weights = judge.state_dict()
+    message = (
+        r"^Stacked\.load_state_dict: these are the weights of a torch\.nn layer, .* "
+        r"seqref\.interop\.from_torch\(module\)$"
+    )
     with pytest.raises(RuntimeError, match=message):
         stack.load_state_dict(weights)
-    for i in range(2):
-        stack.layers[i].cell.load_state_dict(
-            {
-                k.removesuffix(f"_l{i}"): v
-                for k, v in weights.items()
-                if k.endswith(f"_l{i}")
-            }
-        )
-    judge.load_state_dict(weights)
-    x = torch.randn(2, 6, 3, dtype=F64)
-    torch.testing.assert_close(stack(x)[0], judge(x)[0], atol=1e-13, rtol=0)
+    x = torch.randn(6, 2, 3)
+    made = seqref.interop.from_torch(judge)
+    torch.testing.assert_close(made(x.transpose(0, 1))[0], judge(x)[0].transpose(0, 1))
     with pytest.raises(RuntimeError, match=r'Missing key\(s\) .*"layers\.1\.cell'):
         stack.load_state_dict(Stacked([LSTM(3, 5)]).state_dict())

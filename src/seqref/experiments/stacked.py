@@ -297,7 +297,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
         [name, *(power_of_ten(row["median"]) for row in rows)]
         for name, rows in series["by_depth"].items()
     ]
-    headers = ["stack", *(number(n) for n in series["depths"])]
+    headers = ["stack, by layers", *(number(n) for n in series["depths"])]
     lags = [
         [
             _label(name, config),

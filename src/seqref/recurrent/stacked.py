@@ -187,15 +187,16 @@ class Stacked(nn.Module):
         for i, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
             below = x
             if i > 0 and self.dropout > 0:
-                x = F.dropout(x, self.dropout, self.training)
+                below = F.dropout(x, self.dropout, self.training)
             try:
-                x, state = form(layer)(x, state)
+                y, state = form(layer)(below, state)
             except (TypeError, ValueError) as error:
                 error.add_note(f"{where}: in layers[{i}], {type(layer).__name__}")
                 raise
             if self.residual:
-                _check_sum(where, i, below, x)
-                x = x + below
+                _check_sum(where, i, x, y)
+                y = y + x
+            x = y
             after.append(state)
         return x, tuple(after)
 
@@ -256,10 +257,8 @@ class Stacked(nn.Module):
         if f"{prefix}weight_ih_l0" in state_dict:
             raise RuntimeError(
                 "Stacked.load_state_dict: these are the weights of a torch.nn layer, "
-                "whose names end in a layer number. For one direction, load layer by "
-                "layer: stack.layers[i].cell.load_state_dict({key.removesuffix("
-                "f'_l{i}'): value for key, value in state_dict.items() "
-                "if key.endswith(f'_l{i}')})"
+                "whose names end in a layer number. Make the stack from the module: "
+                "import seqref.interop, then seqref.interop.from_torch(module)"
             )
         super()._load_from_state_dict(
             state_dict,
