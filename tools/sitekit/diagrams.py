@@ -248,7 +248,44 @@ def _products(canvas: Canvas) -> None:
     canvas.label(middle + 10, 484, "x_t", "start")
 
 
+def bidirectional(scheme: Scheme) -> str:
+    """Two layers over three steps, one from each end."""
+    canvas = Canvas(
+        scheme,
+        290,
+        "A bidirectional layer over three steps",
+        "At each of three steps x goes up into two boxes, and cat joins what leaves "
+        "them to y. In the lower row, ahead, the state runs to the right, from first "
+        "to last. In the upper row, behind, it runs to the left, from second to "
+        "earliest. Nothing leads from one row to the other.",
+    )
+    top, upper, lower, split = 56, 122, 192, 238
+    columns = (90, 210, 330)
+    for x in columns:
+        canvas.line((x, 286), (x, split), arrow=False)
+        for side, row in ((x - 26, lower), (x + 26, upper)):
+            canvas.line((x, split), (side, split), (side, row + 14))
+            canvas.line((side, row - 13), (side, top + 14))
+        canvas.line((x, top - 13), (x, 8))
+        canvas.function(x, top, "cat", width=84)
+        canvas.label(x + 10, 278, "x", "start")
+        canvas.label(x + 10, 22, "y", "start")
+    for left, right in ((8, 36), (92, 156), (212, 276), (332, 412)):
+        canvas.line((left, lower), (right, lower), state=True)
+    for left, right in ((8, 88), (144, 208), (264, 328), (384, 412)):
+        canvas.line((right, upper), (left, upper), state=True)
+    for x in columns:
+        canvas.box(x - 26, lower, "ahead", width=54)
+        canvas.box(x + 26, upper, "behind", width=54)
+    canvas.label(6, lower - 20, "first", "start")
+    canvas.label(412, lower - 9, "last", "end")
+    canvas.label(414, upper - 20, "second", "end")
+    canvas.label(2, upper - 9, "earliest", "start")
+    return canvas.text()
+
+
 DIAGRAMS: dict[str, Callable[[Scheme], str]] = {
+    "bidirectional": bidirectional,
     "lstm_cell": lstm_cell,
     "rnn_cell": rnn_cell,
 }
