@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from seqref import LSTM, RNN
 from seqref.experiments.framework.claim import Claim, Outcome
 from seqref.experiments.framework.commands import main_of
-from seqref.experiments.framework.drawing import DASHES, Theme, label_ends
+from seqref.experiments.framework.drawing import DASHES, Theme
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
 from seqref.experiments.framework.statistics import median, spread
@@ -243,7 +243,6 @@ def draw_cosine(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
     axes = figure.subplots()
     sizes = record["run"]["config"]["sizes"]
     places = list(range(len(sizes)))
-    labels = []
     for i, (name, text) in enumerate(NETWORKS.items()):
         rows = record["series"]["cosine"][name]
         middle = [row["median"] for row in rows]
@@ -256,13 +255,13 @@ def draw_cosine(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
             alpha=0.15,
             linewidth=0,
         )
-        axes.plot(places, middle, color=colour, linestyle=DASHES[i])
-        labels.append((middle[-1], text, colour))
+        axes.plot(places, middle, color=colour, linestyle=DASHES[i], label=text)
     axes.set_xticks(places, [str(size) for size in sizes])
-    axes.set_xlim(0, places[-1] + 2.2)
+    axes.set_xlim(0, places[-1])
     axes.set_xlabel("chunk size K")
     axes.set_title("Cosine of the truncated to the true gradient")
-    label_ends(axes, places[-1], labels)
+    # All lines end at 1, so their names cannot stand at their ends.
+    axes.legend(loc="lower right", frameon=False, handlelength=3.5)
 
 
 FIGURES = {"cosine": draw_cosine}

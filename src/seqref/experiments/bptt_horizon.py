@@ -214,7 +214,8 @@ def draw_reach(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
             if m
         ]
         inputs, outputs = zip(*points, strict=True)
-        axes.scatter(inputs, outputs, s=22, marker="s", color=theme.colours[0])
+        style = {"s": 22, "marker": "s", "color": theme.colours[0], "zorder": 3}
+        axes.scatter(inputs, outputs, **style)
         axes.set_xlim(0, steps + 1)
         axes.set_ylim(steps + 1, 0)
         axes.set_xticks(range(size, steps + 1, size))
