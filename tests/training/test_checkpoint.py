@@ -63,7 +63,7 @@ def test_a_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch, error):
     def fail(handle):
         raise error
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(type(error)):
         save_language_model(path, make_model(), VOCABULARY, {"step": 2})
     assert load_language_model(path)[2] == {"step": 1}
@@ -99,6 +99,35 @@ def test_a_torn_file_is_refused(tmp_path, keep):
         load_language_model(path)
 
 
+def test_a_file_that_changed_is_refused_and_equal_ones_have_equal_bytes(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_language_model(path, make_model(), VOCABULARY, {"step": 7})
+    data = path.read_bytes()
+    for _ in range(5):
+        save_language_model(path, make_model(), VOCABULARY, {"step": 7})
+        assert path.read_bytes() == data
+    for changed in (
+        data[:-3] + b"\0\0\0",
+        data.replace(b'\\"step\\": 7', b'\\"step\\": 8'),
+    ):
+        assert changed != data
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match="has changed since it was written"):
+            load_language_model(path)
+
+
+@pytest.mark.errors
+def test_a_kind_of_tensor_that_the_format_lacks_is_named(tmp_path):
+    def of(dtype):
+        return torch.nn.ParameterDict({"bias": torch.ones(2, dtype=dtype)})
+
+    with pytest.raises(TypeError, match=r"tensor of dtype torch\.complex128"):
+        save_checkpoint(tmp_path / "complex", of(torch.complex128), {})
+    for dtype in (torch.complex64, torch.bfloat16, torch.float16):
+        save_checkpoint(tmp_path / "file", of(dtype), {})
+        assert load_checkpoint(tmp_path / "file")[0]["bias"].dtype == dtype
+
+
 def test_foreign_files_are_refused(tmp_path):
     from safetensors.torch import save_file
 
@@ -113,6 +142,9 @@ def test_foreign_files_are_refused(tmp_path):
         load_language_model(path)
     save_file({"weight": torch.zeros(2)}, path, metadata={"seqref": "{"})
     with pytest.raises(ValueError, match="of its header is not JSON"):
+        load_language_model(path)
+    save_file({"weight": torch.zeros(2)}, path, metadata={"seqref": "[1]"})
+    with pytest.raises(ValueError, match="has no config and sha256"):
         load_language_model(path)
     save_checkpoint(path, torch.nn.Linear(2, 2), {"format": "other"})
     with pytest.raises(ValueError, match=r"must have format .*, got 'other'"):
@@ -147,7 +179,8 @@ def test_the_header_is_readable_json(tmp_path):
     save_language_model(path, make_model(), VOCABULARY, {"step": 3})
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
-    config = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["seqref"])
+    entry = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["seqref"])
+    config = entry["config"]
     assert config["layer"] == "LSTM"
     assert config["facts"]["step"] == 3
 

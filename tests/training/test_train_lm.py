@@ -1,6 +1,7 @@
 import io
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,7 +14,15 @@ import torch
 
 from seqref import cli
 from seqref.tasks import NGram, Streams, split_text
-from seqref.training import evaluate, load_language_model, train_lm
+from seqref.training import (
+    Checkpoints,
+    Step,
+    _report,
+    evaluate,
+    load_checkpoint,
+    load_language_model,
+    train_lm,
+)
 
 TEXT = "".join(f"{n} times {n} is {n * n}, and so on.\n" for n in range(1, 400))
 SIZES = ["--hidden-size", "12", "--batch-size", "4", "--horizon", "16"]
@@ -50,7 +59,7 @@ def test_trains_compares_and_samples(text_file, tmp_path, capsys):
         ngram = NGram(parts[0], parts[1], order, len(vocabulary))
         assert f"{name:<8} {ngram.bits_per_character(parts[2]):.3f}" in printed
     sample = printed.split("temperature 0.8:\n")[1]
-    assert len(sample) == train_lm.SAMPLE_LENGTH + 1
+    assert len(sample) == _report.SAMPLE_LENGTH + 1
 
 
 def test_the_same_seed_gives_the_same_model(text_file, tmp_path):
@@ -145,16 +154,21 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
 ):
     original = train_lm.train
 
-    def poisoned(model, *arguments, **options):
-        with torch.no_grad():
-            model.head.bias[0] = math.nan
-        return original(model, *arguments, **options)
+    def poisoned(model, *arguments, on_step, **options):
+        def after(step):
+            if step.number == 2:
+                with torch.no_grad():
+                    model.head.bias[0] = math.nan
+            return on_step(step)
+
+        return original(model, *arguments, on_step=after, **options)
 
     monkeypatch.setattr(train_lm, "train", poisoned)
     out = tmp_path / "out"
     assert call(text_file, out, "--steps", "50") == 1
     errors = capsys.readouterr().err
-    assert "the loss is nan at step 1; lower the learning rate (now 0.004)" in errors
+    assert "the loss is nan at step 3, before its update: the parameter" in errors
+    assert "learning rate 0.0039" in errors
     assert "The last checkpoint is kept" in errors
     model, _, facts = load_language_model(out / "model.safetensors")
     assert facts["step"] == 0
@@ -162,9 +176,173 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
 
 
 def test_a_huge_vocabulary_gets_shorter_ngrams():
-    assert train_lm._orders(100) == [1, 2, 5]
-    assert train_lm._orders(20_000) == [1, 2, 4]
-    assert train_lm._orders(3_000_000) == [1, 2]
+    assert _report.orders(100) == [1, 2, 5]
+    assert _report.orders(20_000) == [1, 2, 4]
+    assert _report.orders(3_000_000) == [1, 2]
+
+
+# Resuming.
+
+
+def run_file(out):
+    """Tensors and header of the newest checkpoint, without the generators' states.
+
+    The command draws nothing from the global generators while it trains, and does not
+    seed them.
+    """
+    tensors, config = load_checkpoint(Checkpoints(out / "checkpoints").files()[-1])
+    del config["tree"]["place"]
+    return {n: t for n, t in tensors.items() if not n.startswith("place/")}, config
+
+
+def assert_same_run(out, other):
+    (tensors, config), (expected, wanted) = run_file(out), run_file(other)
+    assert config == wanted
+    assert tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensors[name], tensor), name
+
+
+def final_lines(text):
+    return text[text.index("bits per character") :]
+
+
+def test_a_run_in_parts_equals_the_whole(text_file, tmp_path, capsys, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    sizes = ["--steps", "30", "--seed", "4", "--save-every", "10"]
+    assert call(text_file, whole, *sizes) == 0
+    expected = final_lines(capsys.readouterr().out)
+
+    class Asked(train_lm.Interrupt):
+        count = 0
+
+        @property
+        def asked(self):
+            Asked.count += 1
+            return Asked.count in (7, 19)
+
+        @asked.setter
+        def asked(self, value):
+            pass
+
+    monkeypatch.setattr(train_lm, "Interrupt", Asked)
+    original = train_lm._train
+
+    def stopped(work):
+        last, _ = original(work)
+        return last, last.number < 30
+
+    monkeypatch.setattr(train_lm, "_train", stopped)
+    assert call(text_file, parts, *sizes) == 130
+    assert "stopped by Ctrl-C after step 7 of 30" in capsys.readouterr().out
+    Asked.count = 7
+    # Without the options: they are those of the run.
+    arguments = ["train-lm", "--text", str(text_file), "--out", str(parts), "--resume"]
+    assert cli.main([*arguments, "--save-every", "3"]) == 130
+    printed = capsys.readouterr().out
+    assert "resuming after step 7: " in printed
+    assert "after step 19 of 30" in printed
+    assert load_language_model(parts / "model.safetensors")[2]["step"] == 19
+    assert cli.main(arguments) == 0
+    assert final_lines(capsys.readouterr().out) == expected
+    assert_same_run(parts, whole)
+    # A run that is over is measured again.
+    assert cli.main(arguments) == 0
+    assert final_lines(capsys.readouterr().out) == expected
+
+
+def test_what_cannot_be_resumed_is_one_line_and_status_2(text_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert call(text_file, out, "--steps", "3") == 0
+    newest = Checkpoints(out / "checkpoints").files()[-1]
+    other = tmp_path / "other.txt"
+    other.write_text(TEXT + "more")
+
+    def refused(message, *arguments, text=text_file):
+        capsys.readouterr()
+        assert call(text, out, *arguments) == 2
+        captured = capsys.readouterr()
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+
+    refused("already holds a model; go on with --resume")
+    refused("`--steps` is 3 in the run that is resumed, got 9", "--resume", "--steps=9")
+    refused("`--seed` is 0 in the run that is resumed, got 1", "--resume", "--seed=1")
+    refused("is not the text that", "--resume", text=other)
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:1000])
+    refused(f"{str(newest)!r} is torn", "--resume")
+    newest.write_bytes(whole)
+    (out / "model.safetensors").unlink()
+    refused("already holds a model; go on with --resume")
+    assert call(text_file, out, "--resume") == 0
+    for path in newest.parent.iterdir():
+        path.unlink()
+    refused("holds a model but no checkpoint of its training", "--resume")
+
+
+def test_resume_without_a_run_starts_at_the_beginning(text_file, tmp_path, capsys):
+    assert call(text_file, tmp_path / "a", "--steps", "3", "--resume") == 0
+    assert "no checkpoint in " in capsys.readouterr().out
+    assert call(text_file, tmp_path / "b", "--steps", "3") == 0
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    # What a crash before the first checkpoint leaves: the model of step 0.
+    monkey = tmp_path / "c"
+    arguments = Namespace(
+        text=text_file, out=monkey, resume=False, steps=3, hidden_size=12
+    )
+    for name, default in train_lm.DEFAULTS.items():
+        setattr(arguments, name, getattr(arguments, name, default))
+    work = train_lm.prepare(arguments)
+    train_lm._save(work, Step(0, math.nan, math.nan, 0))
+    assert call(text_file, monkey, "--steps", "3", "--resume") == 0
+    assert_same_run(monkey, tmp_path / "b")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
+def test_killed_and_resumed_on_the_command_line(text_file, tmp_path):
+    source = str(Path(train_lm.__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    chance = random.Random(3)
+
+    def command(out, *more):
+        words = ["--text", str(text_file), "--out", str(out), *SIZES, "--steps", "600"]
+        program = [sys.executable, "-m", "seqref.cli", "train-lm"]
+        return [*program, *words, "--save-every", "7", *more]
+
+    def finish(out, *more):
+        done = subprocess.run(
+            command(out, *more),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        return final_lines(done.stdout)
+
+    out, kills = tmp_path / "killed", 0
+    for _ in range(2):
+        before = set(out.glob("checkpoints/*"))
+        child = subprocess.Popen(
+            command(out, "--resume"),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        assert wait_until(lambda b=before: set(out.glob("checkpoints/step*")) - b)
+        time.sleep(chance.uniform(0, 0.4))
+        child.kill()
+        kills += child.wait() == -signal.SIGKILL
+        # The model is whole, whenever the process died.
+        load_language_model(out / "model.safetensors")
+    assert kills >= 1
+    assert finish(out, "--resume") == finish(tmp_path / "whole")
+    assert_same_run(out, tmp_path / "whole")
+    models = [(o / "model.safetensors").read_bytes() for o in (out, tmp_path / "whole")]
+    assert models[0] == models[1]
 
 
 def wait_until(condition, seconds=60.0):
@@ -208,7 +386,8 @@ def test_ctrl_c_leaves_a_usable_checkpoint(text_file, tmp_path, delay):
     assert child.returncode == 130, errors
     assert "Traceback" not in errors
     assert f"The model so far is in {path}" in errors
-    assert [p.name for p in out.iterdir()] == ["model.safetensors"]
+    assert sorted(p.name for p in out.iterdir()) == ["checkpoints", "model.safetensors"]
+    assert "go on with the same command and --resume" in printed
     model, vocabulary, facts = load_language_model(path)
     assert f"stopped by Ctrl-C after step {facts['step']} of 1000000" in printed
     sample = model.sample(vocabulary.encode("1 times")[None], 50)
@@ -309,6 +488,7 @@ def test_prepare_keeps_the_parts_apart(text_file, tmp_path):
         save_every=1,
         learning_rate=0.1,
         seed=0,
+        resume=False,
     )
     work = train_lm.prepare(arguments)
     corpus = work.corpus

@@ -181,8 +181,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(poison):
     with pytest.raises(NonFiniteLossError) as caught:
         train(model, Streams(text(), 4, 4), sgd(model, 0.25), 9, on_step=spoil)
     message = str(caught.value)
-    assert message.startswith(f"train: the {poison} is ")
-    assert "at step 4; lower the learning rate (now 0.25) or `max_norm`" in message
+    assert message.startswith(f"the {poison} is ")
+    assert "at step 4, before its update" in message
+    assert "`head.bias` is not finite" in message
+    assert message.endswith("; learning rate 0.25, `max_norm` 1")
+    assert caught.value.step == 4
     for p, q in zip(model.parameters(), kept, strict=True):
         assert torch.equal(p.isnan(), q.isnan())
         assert torch.equal(p.nan_to_num(), q.nan_to_num())
@@ -218,10 +221,14 @@ def test_progress_without_tqdm_names_the_extra(monkeypatch):
         (
             lambda m, s: train(m, s, sgd(m), 1, max_norm=0.0),
             ValueError,
-            "`max_norm` must be positive, got 0.0",
+            "`max_norm` must be positive or None, got 0.0",
         ),
-        (lambda m, s: train(m, [], sgd(m), 1), ValueError, "at least one chunk"),
-        (lambda m, s: train(m, iter(s), sgd(m), 99), ValueError, "at least one chunk"),
+        (lambda m, s: train(m, [], sgd(m), 1), ValueError, "none in pass 1$"),
+        (
+            lambda m, s: train(m, iter(s), sgd(m), 99),
+            ValueError,
+            "none in pass 2: an iterator gives its items once",
+        ),
         (lambda m, s: evaluate(m, []), ValueError, "at least one target"),
         (
             lambda m, s: chunk_loss(m, s.inputs, s.targets[:, 1:]),

@@ -1,25 +1,82 @@
 r"""A checkpoint: weights and configuration in one file, written whole or not at all."""
 
-import json
-import os
-import secrets
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from seqref.errors import check_size
 from seqref.models import LanguageModel
 from seqref.recurrent import LSTM, RNN
 from seqref.tasks import Vocabulary
-from seqref.training._extras import extra
+from seqref.training._file import read_file, write_file
 
-# Key of our own entry in the header of a safetensors file.
-HEADER = "seqref"
 FORMAT = "language-model/1"
 LAYERS = {"LSTM": LSTM, "RNN": RNN}
-# Windows would translate line ends without it; elsewhere there is no such flag.
-BINARY = getattr(os, "O_BINARY", 0)
+STEP_FILE = re.compile(r"step-(\d+)\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    r"""Where a training run is kept, how often, and whether it is taken up again.
+
+    Files are called `step-000000120.safetensors`; each holds the whole run at that
+    step ([`fit`](loop.md#resume) says what). The first is written before the first
+    step, so that a folder that cannot be written is noticed at once.
+
+    Args:
+        folder: Gets the files; made where it is missing.
+        every: Steps from one file to the next. The last step is kept in any case.
+        keep: How many of the newest files are kept.
+        resume: Whether to go on from the newest file. Where there is none, training
+            starts from the beginning.
+        config: Facts of your own that two runs must share, such as the name of the
+            data: plain data. They are compared on resuming.
+        stateful: More objects whose state belongs to the run, by name: each has
+            `state_dict` and `load_state_dict`, or is a `torch.Generator`.
+
+    Raises:
+        TypeError: `every` or `keep` is no int, or an object of `stateful` has no state.
+        ValueError: `every` or `keep` is below 1.
+
+    Source:
+        None: a design of this package.
+    """
+
+    folder: str | Path
+    every: int = 1000
+    keep: int = 2
+    resume: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict)
+    stateful: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_size("Checkpoints", "every", self.every)
+        check_size("Checkpoints", "keep", self.keep)
+        for name, value in self.stateful.items():
+            pairs = (("state_dict", "load_state_dict"), ("get_state", "set_state"))
+            if not any(hasattr(value, a) and hasattr(value, b) for a, b in pairs):
+                raise TypeError(
+                    f"Checkpoints: `stateful[{name!r}]` must have `state_dict` and "
+                    "`load_state_dict`, or be a torch.Generator, got "
+                    f"{type(value).__name__}"
+                )
+
+    def path(self, step: int) -> Path:
+        r"""The file of a step."""
+        return Path(self.folder) / f"step-{step:09d}.safetensors"
+
+    def files(self) -> list[Path]:
+        r"""The files that are there, oldest first."""
+        found = {}
+        for path in Path(self.folder).glob("step-*.safetensors"):
+            match = STEP_FILE.fullmatch(path.name)
+            if match:
+                found[int(match[1])] = path
+        return [found[step] for step in sorted(found)]
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, config: dict[str, Any]) -> None:
@@ -27,7 +84,8 @@ def save_checkpoint(path: str | Path, model: nn.Module, config: dict[str, Any]) 
 
     The tensors are stored as safetensors, which runs no code when it is loaded; the
     configuration is JSON text in the same file's header. So weights and configuration
-    cannot come from two different moments.
+    cannot come from two different moments. A SHA-256 digest of both is stored with
+    them, so that a file that was changed or cut is noticed when it is read.
 
     Args:
         path: The file; a file that is there is replaced.
@@ -41,15 +99,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, config: dict[str, Any]) 
     Source:
         None: a design of this package.
     """
-    safetensors = extra("safetensors.torch", "a checkpoint")
-    # Copies: the format refuses tensors that share memory, such as tied weights.
-    tensors = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
-    }
-    header = json.dumps(config, allow_nan=False)
-    data = safetensors.save(tensors, metadata={HEADER: header})
-    _write_whole(Path(path), data)
+    write_file(Path(path), model.state_dict(), config)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -58,36 +108,13 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     Raises:
         FileNotFoundError: there is no such file.
         RuntimeError: safetensors is not installed.
-        ValueError: the file is torn, or was not written by `save_checkpoint`.
+        ValueError: the file is torn, has changed since it was written, or was not
+            written by `save_checkpoint`.
 
     Source:
         None: a design of this package.
     """
-    safetensors = extra("safetensors", "a checkpoint")
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"load_checkpoint: there is no file {str(path)!r}")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"load_checkpoint: {str(path)!r} is torn or not a safetensors file "
-            f"({error})"
-        ) from error
-    if header is None:
-        raise ValueError(
-            f"load_checkpoint: {str(path)!r} was not written by seqref: its header has "
-            f"no entry {HEADER!r}"
-        )
-    try:
-        return tensors, json.loads(header)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"load_checkpoint: {str(path)!r} was not written by seqref: the entry "
-            f"{HEADER!r} of its header is not JSON ({error})"
-        ) from error
+    return read_file(Path(path), "load_checkpoint")
 
 
 def save_language_model(
@@ -169,19 +196,3 @@ def load_language_model(
             f"load_language_model: {str(path)!r} does not hold the model that its "
             f"header describes: {error}"
         ) from error
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    # Not tempfile: its files are private, and this one must have the usual mode.
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -4,7 +4,7 @@ import argparse
 import math
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,26 @@ import torch
 from seqref import __version__
 from seqref.models import LanguageModel
 from seqref.recurrent import LSTM
-from seqref.tasks import Corpus, NGram, Streams, Vocabulary, read_text, split_text
+from seqref.tasks import Corpus, Streams, Vocabulary, read_text, split_text
 from seqref.training._extras import extra
 from seqref.training._interrupt import Interrupt
-from seqref.training.checkpoint import save_language_model
-from seqref.training.truncated import NonFiniteLossError, Step, evaluate, train
+from seqref.training._report import report, say
+from seqref.training._resume import (
+    CHECKPOINT,
+    DEFAULTS,
+    FOLDER,
+    SIZES,
+    choose_folder,
+    complete,
+    digest,
+)
+from seqref.training.checkpoint import Checkpoints, save_language_model
+from seqref.training.loop import NonFiniteLossError, Step
+from seqref.training.truncated import train
 
-CHECKPOINT = "model.safetensors"
 # A character must occur twice to be known, so that the symbol for unknown ones is
 # itself seen in training.
 MIN_COUNT = 2
-SAMPLE_LENGTH = 300
-# Long enough that a row's start from an empty state hardly counts.
-HELDOUT_ROW = 4096
-
-
-SIZES = (
-    ("--steps", 3000, "chunks to learn from"),
-    ("--hidden-size", 256, "width of the LSTM"),
-    ("--batch-size", 16, "rows read side by side"),
-    ("--horizon", 64, "characters of a row in one chunk"),
-    ("--save-every", 200, "steps from one checkpoint to the next"),
-)
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ class Run:
     streams: Streams
     model: LanguageModel
     checkpoint: Path
+    checkpoints: Checkpoints
     settings: dict[str, Any]
 
 
@@ -57,7 +56,8 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Train a character LSTM on a UTF-8 text file. The last tenth of the text "
             "is held out and measured against n-grams; the tenth before it tunes "
-            "them. Ctrl-C stops after the running step and keeps the model."
+            "them. Ctrl-C stops after the running step and keeps the model; --resume "
+            "goes on, also after a crash."
         ),
     )
     parser.add_argument("--text", metavar="FILE", required=True, help="UTF-8 text")
@@ -65,25 +65,26 @@ def add_parser(subparsers: Any) -> None:
         "--out",
         metavar="DIR",
         default="seqref-lm",
-        help=f"folder for {CHECKPOINT} (default: %(default)s)",
+        help=f"folder for {CHECKPOINT} and {FOLDER}/ (default: %(default)s)",
     )
     for flag, default, text in SIZES:
         parser.add_argument(
             flag,
             type=_positive,
-            default=default,
             metavar="N",
-            help=f"{text} (default: %(default)s)",
+            help=f"{text} (default: {default})",
         )
     parser.add_argument(
         "--learning-rate",
         type=float,
-        default=0.004,
         metavar="X",
-        help="Adam's, falling to a tenth of it (default: %(default)s)",
+        help="Adam's, falling to a tenth of it (default: 0.004)",
     )
+    parser.add_argument("--seed", type=int, metavar="N", help="(default: 0)")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="(default: %(default)s)"
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in --out, with the settings of its run",
     )
     parser.set_defaults(run=run)
 
@@ -122,9 +123,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     except KeyboardInterrupt:
         return _stopped(work)
-    _say(f"saved: {work.checkpoint}")
+    say(f"saved: {work.checkpoint}")
     if stopped:
         print(f"stopped by Ctrl-C after step {last.number} of {arguments.steps}")
+        print("go on with the same command and --resume")
         return _stopped(work)
     try:
         _report(work, last)
@@ -134,12 +136,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def prepare(arguments: argparse.Namespace) -> Run:
-    r"""Read and check the text, build the model, choose the checkpoint's path.
+    r"""Read and check the text, build the model, choose where the run is kept.
+
+    Options that are None are those of the run that is resumed, else the defaults.
 
     Raises:
-        ValueError: the text is too short, or learning rate or seed is out of range.
+        ValueError: the text is too short, learning rate or seed is out of range, the
+            folder holds a model and is not resumed, or it is of another run.
     """
     corpus = split_text(read_text(arguments.text))
+    checkpoints = choose_folder(arguments)
+    complete(arguments, corpus, checkpoints)
     _check_long_enough(arguments, corpus)
     if not (0 < arguments.learning_rate <= 1):
         raise ValueError(
@@ -149,12 +156,6 @@ def prepare(arguments: argparse.Namespace) -> Run:
     if not -(2**63) <= arguments.seed < 2**64:
         raise ValueError(
             f"train-lm: `--seed` must fit in 64 bits, got {arguments.seed}"
-        )
-    checkpoint = Path(arguments.out) / CHECKPOINT
-    if checkpoint.exists():
-        raise ValueError(
-            f"train-lm: `--out` {arguments.out!r} already holds a model; "
-            "choose another folder, or delete it"
         )
     vocabulary = Vocabulary.from_text(corpus.train, MIN_COUNT)
     tokens = vocabulary.encode(corpus.train)
@@ -167,7 +168,16 @@ def prepare(arguments: argparse.Namespace) -> Run:
         name: getattr(arguments, name)
         for name in ("steps", "learning_rate", "seed", "save_every", "horizon")
     }
-    return Run(corpus, vocabulary, streams, model, checkpoint, settings)
+    path = Path(arguments.out) / CHECKPOINT
+    config = {name: getattr(arguments, name) for name in DEFAULTS}
+    # How often a run is kept may change when it goes on.
+    config["save_every"] = None
+    checkpoints = replace(
+        checkpoints,
+        every=arguments.save_every,
+        config={**config, "text": digest(corpus)},
+    )
+    return Run(corpus, vocabulary, streams, model, path, checkpoints, settings)
 
 
 def _check_long_enough(arguments: argparse.Namespace, corpus: Corpus) -> None:
@@ -197,12 +207,6 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _say(text: str) -> None:
-    r"""Print what the terminal's encoding has; `?` for every other character."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
-
-
 def _introduce(work: Run) -> None:
     corpus, settings = work.corpus, work.settings
     parameters = sum(p.numel() for p in work.model.parameters())
@@ -228,26 +232,27 @@ def _train(work: Run) -> tuple[Step, bool]:
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, T_max=steps, eta_min=rate / 10
     )
-    last = Step(0, math.nan, math.nan, 0)
+    start = Step(0, math.nan, math.nan, 0)
     with Interrupt() as interrupt:
 
         def after(step: Step) -> bool:
-            nonlocal last
-            last = step
             if step.number % settings["save_every"] == 0:
                 _save(work, step)
             return interrupt.asked
 
-        _save(work, last)
-        train(
+        if not work.checkpoints.files():
+            _save(work, start)
+        last = train(
             work.model,
             work.streams,
             optimizer,
             steps,
             scheduler=scheduler,
+            checkpoints=work.checkpoints,
             on_step=after,
             progress=True,
         )
+        last = last or start
         _save(work, last)
         return last, interrupt.asked
 
@@ -276,36 +281,6 @@ def _stopped(work: Run) -> int:
 
 
 def _report(work: Run, last: Step) -> None:
-    encode = work.vocabulary.encode
-    heldout = encode(work.corpus.heldout)
-    rows = min(work.streams.inputs.shape[0], 1 + len(heldout) // HELDOUT_ROW)
-    streams = Streams(heldout, rows, HELDOUT_ROW)
-    bits = evaluate(work.model, streams) / math.log(2)
-    print(f"bits per character on {streams.predicted:,} held-out characters:")
-    for order in _orders(len(work.vocabulary)):
-        ngram = NGram(
-            encode(work.corpus.train),
-            encode(work.corpus.tune),
-            order,
-            len(work.vocabulary),
-        )
-        # The same characters: those that the streams predict.
-        value = ngram.bits_per_character(heldout[: streams.predicted + 1])
-        print(f"  {_name(order):<8} {value:.3f}")
-    print(f"  {'LSTM':<8} {bits:.3f}   after {last.characters:,} characters")
-    generator = torch.Generator().manual_seed(work.settings["seed"])
-    sample = work.model.sample(
-        heldout[None, :32], SAMPLE_LENGTH, temperature=0.8, generator=generator
-    )
-    print("a sample at temperature 0.8:")
-    _say(work.vocabulary.decode(sample[0]))
-
-
-def _orders(vocab_size: int) -> list[int]:
-    r"""1, 2 and 5, or the longest that fits where the vocabulary is huge."""
-    longest = max(n for n in range(1, 6) if vocab_size**n < 2**63)
-    return sorted({1, 2, longest})
-
-
-def _name(order: int) -> str:
-    return {1: "unigram", 2: "bigram"}.get(order, f"{order}-gram")
+    rows = work.streams.inputs.shape[0]
+    seed = work.settings["seed"]
+    report(work.model, work.vocabulary, work.corpus, rows, seed, last.characters)

@@ -1,41 +1,121 @@
 r"""Truncated backpropagation through time over streams whose state is carried."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Int
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from seqref.errors import check_size
+from seqref.errors import check_shape, check_size, check_tensor
 from seqref.models import LanguageModel
-from seqref.recurrence import detach_state
-from seqref.training._extras import extra
+from seqref.recurrence import reset_rows
+from seqref.training.checkpoint import Checkpoints
+from seqref.training.loop import NonFiniteLossError, Schedule, Step, fit
 
-# Anything that yields (inputs, targets) anew each time it is iterated.
-Chunks = Iterable[tuple[Tensor, Tensor]]
+__all__ = [
+    "PADDING",
+    "DocumentChunk",
+    "Documents",
+    "NonFiniteLossError",
+    "Step",
+    "chunk_loss",
+    "evaluate",
+    "train",
+]
+
+# Anything that yields (inputs, targets) anew each time it is iterated, or
+# (inputs, targets, starts) with the rows that start a new text.
+Chunks = Iterable[tuple[Tensor, ...]]
+# A target that does not count: what cross_entropy ignores by default.
+PADDING = -100
 
 
-@dataclass(frozen=True)
-class Step:
-    r"""What one step of training reports.
+class DocumentChunk(NamedTuple):
+    r"""One step of training on texts, and which rows start a new one."""
 
-    `loss` is in nats per character, before the step's update; `grad_norm` is the norm
-    of all gradients together, before clipping; `characters` were read so far.
+    inputs: Int[Tensor, "batch time"]
+    targets: Int[Tensor, "batch time"]
+    starts: Bool[Tensor, " batch"]
+
+
+class Documents:
+    r"""Texts of any lengths, read side by side in chunks, each from an empty state.
+
+    Row r reads its text chunk by chunk; when it is read, the row takes the next text
+    that no row has begun, and `starts[r]` is True for that chunk. The tail of a text
+    that does not fill its chunk is padded, with targets of -100, which `chunk_loss`
+    leaves out.
+
+    Args:
+        documents: The texts as indices, at least 2 tokens each.
+        batch_size: Number of rows.
+        horizon: Tokens of a row in one chunk, at most.
+
+    Shapes:
+        - each of `documents`: (time,)
+        - each chunk: `inputs` and `targets` (batch, time) with time <= horizon,
+          `starts` (batch,)
+
+    Raises:
+        TypeError: a size is no int, or a text is no tensor.
+        ValueError: a size is below 1, there is no text, or one is too short.
+
+    Source:
+        None: a design of this package.
     """
 
-    number: int
-    loss: float
-    grad_norm: float
-    characters: int
+    def __init__(
+        self, documents: Sequence[Int[Tensor, " time"]], batch_size: int, horizon: int
+    ):
+        check_size("Documents", "batch_size", batch_size)
+        check_size("Documents", "horizon", horizon)
+        if not documents:
+            raise ValueError("Documents: `documents` must hold at least one, got none")
+        for index, document in enumerate(documents):
+            name = f"documents[{index}]"
+            check_tensor("Documents", name, document)
+            check_shape("Documents", name, document, (("time", None),))
+            if len(document) < 2:
+                raise ValueError(
+                    f"Documents: `{name}` must hold at least 2 tokens, got "
+                    f"{len(document)}"
+                )
+        self.documents = list(documents)
+        self.batch_size = batch_size
+        self.horizon = horizon
 
+    def __iter__(self) -> Iterator[DocumentChunk]:
+        waiting = list(reversed(self.documents))
+        rows = [self.documents[0][:0]] * self.batch_size
+        while True:
+            starts = []
+            for index, row in enumerate(rows):
+                # One token that is left is the last target: that text is read.
+                begins = len(row) < 2 and len(waiting) > 0
+                if len(row) < 2:
+                    rows[index] = waiting.pop() if begins else row[:0]
+                starts.append(begins)
+            width = min(self.horizon, max(len(row) for row in rows) - 1)
+            if width < 1:
+                return
+            yield self._chunk(rows, width, starts)
+            rows = [row[width:] for row in rows]
 
-class NonFiniteLossError(ArithmeticError):
-    r"""The loss or the gradient became infinite or NaN; no update was made from it."""
+    def _chunk(
+        self, rows: list[Tensor], width: int, starts: list[bool]
+    ) -> DocumentChunk:
+        first = rows[0]
+        inputs = first.new_zeros(len(rows), width)
+        targets = first.new_full((len(rows), width), PADDING)
+        for index, row in enumerate(rows):
+            real = min(width, len(row) - 1)
+            if real > 0:
+                inputs[index, :real] = row[:real]
+                targets[index, :real] = row[1 : real + 1]
+        return DocumentChunk(inputs, targets, torch.tensor(starts, device=first.device))
 
 
 def chunk_loss(
@@ -45,6 +125,8 @@ def chunk_loss(
     state: Any = None,
 ) -> tuple[Tensor, Any]:
     r"""Mean cross-entropy of one chunk, and the state after it, not detached.
+
+    Targets of -100 are padding and do not count.
 
     Shapes:
         - `inputs`, `targets`: (batch, time); `state`: the model's, or None
@@ -74,27 +156,33 @@ def train(
     optimizer: torch.optim.Optimizer,
     steps: int,
     *,
-    max_norm: float = 1.0,
-    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    max_norm: float | None = 1.0,
+    scheduler: Schedule | None = None,
+    seed: int | None = None,
+    checkpoints: Checkpoints | None = None,
     on_step: Callable[[Step], bool | None] | None = None,
     progress: bool = False,
 ) -> Step | None:
     r"""Truncated backpropagation through time (BPTT) with carried state.
 
-    Each step takes one chunk: forward from the state that the chunk before left,
-    backward to the chunk's first input and no further, clip, update, and hand on the
-    state cut off from its graph. Values flow through the whole stream; gradients
-    reach back at most one chunk. When the chunks are used up, they are read again
-    from the start, from a fresh state.
+    This is [`fit`](loop.md) with `chunk_loss`. Each step takes one chunk: forward from
+    the state that the chunk before left, backward to the chunk's first input and no
+    further, clip, update, and hand on the state cut off from its graph. Values flow
+    through the whole stream; gradients reach back at most one chunk. When the chunks
+    are used up, they are read again from the start, from a fresh state.
 
     Args:
         model: The model; updated in place.
         chunks: Yields (inputs, targets), row r going on from row r of the chunk
-            before: `seqref.tasks.Streams`.
+            before: `seqref.tasks.Streams`. Or (inputs, targets, starts): the rows where
+            `starts` is True begin from the initial state: `Documents`.
         optimizer: Over the model's parameters.
-        steps: Number of chunks to learn from.
-        max_norm: Gradients are scaled down to this norm, all together.
-        scheduler: Stepped once a step.
+        steps: Number of chunks to learn from, those before resuming included.
+        max_norm: Gradients are scaled down to this norm, all together; None leaves
+            them.
+        scheduler: As for `fit`: stepped once a step.
+        seed: As for `fit`.
+        checkpoints: As for `fit`: the carried state and the place in `chunks` are kept.
         on_step: Called after each update; training ends where it returns True.
         progress: Whether to show a bar on standard error (needs tqdm).
 
@@ -108,41 +196,28 @@ def train(
     Raises:
         NonFiniteLossError: the loss or the gradient's norm is not finite. The
             parameters are those before that step.
-        ValueError: `steps` is below 0, `max_norm` is not positive, or there are no
-            chunks.
-        RuntimeError: `progress` without tqdm.
+        ValueError: as for `fit`, or `inputs` and `targets` differ in shape.
+        RuntimeError: an extra is not installed.
 
     Source:
         Williams & Peng (1990), truncated backpropagation through time.
         Differs: non-overlapping chunks, so the horizon of a loss is its place in its
         chunk, from one input to the chunk's length.
     """
-    check_size("train", "steps", steps, minimum=0)
-    if not max_norm > 0:
-        raise ValueError(f"train: `max_norm` must be positive, got {max_norm}")
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    model.train()
-    report, characters, state = None, 0, None
-    with _bar(steps) if progress else nullcontext() as bar:
-        for number, first, inputs, targets in _cycle(chunks, steps):
-            if first:
-                state = None
-            loss, state = chunk_loss(model, inputs, targets, state)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            grad_norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-            characters += inputs.numel()
-            report = Step(number, loss.item(), grad_norm.item(), characters)
-            _check_finite(report, optimizer, max_norm)
-            optimizer.step()
-            if scheduler is not None:
-                scheduler.step()
-            # Without this the next backward would walk into a graph that is gone.
-            state = detach_state(state)
-            _show(bar, report)
-            if on_step is not None and on_step(report):
-                break
-    return report
+    return fit(
+        model,
+        chunks,
+        optimizer,
+        steps,
+        _streamed,
+        max_norm=max_norm,
+        scheduler=scheduler,
+        seed=seed,
+        count=_real_targets,
+        checkpoints=checkpoints,
+        on_step=on_step,
+        progress=_bits if progress else False,
+    )
 
 
 @torch.no_grad()
@@ -171,11 +246,12 @@ def evaluate(model: LanguageModel, chunks: Chunks, *, carry: bool = True) -> flo
     model.eval()
     total, count, state = 0.0, 0, None
     try:
-        for inputs, targets in chunks:
-            loss, after = chunk_loss(model, inputs, targets, state)
+        for chunk in chunks:
+            loss, after = _streamed(model, chunk, state)
             state = after if carry else None
-            total += loss.item() * targets.numel()
-            count += targets.numel()
+            real = _real_targets(chunk)
+            total += loss.item() * real
+            count += real
     finally:
         model.train(was_training)
     if count == 0:
@@ -183,38 +259,19 @@ def evaluate(model: LanguageModel, chunks: Chunks, *, carry: bool = True) -> flo
     return total / count
 
 
-def _cycle(chunks: Chunks, steps: int) -> Iterator[tuple[int, bool, Tensor, Tensor]]:
-    r"""`steps` numbered chunks, and whether each is the first of a pass."""
-    number = 0
-    while number < steps:
-        before = number
-        for inputs, targets in chunks:
-            if number == steps:
-                return
-            number += 1
-            yield number, number == before + 1, inputs, targets
-        if number == before:
-            raise ValueError("train: `chunks` must hold at least one chunk, got none")
+def _streamed(
+    model: LanguageModel, chunk: tuple[Tensor, ...], state: Any
+) -> tuple[Tensor, Any]:
+    inputs, targets, *starts = chunk
+    if starts and state is not None:
+        fresh = model.initial_state(inputs.shape[0])
+        state = reset_rows(state, fresh, starts[0])
+    return chunk_loss(model, inputs, targets, state)
 
 
-def _check_finite(
-    report: Step, optimizer: torch.optim.Optimizer, max_norm: float
-) -> None:
-    for name, value in (("loss", report.loss), ("gradient norm", report.grad_norm)):
-        if not math.isfinite(value):
-            rates = ", ".join(f"{group['lr']:g}" for group in optimizer.param_groups)
-            raise NonFiniteLossError(
-                f"train: the {name} is {value} at step {report.number}; lower the "
-                f"learning rate (now {rates}) or `max_norm` (now {max_norm:g})"
-            )
+def _real_targets(chunk: tuple[Tensor, ...]) -> int:
+    return int((chunk[1] != PADDING).sum())
 
 
-def _show(bar: Any, report: Step) -> None:
-    if bar is not None:
-        bar.update()
-        bar.set_postfix(bits=f"{report.loss / math.log(2):.3f}", refresh=False)
-
-
-def _bar(steps: int) -> Any:
-    tqdm = extra("tqdm", "a progress bar")
-    return tqdm.tqdm(total=steps, unit="step", dynamic_ncols=True)
+def _bits(step: Step) -> str:
+    return f"bits={step.loss / math.log(2):.3f}"

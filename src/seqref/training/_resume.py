@@ -1,0 +1,90 @@
+r"""Options of `seqref train-lm`, and what they are where a run is resumed."""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+from seqref.tasks import Corpus
+from seqref.training._report import say
+from seqref.training._run import read_newest
+from seqref.training.checkpoint import Checkpoints, load_language_model
+
+CHECKPOINT = "model.safetensors"
+FOLDER = "checkpoints"
+
+SIZES = (
+    ("--steps", 3000, "chunks to learn from"),
+    ("--hidden-size", 256, "width of the LSTM"),
+    ("--batch-size", 16, "rows read side by side"),
+    ("--horizon", 64, "characters of a row in one chunk"),
+    ("--save-every", 200, "steps from one checkpoint to the next"),
+)
+DEFAULTS = {flag[2:].replace("-", "_"): default for flag, default, _ in SIZES}
+DEFAULTS |= {"learning_rate": 0.004, "seed": 0}
+
+
+def choose_folder(arguments: argparse.Namespace) -> Checkpoints:
+    r"""Where the run is kept.
+
+    Raises:
+        ValueError: the folder holds what would be replaced, or cannot be gone on with.
+    """
+    out = Path(arguments.out)
+    checkpoints = Checkpoints(out / FOLDER, resume=arguments.resume)
+    has_model, has_run = (out / CHECKPOINT).exists(), bool(checkpoints.files())
+    # A model of step 0 is what a crash before the first checkpoint leaves.
+    if arguments.resume and has_model and not has_run and _step_of(out / CHECKPOINT):
+        raise ValueError(
+            f"train-lm: `--out` {arguments.out!r} holds a model but no checkpoint of "
+            "its training to go on from; choose another folder, or delete it"
+        )
+    if not arguments.resume and (has_model or has_run):
+        mend = "go on with --resume, " if has_run else ""
+        raise ValueError(
+            f"train-lm: `--out` {arguments.out!r} already holds a model; {mend}"
+            "choose another folder, or delete it"
+        )
+    return checkpoints
+
+
+def _step_of(path: Path) -> int:
+    return load_language_model(path)[2].get("step", -1)
+
+
+def complete(
+    arguments: argparse.Namespace, corpus: Corpus, checkpoints: Checkpoints
+) -> None:
+    r"""Give every option that is None its value: the run's, or the default.
+
+    Raises:
+        ValueError: an option or the text is not that of the run that is resumed.
+    """
+    recorded = {}
+    start = f"no checkpoint in {checkpoints.folder}: starting at the beginning"
+    if checkpoints.files():
+        path, _, header = read_newest(checkpoints, "train-lm")
+        recorded = header["settings"]["config"]
+        if recorded.get("text") != digest(corpus):
+            raise ValueError(
+                f"train-lm: `--text` {str(arguments.text)!r} is not the text that "
+                f"{str(path)!r} was trained on"
+            )
+        made = header["step"]["number"] if header["step"] else 0
+        start = f"resuming after step {made:,}: {path}"
+    for name, default in DEFAULTS.items():
+        given, before = getattr(arguments, name), recorded.get(name)
+        if given is None:
+            setattr(arguments, name, default if before is None else before)
+        elif before is not None and given != before:
+            raise ValueError(
+                f"train-lm: `--{name.replace('_', '-')}` is {before} in the run that "
+                f"is resumed, got {given}; leave the option out"
+            )
+    if arguments.resume:
+        say(start)
+
+
+def digest(corpus: Corpus) -> str:
+    r"""Tells two texts apart."""
+    text = corpus.train + corpus.tune + corpus.heldout
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,325 @@
+r"""The training loop: clipping, schedules, and runs that survive being killed."""
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from seqref.errors import check_size
+from seqref.recurrence import detach_state
+from seqref.training import _generators
+from seqref.training._extras import extra
+from seqref.training._nonfinite import rates, why_gradient, why_loss
+from seqref.training._run import Moment, Run, settings_of
+from seqref.training._stream import Place, stream
+from seqref.training.checkpoint import Checkpoints
+
+Loss = Callable[[Any, Any, Any], tuple[Tensor, Any]]
+Schedule = LRScheduler | Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Step:
+    r"""What one step of training reports.
+
+    `loss` is that before the step's update; `grad_norm` is the norm of all gradients
+    together, before clipping; `items` were learned from so far, as `count` counts
+    them. `characters` is another name for `items`, for text.
+    """
+
+    number: int
+    loss: float
+    grad_norm: float
+    items: int
+
+    @property
+    def characters(self) -> int:
+        r"""`items`, where these are characters."""
+        return self.items
+
+
+class NonFiniteLossError(ArithmeticError):
+    r"""Loss, gradient or parameters became infinite or NaN; training stopped there.
+
+    Args:
+        message: What is not finite, and where to look.
+        step: Number of the step that was not finished.
+        loss: The loss of that step.
+        grad_norm: The gradient's norm, or None where the loss stopped it earlier.
+    """
+
+    def __init__(
+        self, message: str, step: int, loss: float, grad_norm: float | None = None
+    ):
+        super().__init__(message)
+        self.step = step
+        self.loss = loss
+        self.grad_norm = grad_norm
+
+
+def seed_all(seed: int) -> None:
+    r"""Seed the global generators of Python, NumPy and torch, on the CPU and on CUDA.
+
+    These are `random`, `numpy.random` (its old global interface) and
+    `torch.manual_seed`. Objects of `numpy.random.default_rng` and `torch.Generator`
+    have seeds of their own.
+
+    Args:
+        seed: From 0 to 2^32 - 1, which is what NumPy takes.
+
+    Raises:
+        TypeError: `seed` is no int.
+        ValueError: `seed` is out of range.
+
+    Source:
+        None: calls of the three libraries.
+    """
+    check_size("seed_all", "seed", seed, minimum=0)
+    if seed >= 2**32:
+        raise ValueError(f"seed_all: `seed` must be below 2^32, got {seed}")
+    _generators.seed(seed)
+
+
+def fit(
+    model: nn.Module,
+    batches: Iterable[Any],
+    optimizer: Optimizer,
+    steps: int,
+    loss: Loss,
+    *,
+    max_norm: float | None = 1.0,
+    scheduler: Schedule | None = None,
+    seed: int | None = None,
+    count: Callable[[Any], int] | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_step: Callable[[Step], bool | None] | None = None,
+    progress: bool | Callable[[Step], str] = False,
+) -> Step | None:
+    r"""Train for `steps` batches: the one training loop of the package.
+
+    A step takes one batch: loss, `zero_grad`, `backward`, the gradient's norm,
+    clipping, the optimizer's update, the scheduler, `on_step`, a checkpoint. A state
+    that `loss` returns is detached and handed to the next batch of the same pass.
+
+    With `checkpoints`, a run that is killed and resumed gives the same numbers as one
+    that was not, bit for bit, on one machine with one number of threads and
+    deterministic operations. A file holds parameters and buffers, the states of
+    optimizer and scheduler, of the generators that `seed_all` seeds (CUDA's where it
+    is in use), and of `Checkpoints.stateful`, the place in `batches`, the carried
+    state, and the last `Step`.
+
+    Args:
+        model: Trained in place; `model.train()` is called once.
+        batches: Read again from the start in each pass. Given the same states of the
+            generators, it must give the same batches.
+        optimizer: Over the model's parameters.
+        steps: Number of updates, those before resuming included.
+        loss: Called as `loss(model, batch, state)`, returns the loss, a scalar, and
+            the state for the next batch, or None for none. `state` is None at the
+            start of each pass.
+        max_norm: Gradients are scaled down to this norm, all together; None leaves
+            them.
+        scheduler: A scheduler of torch, stepped once after each update; or a function
+            from the number of updates made to the learning rate of all groups.
+        seed: Given to `seed_all` before the first step. The weights were drawn
+            before, so seed them before you build the model.
+        count: Number of items in a batch, for `Step.items`.
+        checkpoints: Where to keep the run; None keeps nothing.
+        on_step: Called after each update; training ends where it returns True. It may
+            be called again for a step that was made after the last checkpoint.
+        progress: Whether to show a bar on standard error (needs tqdm); a function
+            from a `Step` gives the text beside the bar.
+
+    Shapes:
+        - returns: the last `Step`, or None where there was none
+
+    Raises:
+        NonFiniteLossError: the loss or the gradient's norm is not finite. The
+            parameters are those before that step.
+        TypeError: `loss` does not return a pair of a scalar and a state.
+        ValueError: an argument is out of range, a pass has no batch, or the file to
+            resume from is torn, foreign or of another run; nothing is changed then.
+        RuntimeError: an extra is not installed.
+
+    Source:
+        None: the common loop.
+    """
+    _check(steps, max_norm, scheduler)
+    if seed is not None:
+        seed_all(seed)
+    loop = _Loop(model, optimizer, loss, max_norm, scheduler, count)
+    if checkpoints is not None:
+        facts = (model, batches, optimizer, scheduler, max_norm, seed, checkpoints)
+        run = Run(checkpoints, model, optimizer, scheduler, settings_of(*facts))
+        loop.begin(run, steps)
+    if loop.made == steps:
+        return loop.last
+    model.train()
+    with _bar(progress, loop.made, steps) as bar:
+        for first, batch in stream(batches, loop.place):
+            last = loop.step(first, batch)
+            _show(bar, progress, last)
+            stopped = on_step is not None and on_step(last)
+            ended = bool(stopped) or last.number == steps
+            loop.keep(ended)
+            if ended:
+                break
+    return loop.last
+
+
+@dataclass
+class _Loop:
+    r"""What a step needs, and where the run stands."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    loss: Loss
+    max_norm: float | None
+    scheduler: Schedule | None
+    count: Callable[[Any], int] | None
+    place: Place = field(default_factory=Place)
+    state: Any = None
+    last: Step | None = None
+    run: Run | None = None
+
+    @property
+    def made(self) -> int:
+        return self.last.number if self.last else 0
+
+    def begin(self, run: Run, steps: int) -> None:
+        moment = run.begin(steps)
+        self.run = run
+        if moment is None:
+            self.keep(ended=True)
+            return
+        self.place, self.state = moment.place, moment.state
+        self.last = Step(**moment.step) if moment.step else None
+
+    def step(self, first: bool, batch: Any) -> Step:
+        state = None if first else self.state
+        value, state = _checked(self.loss(self.model, batch, state))
+        number, loss = self.made + 1, value.item()
+        grad_norm = self._backward(batch, value, number, loss)
+        self._update(number)
+        # Without this the next backward would walk into a graph that is gone.
+        self.state = None if state is None else detach_state(state)
+        items = self.last.items if self.last else 0
+        items += 0 if self.count is None else self.count(batch)
+        self.last = Step(number, loss, grad_norm, items)
+        return self.last
+
+    def keep(self, ended: bool) -> None:
+        if self.run is None or not (
+            ended or self.made % self.run.checkpoints.every == 0
+        ):
+            return
+        named = self.model.named_parameters()
+        wrong = [name for name, p in named if not p.isfinite().all()]
+        if wrong:
+            raise NonFiniteLossError(
+                f"the parameter `{wrong[0]}` is not finite after step {self.made}; no "
+                "checkpoint was written, the one before is kept",
+                self.made,
+                self.last.loss if self.last else math.nan,
+                self.last.grad_norm if self.last else None,
+            )
+        step = asdict(self.last) if self.last else None
+        self.run.save(Moment(step, self.place, self.state))
+
+    def _backward(self, batch: Any, value: Tensor, number: int, loss: float) -> float:
+        r"""Gradients of the loss, clipped; their norm before that."""
+        clip = "off" if self.max_norm is None else f"{self.max_norm:g}"
+        look = f"learning rate {rates(self.optimizer)}, `max_norm` {clip}"
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the loss is {loss} at step {number}, before its update: "
+                f"{why_loss(self.model, batch)}; {look}",
+                number,
+                loss,
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        total = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        grad_norm = total.item()
+        if not math.isfinite(grad_norm):
+            raise NonFiniteLossError(
+                f"the gradient norm is {grad_norm} at step {number}, before its "
+                f"update, the loss {loss:g}: {why_gradient(self.model)}; {look}",
+                number,
+                loss,
+                grad_norm,
+            )
+        if self.max_norm is not None:
+            clip_grads_with_norm_(parameters, self.max_norm, total)
+        return grad_norm
+
+    def _update(self, number: int) -> None:
+        scheduler = self.scheduler
+        if scheduler is not None and not isinstance(scheduler, LRScheduler):
+            _set_rate(self.optimizer, scheduler(number - 1), number - 1)
+        self.optimizer.step()
+        if isinstance(scheduler, LRScheduler):
+            scheduler.step()
+
+
+def _check(steps: int, max_norm: float | None, scheduler: Any) -> None:
+    check_size("fit", "steps", steps, minimum=0)
+    if max_norm is not None and not max_norm > 0:
+        raise ValueError(f"fit: `max_norm` must be positive or None, got {max_norm}")
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise TypeError(
+            "fit: `scheduler` must be one that steps by itself, got ReduceLROnPlateau: "
+            "step it in `on_step` with what you measured, and keep its state with "
+            "Checkpoints(stateful={'plateau': scheduler})"
+        )
+    known = scheduler is None or isinstance(scheduler, LRScheduler)
+    if not (known or callable(scheduler)):
+        raise TypeError(
+            "fit: `scheduler` must be a scheduler of torch or a function from the "
+            f"number of updates to a rate, got {type(scheduler).__name__}"
+        )
+
+
+def _checked(result: Any) -> tuple[Tensor, Any]:
+    pair = isinstance(result, tuple) and len(result) == 2
+    if not (pair and isinstance(result[0], Tensor) and result[0].dim() == 0):
+        raise TypeError(
+            "fit: `loss` must return a scalar tensor and a state "
+            "(`return value, None` where nothing is carried), got "
+            f"{type(result).__name__}"
+        )
+    return result
+
+
+def _set_rate(optimizer: Optimizer, rate: float, made: int) -> None:
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ValueError(
+            "fit: `scheduler` must return a learning rate of at least 0, got "
+            f"{rate} after {made} updates"
+        )
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _show(bar: Any, progress: Any, last: Step) -> None:
+    if bar is not None:
+        bar.update()
+        text = progress(last) if callable(progress) else f"loss={last.loss:.4f}"
+        bar.set_postfix_str(text, refresh=False)
+
+
+def _bar(progress: Any, made: int, steps: int) -> Any:
+    if progress is False:
+        return nullcontext()
+    tqdm = extra("tqdm", "a progress bar")
+    return tqdm.tqdm(total=steps, initial=made, unit="step", dynamic_ncols=True)
