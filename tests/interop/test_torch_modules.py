@@ -1,8 +1,11 @@
 """from_torch and to_torch: every form of torch.nn's modules, and what has no equal."""
 
 import copy
+import inspect
 import io
 import itertools
+import pathlib
+import re
 import warnings
 
 import pytest
@@ -526,3 +529,42 @@ def test_a_layer_that_was_altered_inside_is_refused():
         to_torch(stack)
     with pytest.raises(TypeError, match=r"`layer\.layers\[0\]` must reset after"):
         to_torch(Stacked([layer, ChoGRU(5, 5)]))
+
+
+# The page's table.
+
+
+def page_table():
+    page = pathlib.Path(__file__).parents[2] / "docs/start/from-torch.md"
+    _, _, section = page.read_text("utf-8").partition(
+        "## What becomes of each argument"
+    )
+    section, _, _ = section.partition("\n## ")
+    return dict(re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", section, re.M))
+
+
+def arguments_of(function):
+    """Names and defaults as the page writes them."""
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name not in ("self", "mode"):
+            default = parameter.default
+            text = str(default) if not isinstance(default, str) else f'"{default}"'
+            required = default is inspect.Parameter.empty
+            found[name] = "required" if required else f"`{text}`"
+    return found
+
+
+def test_the_page_has_every_argument_of_every_constructor():
+    known = arguments_of(nn.RNNBase.__init__)
+    for kind in (nn.RNNCell, nn.LSTMCell, nn.GRUCell):
+        known |= arguments_of(kind)
+    assert page_table() == known
+    # The kinds of layers hand everything on, but for this one of nn.RNN.
+    for kind in (nn.RNN, nn.LSTM, nn.GRU):
+        assert list(inspect.signature(kind.__init__).parameters) == [
+            "self",
+            "args",
+            "kwargs",
+        ]
+    assert nn.RNN(3, 5).nonlinearity == "tanh"

@@ -14,7 +14,7 @@ Array = Tensor | np.ndarray
 
 
 def to_tensor(where: str, name: str, value: object) -> Tensor:
-    r"""A copy on the CPU, cut off from any graph.
+    r"""On the CPU, cut off from any graph.
 
     Raises:
         TypeError: `value` is no tensor or NumPy array, or not of floating dtype.
@@ -35,7 +35,7 @@ def to_tensor(where: str, name: str, value: object) -> Tensor:
         raise TypeError(
             f"{where}: `{name}` must have a floating dtype, got {value.dtype}"
         )
-    return value.detach().to("cpu", copy=True)
+    return value.detach().cpu()
 
 
 def to_array(where: str, tensor: Tensor) -> np.ndarray:
@@ -85,7 +85,7 @@ def read_cell(
 
 
 def reorder(tensor: Tensor, order: Sequence[int]) -> Tensor:
-    r"""The blocks of the first axis in another order.
+    r"""A copy with the blocks of the first axis in another order.
 
     Shapes:
         - `tensor`: (blocks × hidden, ...), with as many blocks as `order` is long
