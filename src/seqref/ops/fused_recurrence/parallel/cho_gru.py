@@ -13,9 +13,11 @@ from seqref.ops.fused_recurrence.parallel.common import (
     product_of_all,
     project,
     spread,
+    steps,
+    steps_back,
     sum_of,
     sum_of_all,
-    tanh_,
+    tanh_for,
 )
 from seqref.ops.fused_recurrence.reference import Weights
 
@@ -67,15 +69,15 @@ def cho_gru_forward(
     gates = x.new_empty(time, batch, 3 * hidden)
     project(x, weight_ih, sum_of(bias_ih, bias_hh), out=gates)
     weight_rz, weight_n = weight_hh[: 2 * hidden].T, weight_hh[2 * hidden :].T
-    reset = torch.empty_like(h_0, memory_format=torch.contiguous_format)
-    h_prev = h[0]
-    for gates_t, h_t in zip(gates.unbind(), h[1:].unbind(), strict=True):
-        gates_t[:, : 2 * hidden].addmm_(h_prev, weight_rz).sigmoid_()
-        r_t, z_t, n_t = gates_t.chunk(3, dim=1)
-        torch.mul(r_t, h_prev, out=reset)
-        tanh_(n_t.addmm_(reset, weight_n))
+    u_t = torch.empty_like(h[0])
+    tanh = tanh_for(h_0)
+    r, z, n = gates.chunk(3, dim=-1)
+    rz = gates[..., : 2 * hidden]
+    for rz_t, r_t, z_t, n_t, h_prev, h_t in steps(rz, r, z, n, h[:-1], h[1:]):
+        rz_t.addmm_(h_prev, weight_rz).sigmoid_()
+        torch.mul(r_t, h_prev, out=u_t)
+        tanh(n_t.addmm_(u_t, weight_n), out=n_t)
         torch.lerp(n_t, h_prev, z_t, out=h_t)
-        h_prev = h_t
     return ChoGRUSaved(x, h, gates)
 
 
@@ -145,17 +147,23 @@ def cho_gru_backward(
     torch.mul(h[:-1], r * (1 - r), out=delta_r)
     grad_h = spread(grad_y, grad_h_n)
     grad_u_t = torch.empty_like(grad_h[0])
-    grad_h_t = grad_h[-1]
-    for delta_t, r_t, z_t, grad_h_prev in zip(
-        *(reversed(part.unbind()) for part in (delta, r, z, grad_h[:-1])), strict=True
-    ):
-        by_gate = delta_t.unflatten(1, (3, hidden))
-        by_gate[:, 1:].mul_(grad_h_t[:, None])
-        torch.mm(by_gate[:, 2], weight_n, out=grad_u_t)
-        by_gate[:, 0].mul_(grad_u_t)
+    deltas = (delta_r, delta_z, delta_n, delta[..., : 2 * hidden])
+    for (
+        delta_r_t,
+        delta_z_t,
+        delta_n_t,
+        delta_rz_t,
+        r_t,
+        z_t,
+        grad_h_t,
+        grad_h_prev,
+    ) in steps_back(*deltas, r, z, grad_h[1:], grad_h[:-1]):
+        delta_n_t.mul_(grad_h_t)
+        delta_z_t.mul_(grad_h_t)
+        torch.mm(delta_n_t, weight_n, out=grad_u_t)
+        delta_r_t.mul_(grad_u_t)
         grad_h_prev.addcmul_(grad_h_t, z_t).addcmul_(grad_u_t, r_t)
-        grad_h_prev.addmm_(delta_t[:, : 2 * hidden], weight_rz)
-        grad_h_t = grad_h_prev
+        grad_h_prev.addmm_(delta_rz_t, weight_rz)
     weight = None
     if "weight_hh" not in skip:
         weight_of_rz = product_of_all(delta[..., : 2 * hidden], h[:-1])

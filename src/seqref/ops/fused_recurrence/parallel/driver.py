@@ -26,6 +26,9 @@ class Form(NamedTuple):
     states: tuple[str, ...] = ("h_0",)
 
 
+# Numbers in the largest tensor of a part, 16 MiB in float32: a larger one costs more in
+# faults of pages than in arithmetic.
+_PART = 2**22
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 _hidden_from_compiler: Any = None
@@ -65,8 +68,47 @@ def _run(
     if lengths is not None:
         # A copy: the caller may count down before the backward pass.
         lengths = lengths.detach().to(x.device, torch.int64, copy=True)
-    y, *ends = _Recurrence.apply(form, lengths, x, *states, *weights)
-    return y, tuple(ends)
+    tensors = (x, *states, *(weight for weight in weights if weight is not None))
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        y, *ends = _Recurrence.apply(form, lengths, x, *states, *weights)
+        return y, tuple(ends)
+    return _in_parts(form, x, states, weights, lengths)
+
+
+def _in_parts(
+    form: Form,
+    x: Tensor,
+    states: States,
+    weights: Weights,
+    lengths: Tensor | None,
+) -> tuple[Tensor, States]:
+    r"""Without gradients nothing is kept, so that a few steps at a time are enough."""
+    n_steps = max(1, _PART // (x.shape[0] * weights[0].shape[0]))
+    y = x.new_empty(*x.shape[:2], states[0].shape[1])
+    for start in range(0, x.shape[1], n_steps):
+        part = x[:, start : start + n_steps]
+        left = None
+        if lengths is not None:
+            left = (lengths - start).clamp(0, part.shape[1])
+        x_first, ended = _time_first(part, left)
+        saved = form.forward(x_first, states, weights, ended)
+        states = _ends(form, saved, left, ended)
+        y[:, start : start + n_steps] = saved[1][1:].transpose(0, 1)
+    return y, states
+
+
+def _ends(
+    form: Form, saved: tuple[Tensor, ...], lengths: Tensor | None, ended: Tensor | None
+) -> States:
+    r"""The states after each row's last real step; blanks what comes after it."""
+    h = saved[1]
+    if lengths is None or ended is None:
+        h_n = h[-1].clone()
+    else:
+        h_n = h[lengths, torch.arange(h.shape[1], device=h.device)]
+        # What a rectified state grew to there must not meet a gradient of zero.
+        h[1:].masked_fill_(ended, 0.0)
+    return h_n, *(c[-1].clone() for c in saved[2 : 1 + len(form.states)])
 
 
 class _Recurrence(torch.autograd.Function):
@@ -77,18 +119,13 @@ class _Recurrence(torch.autograd.Function):
         x, states, weights = _apart(form, tensors)
         x_first, ended = _time_first(x, lengths)
         saved = form.forward(x_first, states, weights, ended)
-        h = saved[1]
-        if ended is None or lengths is None:
-            h_n = h[-1].clone()
-        else:
-            h_n = h[lengths, torch.arange(len(x), device=x.device)]
-            # What a rectified state grew to there must not meet a gradient of zero.
-            h[1:].masked_fill_(ended, 0.0)
+        ends = _ends(form, saved, lengths, ended)
         ctx.form = form
         # The copy of `x` with time first is not kept; the backward pass makes it again.
         ctx.save_for_backward(lengths, *tensors, *saved[1:])
-        y = h[1:].transpose(0, 1).contiguous()
-        return y, h_n, *(c[-1].clone() for c in saved[2 : 1 + len(states)])
+        # A copy: what the caller writes into the outputs must not reach what is kept.
+        y = saved[1][1:].transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        return y, *ends
 
     @staticmethod
     def backward(

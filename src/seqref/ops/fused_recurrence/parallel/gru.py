@@ -13,7 +13,9 @@ from seqref.ops.fused_recurrence.parallel.common import (
     input_gradients,
     project,
     spread,
-    tanh_,
+    steps,
+    steps_back,
+    tanh_for,
 )
 from seqref.ops.fused_recurrence.reference import Weights
 
@@ -71,14 +73,16 @@ def gru_forward(
     if bias_hh is not None:
         gates[..., : 3 * hidden] += n_first(bias_hh)
     transposed = n_first(weight_hh).T
-    h_prev = h[0]
-    for gates_t, h_t in zip(gates.unbind(), h[1:].unbind(), strict=True):
-        gates_t[:, : 3 * hidden].addmm_(h_prev, transposed)
-        gates_t[:, hidden : 3 * hidden].sigmoid_()
-        s_t, r_t, z_t, n_t = gates_t.chunk(4, dim=1)
-        tanh_(n_t.addcmul_(r_t, s_t))
+    tanh = tanh_for(h_0)
+    s, r, z, n = gates.chunk(4, dim=-1)
+    srz, rz = gates[..., : 3 * hidden], gates[..., hidden : 3 * hidden]
+    for srz_t, rz_t, s_t, r_t, z_t, n_t, h_prev, h_t in steps(
+        srz, rz, s, r, z, n, h[:-1], h[1:]
+    ):
+        srz_t.addmm_(h_prev, transposed)
+        rz_t.sigmoid_()
+        tanh(n_t.addcmul_(r_t, s_t), out=n_t)
         torch.lerp(n_t, h_prev, z_t, out=h_t)
-        h_prev = h_t
     return GRUSaved(x, h, gates)
 
 
@@ -151,13 +155,16 @@ def gru_backward(
     torch.mul(delta_s, s * (1 - r), out=delta_r)
     rows = n_first(weight_hh)
     grad_h = spread(grad_y, grad_h_n)
-    grad_h_t, *before = reversed(grad_h.unbind())
-    steps = zip(reversed(delta.unbind()), reversed(z.unbind()), before, strict=True)
-    for delta_t, z_t, grad_h_prev in steps:
-        delta_t.unflatten(1, (4, hidden)).mul_(grad_h_t[:, None])
-        grad_h_prev.addcmul_(grad_h_t, z_t).addmm_(delta_t[:, : 3 * hidden], rows)
-        grad_h_t = grad_h_prev
-    weight, bias = hidden_gradients(delta[..., : 3 * hidden], h[:-1], skip)
+    delta_srz = delta[..., : 3 * hidden]
+    by_gate = delta_srz.unflatten(-1, (3, hidden))
+    for_gates = grad_h[1:].unsqueeze(2)
+    for by_gate_t, for_gates_t, delta_srz_t, z_t, grad_h_t, grad_h_prev in steps_back(
+        by_gate, for_gates, delta_srz, z, grad_h[1:], grad_h[:-1]
+    ):
+        by_gate_t.mul_(for_gates_t)
+        grad_h_prev.addcmul_(grad_h_t, z_t).addmm_(delta_srz_t, rows)
+    delta_n.mul_(grad_h[1:])
+    weight, bias = hidden_gradients(delta_srz, h[:-1], skip)
     return Gradients(
         *input_gradients(delta[..., hidden:], x, weight_ih, skip),
         None if weight is None else n_last(weight),

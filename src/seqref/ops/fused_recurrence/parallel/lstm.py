@@ -13,8 +13,10 @@ from seqref.ops.fused_recurrence.parallel.common import (
     input_gradients,
     project,
     spread,
+    steps,
+    steps_back,
     sum_of,
-    tanh_,
+    tanh_for,
 )
 from seqref.ops.fused_recurrence.reference import Weights
 
@@ -77,20 +79,26 @@ def lstm_forward(
     if ended is not None:
         gates[..., :hidden].masked_fill_(ended, -torch.inf)
         gates[..., hidden : 2 * hidden].masked_fill_(ended, torch.inf)
-    transposed = weight_hh.T
-    h_prev, c_prev = h[0], c[0]
-    for gates_t, h_t, c_t in zip(
-        gates.unbind(), h[1:].unbind(), c[1:].unbind(), strict=True
+    gates[..., 2 * hidden : 3 * hidden] *= 2
+    transposed = double_g(weight_hh).T
+    tanh, minus_one = tanh_for(h_0), x.new_full((), -1.0)
+    i, f, g, o = gates.chunk(4, dim=-1)
+    for gates_t, i_t, f_t, g_t, o_t, h_prev, c_prev, h_t, c_t in steps(
+        gates, i, f, g, o, h[:-1], c[:-1], h[1:], c[1:]
     ):
-        gates_t.addmm_(h_prev, transposed)
-        i_t, f_t, g_t, o_t = gates_t.chunk(4, dim=1)
-        gates_t[:, : 2 * hidden].sigmoid_()
-        tanh_(g_t)
-        o_t.sigmoid_()
+        # g_t = 2 sigmoid(2 a) - 1 = tanh(a), so that one call makes all four gates.
+        gates_t.addmm_(h_prev, transposed).sigmoid_()
+        torch.add(minus_one, g_t, alpha=2, out=g_t)
         torch.mul(f_t, c_prev, out=c_t).addcmul_(i_t, g_t)
-        torch.tanh(c_t, out=h_t).mul_(o_t)
-        h_prev, c_prev = h_t, c_t
+        tanh(c_t, out=h_t).mul_(o_t)
     return LSTMSaved(x, h, c, gates)
+
+
+def double_g(weight: Tensor) -> Tensor:
+    r"""A copy with the rows of the block g doubled, which is exact."""
+    doubled = weight.clone()
+    doubled.chunk(4)[2].mul_(2)
+    return doubled
 
 
 def lstm_backward(
@@ -153,18 +161,23 @@ def lstm_backward(
     delta, c_by_h = _factors(gates, c)
     grad_h = spread(grad_y, grad_h_n)
     grad_c_t = grad_c_n.clone(memory_format=torch.contiguous_format)
-    grad_h_t = grad_h[-1]
-    for delta_t, f_t, c_by_h_t, grad_h_prev in zip(
-        *(reversed(part.unbind()) for part in (delta, f, c_by_h, grad_h[:-1])),
-        strict=True,
-    ):
+    delta_ifg = delta[..., : 3 * hidden].unflatten(-1, (3, hidden))
+    delta_o = delta[..., 3 * hidden :]
+    for_gates = grad_c_t[:, None]
+    for (
+        delta_t,
+        delta_ifg_t,
+        delta_o_t,
+        f_t,
+        c_by_h_t,
+        grad_h_t,
+        grad_h_prev,
+    ) in steps_back(delta, delta_ifg, delta_o, f, c_by_h, grad_h[1:], grad_h[:-1]):
         grad_c_t.addcmul_(grad_h_t, c_by_h_t)
-        by_gate = delta_t.unflatten(1, (4, hidden))
-        by_gate[:, :3].mul_(grad_c_t[:, None])
-        by_gate[:, 3].mul_(grad_h_t)
+        delta_ifg_t.mul_(for_gates)
+        delta_o_t.mul_(grad_h_t)
         grad_h_prev.addmm_(delta_t, weight_hh)
         grad_c_t.mul_(f_t)
-        grad_h_t = grad_h_prev
     return LSTMGradients(
         *input_gradients(delta, x, weight_ih, skip),
         *hidden_gradients(delta, h[:-1], skip),
@@ -184,7 +197,7 @@ def _factors(
           batch, 4 hidden), and $o_t (1 - \tanh^2 c_t)$ (time, batch, hidden)
     """
     i, f, g, o = gates.chunk(4, dim=-1)
-    tanh_c = tanh_(c[1:].clone())
+    tanh_c = tanh_for(c)(c[1:], out=torch.empty_like(c[1:]))
     factors = torch.empty_like(gates)
     of_i, of_f, of_g, of_o = factors.chunk(4, dim=-1)
     torch.mul(g, i * (1 - i), out=of_i)

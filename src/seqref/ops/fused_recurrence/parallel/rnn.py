@@ -3,7 +3,6 @@ r"""The Elman recurrence over all steps, and its adjoint."""
 from collections.abc import Container
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,8 +12,10 @@ from seqref.ops.fused_recurrence.parallel.common import (
     input_gradients,
     project,
     spread,
+    steps,
+    steps_back,
     sum_of,
-    tanh_,
+    tanh_for,
 )
 from seqref.ops.fused_recurrence.reference import Weights
 
@@ -56,11 +57,13 @@ def rnn_forward(
     # The part of a_t that waits for no other step; h[t] turns into h_t in place.
     project(x, weight_ih, sum_of(bias_ih, bias_hh), out=h[1:])
     transposed = weight_hh.T
-    phi_ = tanh_ if nonlinearity == "tanh" else torch.relu_
-    h_prev, *following = h.unbind()
-    for h_t in following:
-        phi_(h_t.addmm_(h_prev, transposed))
-        h_prev = h_t
+    tanh = tanh_for(h_0)
+    for h_prev, h_t in steps(h[:-1], h[1:]):
+        h_t.addmm_(h_prev, transposed)
+        if nonlinearity == "tanh":
+            tanh(h_t, out=h_t)
+        else:
+            h_t.relu_()
     return RNNSaved(x, h)
 
 
@@ -110,11 +113,9 @@ def rnn_backward(
     # phi'(a_t) of all steps in one pass; delta[t - 1] turns into delta_t in place.
     delta = 1 - h[1:].square() if nonlinearity == "tanh" else (h[1:] > 0).to(h.dtype)
     grad_h = spread(grad_y, grad_h_n)
-    grad_h_t, *before = reversed(grad_h.unbind())
-    for delta_t, grad_h_prev in zip(reversed(delta.unbind()), before, strict=True):
+    for delta_t, grad_h_t, grad_h_prev in steps_back(delta, grad_h[1:], grad_h[:-1]):
         delta_t.mul_(grad_h_t)
         grad_h_prev.addmm_(delta_t, weight_hh)
-        grad_h_t = grad_h_prev
     return Gradients(
         *input_gradients(delta, x, weight_ih, skip),
         *hidden_gradients(delta, h[:-1], skip),
