@@ -18,8 +18,12 @@ FUNCTIONS = {
     "bidirectional": "forward",
     "rnn_cell": "rnn_step",
     "lstm_cell": "lstm_step",
+    "stacked": "_run",
 }
-SOURCES = {"forward": ROOT / "src/seqref/recurrent/bidirectional.py"}
+SOURCES = {
+    "forward": ROOT / "src/seqref/recurrent/bidirectional.py",
+    "_run": ROOT / "src/seqref/recurrent/stacked.py",
+}
 MUST_SHOW = {
     "bidirectional": "x ahead behind first last second earliest cat y",
     "rnn_cell": "x_t h_prev weight_ih weight_hh bias_ih bias_hh h_pre tanh h_t",
@@ -27,6 +31,7 @@ MUST_SHOW = {
         "x_t h_prev c_prev weight_ih weight_hh bias_ih bias_hh gates_pre "
         "i_pre f_pre g_pre o_pre sigmoid tanh i_t f_t g_t o_t c_t h_t"
     ),
+    "stacked": "x y layer state dropout",
 }
 
 

@@ -248,6 +248,35 @@ def _products(canvas: Canvas) -> None:
     canvas.label(middle + 10, 484, "x_t", "start")
 
 
+def stacked(scheme: Scheme) -> str:
+    """Two layers over three steps."""
+    canvas = Canvas(
+        scheme,
+        300,
+        "Two stacked layers over three steps",
+        "At each of three steps x goes up into the lower layer, its output through "
+        "dropout into the upper layer, whose output is y. Each layer hands its state "
+        "to itself at the next step, to the right; no state goes up or down.",
+    )
+    upper, middle, lower = 82, 150, 218
+    for x in (90, 210, 330):
+        canvas.line((x, lower + 62), (x, lower + 14))
+        canvas.line((x, lower - 13), (x, middle + 14))
+        canvas.line((x, middle - 13), (x, upper + 14))
+        canvas.line((x, upper - 13), (x, upper - 62))
+        canvas.function(x, middle, "dropout", width=66)
+        canvas.label(x + 10, lower + 58, "x", "start")
+        canvas.label(x + 10, upper - 44, "y", "start")
+    for row in (upper, lower):
+        for left, right in ((8, 62), (118, 182), (238, 302), (358, 412)):
+            canvas.line((left, row), (right, row), state=True)
+        for x in (90, 210, 330):
+            canvas.box(x, row, "layer", width=54)
+        for x in (150, 270):
+            canvas.label(x, row - 9, "state")
+    return canvas.text()
+
+
 def bidirectional(scheme: Scheme) -> str:
     """Two layers over three steps, one from each end."""
     canvas = Canvas(
@@ -288,6 +317,7 @@ DIAGRAMS: dict[str, Callable[[Scheme], str]] = {
     "bidirectional": bidirectional,
     "lstm_cell": lstm_cell,
     "rnn_cell": rnn_cell,
+    "stacked": stacked,
 }
 
 
