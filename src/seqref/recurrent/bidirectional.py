@@ -72,8 +72,8 @@ class Bidirectional(nn.Module):
 
     Source:
         Schuster & Paliwal (1997).
-        Differs: any two layers; the features are concatenated, as in `torch.nn`, and
-        there is no output layer; each direction has a state of its own for the start.
+        Differs: any two layers; their outputs are concatenated, as in `torch.nn`, and
+        there is no output layer.
     """
 
     causal = False

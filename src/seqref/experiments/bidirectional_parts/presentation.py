@@ -10,8 +10,8 @@ LABELS = {
     "one_way": "LSTM, next token",
     "two_ways": "bidirectional LSTM, next token",
     "around": "one bidirectional layer, token between its neighbours",
-    "mixed": "two bidirectional layers, same",
-    "separate": "two layers a direction, not mixed, same",
+    "mixed": "two bidirectional layers, mixed, the same",
+    "separate": "two layers a direction, not mixed, the same",
     "masked": "two bidirectional layers, masked token",
     "chain_one_way": "chain: LSTM, next token",
     "chain_masked": "chain: two bidirectional layers, masked token",
@@ -52,7 +52,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     ]
     return {
         "losses": table(
-            ["model and task", "test loss", "over seeds", "best possible"],
+            ["model and task", "test loss", "over seeds", "best without the target"],
             rows,
         ),
         "padding": table(["layer", *[f"length {n}" for n in lengths]], errors),
