@@ -16,6 +16,8 @@ REFERENCE = ROOT / "src/seqref/ops/fused_recurrence/reference.py"
 # Each diagram draws one function: of the reference, or of a layer.
 FUNCTIONS = {
     "bidirectional": "forward",
+    "cho_gru_cell": "cho_gru_step",
+    "gru_cell": "gru_step",
     "rnn_cell": "rnn_step",
     "lstm_cell": "lstm_step",
     "stacked": "_run",
@@ -26,6 +28,14 @@ SOURCES = {
 }
 MUST_SHOW = {
     "bidirectional": "x ahead behind first last second earliest cat y",
+    "cho_gru_cell": (
+        "x_t h_prev weight_ih weight_hh bias_ih bias_hh n_in sigmoid tanh "
+        "r_t z_t n_t h_t"
+    ),
+    "gru_cell": (
+        "x_t h_prev weight_ih weight_hh bias_ih bias_hh n_in n_hidden sigmoid tanh "
+        "r_t z_t n_t h_t"
+    ),
     "rnn_cell": "x_t h_prev weight_ih weight_hh bias_ih bias_hh h_pre tanh h_t",
     "lstm_cell": (
         "x_t h_prev c_prev weight_ih weight_hh bias_ih bias_hh gates_pre "

@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parents[2] / "docs/assets/diagrams"
 WIDTH = 420
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 # A drawn sign, and how the code writes it.
-SIGNS = {"×": "*", "+": "+"}
+SIGNS = {"×": "*", "+": "+", "1 - z_t": "z_t"}
 
 Point = tuple[float, float]
 
@@ -313,7 +313,117 @@ def bidirectional(scheme: Scheme) -> str:
     return canvas.text()
 
 
+_GRU_COLUMNS = {"z": 117, "r": 205, "n": 310}
+
+
+def gru_cell(scheme: Scheme) -> str:
+    """One step of the GRU that resets after the recurrent product."""
+    canvas = Canvas(
+        scheme,
+        540,
+        "The GRU cell, reset after the product",
+        "z_t and r_t are sigmoids of sums of a product with x_t and a product with "
+        "h_prev. n_hidden, the third block of the product with h_prev, is multiplied "
+        "by r_t and added to n_in; tanh gives n_t. h_t is z_t times h_prev plus "
+        "1 - z_t times n_t.",
+    )
+    n = _GRU_COLUMNS["n"]
+    _gru_update(canvas)
+    _gru_gates(canvas, n, 335)
+    canvas.line((n, 420), (n, 277))
+    canvas.line((205, 292), (205, 265), (n - 12, 265))
+    canvas.line((n, 254), (n, 237))
+    canvas.sign(n, 265, "×")
+    canvas.label(n - 6, 330, "n_hidden", "end")
+    canvas.label(250, 258, "r_t")
+    canvas.label(341, 330, "n_in", "start")
+    return canvas.text()
+
+
+def cho_gru_cell(scheme: Scheme) -> str:
+    """One step of the GRU that resets before the recurrent product."""
+    canvas = Canvas(
+        scheme,
+        540,
+        "The GRU cell, reset before the product",
+        "z_t and r_t are sigmoids of sums of a product with x_t and a product with "
+        "h_prev. h_prev is multiplied by r_t before its product for the candidate, "
+        "which is added to n_in; tanh gives n_t. h_t is z_t times h_prev plus 1 - z_t "
+        "times n_t.",
+    )
+    n = _GRU_COLUMNS["n"]
+    _gru_update(canvas)
+    _gru_gates(canvas, 205, 366)
+    canvas.line((10, 516), (n, 516), (n, 342), state=True)
+    canvas.line((205, 292), (205, 268), (244, 268), (244, 330), (n - 12, 330))
+    canvas.line((n, 319), (n, 300))
+    canvas.line((n, 256), (n, 237))
+    canvas.sign(n, 330, "×")
+    canvas.box(n, 278, "weight_hh", "bias_hh", width=88)
+    canvas.label(8, 506, "h_prev", "start")
+    canvas.label(224, 261, "r_t")
+    canvas.label(360, 352, "n_in", "end")
+    return canvas.text()
+
+
+def _dot(canvas: Canvas, x: float, y: float) -> None:
+    """Where a line branches; lines that cross have none."""
+    canvas.add("circle", cx=f"{x:g}", cy=f"{y:g}", r=3, fill=canvas.scheme.line)
+
+
+def _gru_update(canvas: Canvas) -> None:
+    """The row h_prev → h_t, z_t up to it and n_t with its factor."""
+    canvas.frame(62, 30, 384, 500)
+    z, n = _GRU_COLUMNS["z"], _GRU_COLUMNS["n"]
+    canvas.line((10, 66), (z - 12, 66), state=True)
+    canvas.line((z + 11, 66), (n - 12, 66), state=True)
+    canvas.line((n + 11, 66), (412, 66), state=True)
+    canvas.line((z, 292), (z, 78))
+    canvas.line((z, 140), (n - 12, 140))
+    canvas.line((n, 214), (n, 198))
+    canvas.line((n, 172), (n, 152))
+    canvas.line((n, 129), (n, 78))
+    _dot(canvas, z, 140)
+    for x, y, sign in ((z, 66, "×"), (n, 66, "+"), (n, 140, "×"), (n, 225, "+")):
+        canvas.sign(x, y, sign)
+    canvas.function(n, 185, "tanh", width=50)
+    canvas.label(8, 56, "h_prev", "start")
+    canvas.label(412, 56, "h_t", "end")
+    canvas.label(z + 6, 230, "z_t", "start")
+    canvas.label(n + 6, 166, "n_t", "start")
+    canvas.label((z + n) / 2, 132, "1 - z_t")
+
+
+def _gru_gates(canvas: Canvas, hidden_end: float, n_in: float) -> None:
+    """Both products, the sums for z and r, and the line of n_in."""
+    z, r, n = (_GRU_COLUMNS[key] for key in "zrn")
+    canvas.line((10, 470), (72, 470), state=True)
+    canvas.line((250, 534), (250, 492))
+    canvas.line((z, 449), (z, 362))
+    canvas.line((z, 420), (hidden_end, 420), arrow=False)
+    canvas.line((250, 449), (250, 385), arrow=False)
+    canvas.line((z + 24, 385), (n_in, 385), arrow=False)
+    canvas.line((r, 420), (r, 362))
+    for x in (z, r):
+        canvas.line((x + 24, 385), (x + 24, 350), (x + 12, 350))
+        canvas.line((x, 339), (x, 319))
+        canvas.function(x, 305, "sigmoid")
+        canvas.sign(x, 350, "+")
+    canvas.line((n_in, 385), (n_in, 225), (n + 12, 225))
+    _dot(canvas, z, 420)
+    if hidden_end > r:
+        _dot(canvas, r, 420)
+    _dot(canvas, r + 24, 385)
+    _dot(canvas, 250, 385)
+    canvas.box(z, 470, "weight_hh", "bias_hh", width=88)
+    canvas.box(250, 470, "weight_ih", "bias_ih", width=88)
+    canvas.label(8, 460, "h_prev", "start")
+    canvas.label(260, 535, "x_t", "start")
+
+
 DIAGRAMS: dict[str, Callable[[Scheme], str]] = {
+    "cho_gru_cell": cho_gru_cell,
+    "gru_cell": gru_cell,
     "bidirectional": bidirectional,
     "lstm_cell": lstm_cell,
     "rnn_cell": rnn_cell,

@@ -86,10 +86,9 @@ class GRUCell(_GatedCell):
         TypeError: `state` is no `GRUState`; a size is no int.
 
     Source:
-        Cho et al. (2014), reset before the product; the form after it: the equations
-        of `torch.nn.GRU`.
-        Differs: names and layout as in `torch.nn.GRUCell`; returns `(h_t, state)`, not
-        `h_t`.
+        The equations of `torch.nn.GRUCell`. Cho et al. (2014), eqs. 5 to 8 of the third
+        arXiv version, reset before the product and print no biases.
+        Differs: returns `(h_t, state)`, not `h_t`.
     """
 
     _step = staticmethod(gru_step)
@@ -108,8 +107,8 @@ class ChoGRUCell(_GatedCell):
     $$
 
     Each parameter holds its three blocks in the order r, z, n. Weights of a
-    `GRUCell` have the same shapes and another meaning: no map turns one cell into the
-    other.
+    `GRUCell` have the same shapes and another meaning: some steps of the one cell are
+    steps of the other under no weights.
 
     Args:
         input_size: Width of each input vector.
@@ -136,7 +135,7 @@ class ChoGRUCell(_GatedCell):
         TypeError: `state` is no `GRUState`; a size is no int.
 
     Source:
-        Cho et al. (2014), eqs. 5 to 8, which have no biases.
+        Cho et al. (2014), eqs. 5 to 8 of the third arXiv version, without biases.
         Differs: two bias vectors, names, gate order and layout as in
         `torch.nn.GRUCell`; returns `(h_t, state)`.
     """
@@ -229,8 +228,8 @@ class GRU(_GatedLayer):
             size is no int.
 
     Source:
-        Cho et al. (2014), reset before the product; the form after it: the equations
-        of `torch.nn.GRU`.
+        The equations of `torch.nn.GRU`. Cho et al. (2014), eqs. 5 to 8 of the third
+        arXiv version, reset before the product and print no biases.
         Differs: batch first; one layer, one direction.
     """
 
@@ -277,7 +276,7 @@ class ChoGRU(_GatedLayer):
             size is no int.
 
     Source:
-        Cho et al. (2014), eqs. 5 to 8, which have no biases.
+        Cho et al. (2014), eqs. 5 to 8 of the third arXiv version, without biases.
         Differs: two bias vectors as in `torch.nn.GRU`; batch first.
     """
 
