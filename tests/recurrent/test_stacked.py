@@ -682,6 +682,12 @@ class NoStep(nn.Module):
             r"`dropout` must be 0 for one layer, since it acts between .*, got 0\.5",
         ),
         (
+            [RNN(3, 3)],
+            {"residual": 2},
+            TypeError,
+            r"`residual` must be a bool, got int$",
+        ),
+        (
             [RNN(3, 3), *[RNN(3, 3)] * 2],
             {},
             ValueError,

@@ -56,9 +56,10 @@ class Stacked(nn.Module):
             those of one layer, do not fit; `dropout` is below 0 or not below 1, or
             above 0 for one layer; one module is in two places; `x` or `lengths` has
             the wrong shape; `state` has another number of layers.
-        TypeError: `layers` holds something else than layers; `dropout` is no number;
-            `state` is no plain tuple; `lengths` is not of an integer dtype, or a layer
-            does not support it; `step` is called and a layer has none.
+        TypeError: `layers` holds something else than layers; `dropout` is no number,
+            `residual` no bool; `state` is no plain tuple; `lengths` is not of an
+            integer dtype, or a layer does not support it; `step` is called and a layer
+            has none.
         RuntimeError: `load_state_dict` is given the weights of a `torch.nn` layer.
 
     Source:
@@ -80,10 +81,14 @@ class Stacked(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_checked_layers(layers))
+        if not isinstance(residual, bool):
+            raise TypeError(
+                f"Stacked: `residual` must be a bool, got {type(residual).__name__}"
+            )
         _check_widths(self.layers, residual)
         _check_dropout(dropout, len(self.layers))
         self.dropout = float(dropout)
-        self.residual = bool(residual)
+        self.residual = residual
 
     @property
     def input_size(self) -> int | None:
