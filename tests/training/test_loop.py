@@ -376,6 +376,25 @@ def test_stateful_objects_and_own_generators_go_on(tmp_path):
     assert_equal(parts, whole)
 
 
+@pytest.mark.gpu
+def test_dropout_on_a_gpu_goes_on(tmp_path):
+    def part(folder, steps, noise):
+        seed_all(3)
+        model = line_model().cuda()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        batches = [(x.cuda(), y.cuda()) for x, y in points()]
+        torch.rand(noise, device="cuda")
+        checkpoints = Checkpoints(folder, every=4, resume=True)
+        options = {"seed": 7, "checkpoints": checkpoints}
+        fit(model, batches, optimizer, steps, squared, **options)
+        return model.state_dict(), optimizer.state_dict()
+
+    whole = part(tmp_path / "whole", 12, 1)
+    for stop in (3, 7, 12):
+        parts = part(tmp_path / "parts", stop, stop)
+    assert_equal(parts, whole)
+
+
 def test_the_newest_files_are_kept_and_leftovers_go(tmp_path):
     leftover = tmp_path / ".step-000000009.safetensors.0123456789abcdef"
     strangers = [tmp_path / ".step-000000009.safetensors.txt", tmp_path / "notes.md"]

@@ -341,6 +341,7 @@ def test_killed_and_resumed_on_the_command_line(text_file, tmp_path):
     assert kills >= 1
     assert finish(out, "--resume") == finish(tmp_path / "whole")
     assert_same_run(out, tmp_path / "whole")
+    assert not list(out.glob(".*"))
     models = [(o / "model.safetensors").read_bytes() for o in (out, tmp_path / "whole")]
     assert models[0] == models[1]
 

@@ -9,6 +9,8 @@ from seqref.models import LanguageModel
 from seqref.recurrence import detach_state
 from seqref.tasks import Streams
 from seqref.training.truncated import (
+    PADDING,
+    Documents,
     NonFiniteLossError,
     chunk_loss,
     evaluate,
@@ -240,3 +242,103 @@ def test_progress_without_tqdm_names_the_extra(monkeypatch):
 def test_refuses(call, kind, message):
     with pytest.raises(kind, match=message):
         call(small_model(), Streams(text(), 4, 4))
+
+
+# Texts of any lengths.
+
+
+def texts(lengths=(40, 3, 17, 2, 25, 9), seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(0, VOCAB, (n,), generator=generator) for n in lengths]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
+@pytest.mark.parametrize("horizon", [1, 5, 100])
+def test_documents_reads_every_text_once_from_its_start(batch_size, horizon):
+    documents = texts()
+    chunks = list(Documents(documents, batch_size, horizon))
+    found = []
+    for row in range(batch_size):
+        for inputs, targets, starts in chunks:
+            real = targets[row] != PADDING
+            # Padding stands on the right, with inputs of 0.
+            assert real.tolist() == sorted(real.tolist(), reverse=True)
+            assert (inputs[row][~real] == 0).all()
+            if not real.any():
+                assert not starts[row]
+                continue
+            read = inputs[row][real].tolist()
+            if starts[row]:
+                found.append(read[:1])
+            assert read[0] == found[-1][-1]
+            assert read[1:] == targets[row][real].tolist()[:-1]
+            found[-1] += targets[row][real].tolist()
+    assert sorted(found) == sorted(d.tolist() for d in documents)
+    assert all(1 <= c.inputs.shape[1] <= horizon for c in chunks)
+    assert all((c.targets != PADDING).any() for c in chunks)
+    # Read again, it is the same.
+    again = list(Documents(documents, batch_size, horizon))
+    assert all(
+        torch.equal(a, b)
+        for c, d in zip(chunks, again, strict=True)
+        for a, b in zip(c, d, strict=True)
+    )
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_texts_side_by_side_equal_each_text_alone(batch_size):
+    """Loss and gradient over one pass, with the weights held still."""
+    ours, theirs = small_model(), small_model()
+    documents = texts()
+    reports, weights = [], []
+    chunks = Documents(documents, batch_size, 6)
+
+    def note(step):
+        weights.append(step.items - sum(weights))
+        reports.append((step.loss, [p.grad.clone() for p in ours.parameters()]))
+
+    steps = len(list(chunks))
+    train(ours, chunks, sgd(ours, 0.0), steps, max_norm=None, on_step=note)
+    total = sum(len(d) - 1 for d in documents)
+    assert sum(weights) == total
+    found = sum(w * loss for w, (loss, _) in zip(weights, reports, strict=True))
+    expected = torch.zeros((), dtype=torch.float64)
+    for document in documents:
+        state = None
+        for start in range(0, len(document) - 1, 6):
+            part = document[start : start + 7][None]
+            loss, state = chunk_loss(theirs, part[:, :-1], part[:, 1:], state)
+            state = detach_state(state)
+            expected = expected + loss * (part.shape[1] - 1)
+    assert found == pytest.approx(expected.item(), rel=1e-12)
+    grads = torch.autograd.grad(expected, list(theirs.parameters()))
+    for index, grad in enumerate(grads):
+        summed = sum(w * g[index] for w, (_, g) in zip(weights, reports, strict=True))
+        torch.testing.assert_close(summed, grad, rtol=1e-10, atol=1e-12)
+
+
+def test_evaluate_knows_where_texts_start():
+    model, documents = small_model(), texts()
+    losses = [chunk_loss(model, d[None, :-1], d[None, 1:])[0].item() for d in documents]
+    sizes = [len(d) - 1 for d in documents]
+    expected = sum(a * b for a, b in zip(losses, sizes, strict=True)) / sum(sizes)
+    assert evaluate(model, Documents(documents, 2, 6)) == pytest.approx(
+        expected, rel=1e-12
+    )
+    # Without the starts the state of one text runs into the next.
+    blind = [chunk[:2] for chunk in Documents(documents, 2, 6)]
+    assert evaluate(model, blind) != pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.errors
+def test_documents_refuses():
+    for arguments, kind, match in (
+        (([], 2, 3), ValueError, "at least one, got none"),
+        (([torch.arange(3), torch.arange(1)], 2, 3), ValueError, r"`documents\[1\]`"),
+        (([torch.zeros(2, 3).long()], 2, 3), ValueError, r"shape \(time,\), got"),
+        (([[1, 2]], 2, 3), TypeError, "must be a torch.Tensor, got list"),
+        (([torch.arange(3)], 0, 3), ValueError, "`batch_size` must be at least 1"),
+        (([torch.arange(3)], 2, 0), ValueError, "`horizon` must be at least 1"),
+    ):
+        with pytest.raises(kind, match=match):
+            Documents(*arguments)

@@ -122,12 +122,12 @@ def _flush_folder(folder: Path) -> None:
     # opens no folders, and some file systems cannot flush one.
     if os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
             os.fsync(handle)
-    finally:
-        os.close(handle)
+        finally:
+            os.close(handle)
 
 
 def _digest(tensors: dict[str, Tensor], config: Any) -> str:

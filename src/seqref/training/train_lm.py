@@ -3,6 +3,7 @@ r"""`seqref train-lm`: a character language model on the reader's own text."""
 import argparse
 import math
 import platform
+import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from seqref.models import LanguageModel
 from seqref.recurrent import LSTM
 from seqref.tasks import Corpus, Streams, Vocabulary, read_text, split_text
 from seqref.training._extras import extra
+from seqref.training._file import remove_leftovers
 from seqref.training._interrupt import Interrupt
 from seqref.training._report import report, say
 from seqref.training._resume import (
@@ -114,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     extra("safetensors", "train-lm")
     work = prepare(arguments)
     _make_folder(work.checkpoint.parent)
+    remove_leftovers(work.checkpoint.parent, re.escape(CHECKPOINT))
     _introduce(work)
     try:
         last, stopped = _train(work)

@@ -68,7 +68,7 @@ class Documents:
     """
 
     def __init__(
-        self, documents: Sequence[Int[Tensor, " time"]], batch_size: int, horizon: int
+        self, documents: Sequence[Int[Tensor, " _time"]], batch_size: int, horizon: int
     ):
         check_size("Documents", "batch_size", batch_size)
         check_size("Documents", "horizon", horizon)
