@@ -7,6 +7,7 @@ from statistics import median
 import pytest
 import torch
 from torch import nn
+from torch.autograd.forward_ad import make_dual, unpack_dual
 from torch.func import functional_call, grad, jacrev, vmap
 
 from seqref.ops import fused_recurrence
@@ -15,8 +16,10 @@ from seqref.ops.fused_recurrence import (
     fused_gru,
     fused_lstm,
     fused_rnn,
+    parallel,
     reference,
 )
+from seqref.ops.fused_recurrence.parallel import driver
 from seqref.ops.fused_recurrence.reference import (
     cho_gru_step,
     gru_step,
@@ -278,6 +281,250 @@ def test_double_backward_in_float32(kind, fast, given):
     assert_same(second[fast], second["reference"], atol=2e-3, rtol=2e-4)
 
 
+# The adjoints by themselves.
+
+
+def separate(kind, made):
+    """The forward and the backward function of a kind, and their arguments."""
+    name = "rnn" if kind in ("tanh", "relu") else kind
+    options = {"nonlinearity": kind} if name == "rnn" else {}
+    states = [made[n].detach() for n in ("h_0", "c_0") if n in made]
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    weights = tuple(made[n].detach() if n in made else None for n in names)
+    forward = getattr(parallel, f"{name}_forward")
+    backward = getattr(parallel, f"{name}_backward")
+    saved = forward(made["x"].detach().transpose(0, 1), *states, weights, **options)
+    return saved, weights, backward, options
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adjoint_is_what_autograd_finds(kind, bias):
+    made = case(kind, bias=bias)
+    saved, weights, backward, options = separate(kind, made)
+    kept = [tensor.clone() for tensor in saved]
+    outputs = call(kind, made, backend="reference")
+    torch.testing.assert_close(saved.h[1:].transpose(0, 1), outputs[0])
+    grads = upstream(outputs)
+    expected = torch.autograd.grad(outputs, list(made.values()), grads)
+    given = [grads[0].transpose(0, 1), *grads[1:]]
+    found = backward(saved, weights, *given, **options)
+    for name, value in zip(made, expected, strict=True):
+        assert value.abs().min() > 0 or kind == "relu"
+        mine = getattr(found, name)
+        mine = mine.transpose(0, 1) if name == "x" else mine
+        torch.testing.assert_close(mine, value, atol=1e-12, rtol=1e-12)
+    for tensor, before in zip(saved, kept, strict=True):
+        assert torch.equal(tensor, before)
+    assert torch.equal(given[0], upstream(outputs)[0].transpose(0, 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adjoint_leaves_out_what_is_not_wanted(kind):
+    saved, weights, backward, options = separate(kind, case(kind))
+    y = saved.h[1:]
+    given = [torch.ones_like(y)] + [torch.ones_like(y[0])] * (1 + (kind == "lstm"))
+    whole = backward(saved, weights, *given, **options)._asdict()
+    for name in ("x", "weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        part = backward(saved, weights, *given, **options, skip={name})._asdict()
+        assert part.pop(name) is None
+        assert_same(part, {n: t for n, t in whole.items() if n != name}, 0, 0)
+
+
+# The op by hand as a function of autograd.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_gradient_alone(kind):
+    made = case(kind)
+    whole = with_gradients(kind, made, backend="parallel")
+    for name in made:
+        one = {n: t.detach().requires_grad_(n == name) for n, t in made.items()}
+        outputs = call(kind, one, backend="parallel")
+        (alone,) = torch.autograd.grad(outputs, [one[name]], upstream(outputs))
+        torch.testing.assert_close(alone, whole[f"gradient of {name}"])
+
+
+@pytest.mark.parametrize("given", [None, [5, 0, 7, 1]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_output_alone(kind, given):
+    """A loss of the final state, or of the outputs, and nothing else."""
+    made = case(kind)
+    lengths = None if given is None else torch.tensor(given)
+    for k in range(3 if kind == "lstm" else 2):
+        found = {}
+        for backend in ("reference", "parallel"):
+            y = call(kind, made, lengths=lengths, backend=backend)[k]
+            grads = torch.autograd.grad(
+                y.square().sum(), list(made.values()), materialize_grads=True
+            )
+            found[backend] = dict(zip(made, grads, strict=True))
+        assert_same(found["parallel"], found["reference"])
+
+
+@pytest.mark.parametrize(("kind", "backend"), RUNS)
+def test_two_backward_passes(kind, backend):
+    made = case(kind)
+    total = sum(y.square().sum() for y in call(kind, made, backend=backend))
+    first = torch.autograd.grad(total, list(made.values()), retain_graph=True)
+    second = torch.autograd.grad(total, list(made.values()))
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(total, list(made.values()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_argument_changed_after_the_forward_pass_is_noticed(kind):
+    for name in case(kind):
+        made = {n: t.detach().requires_grad_(n != name) for n, t in case(kind).items()}
+        outputs = call(kind, made, backend="parallel")
+        made[name].add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.backward(outputs, upstream(outputs))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_and_lengths_may_be_changed(kind):
+    """What the caller writes into afterwards is a copy of what the gradient needs."""
+    made = case(kind)
+    lengths = torch.tensor([5, 0, 7, 1])
+    expected = with_gradients(kind, made, lengths=lengths, backend="parallel")
+    outputs = call(kind, made, lengths=lengths, backend="parallel")
+    grads = upstream(outputs)
+    for y in outputs:
+        y.add_(1)
+    lengths -= 1
+    found = torch.autograd.grad(
+        outputs, list(made.values()), grads, materialize_grads=True
+    )
+    for name, value in zip(made, found, strict=True):
+        torch.testing.assert_close(value, expected[f"gradient of {name}"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_derivatives_where_arguments_hang_together(kind):
+    """The loop of the second pass must not follow what made its own arguments."""
+
+    def loss(weight, backend):
+        made = case(kind)
+        mixed = {n: t.detach() for n, t in made.items()}
+        mixed["h_0"] = made["h_0"] + weight
+        mixed["x"] = made["x"] * mixed["h_0"].sum() * weight
+        mixed["weight_ih"] = made["weight_ih"] * weight
+        mixed["weight_hh"] = mixed["weight_hh"] * mixed["weight_ih"].sum().tanh()
+        total = sum(y.square().sum() for y in call(kind, mixed, backend=backend))
+        (first,) = torch.autograd.grad(total, weight, create_graph=True)
+        return first, *torch.autograd.grad(first, weight)
+
+    weight = torch.tensor(0.7, dtype=F64, requires_grad=True)
+    for mine, expected in zip(
+        loss(weight, "parallel"), loss(weight, "reference"), strict=True
+    ):
+        torch.testing.assert_close(mine, expected, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hooks_and_saved_tensors_hooks(kind):
+    made = case(kind)
+    expected = with_gradients(kind, made, backend="parallel")
+    seen = []
+    made["weight_hh"].register_hook(seen.append)
+    packed = []
+
+    def pack(tensor):
+        packed.append(tensor.shape)
+        return tensor.clone()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = call(kind, made, backend="parallel")
+    assert packed
+    torch.autograd.backward(outputs, upstream(outputs))
+    for name, tensor in made.items():
+        torch.testing.assert_close(tensor.grad, expected[f"gradient of {name}"])
+    assert len(seen) == 1
+    torch.testing.assert_close(seen[0], expected["gradient of weight_hh"])
+
+
+@pytest.mark.parametrize("given", [None, [13, 0, 4, 9]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_parts_without_gradients_are_one_whole(kind, given, monkeypatch):
+    made = case(kind, steps=13)
+    lengths = None if given is None else torch.tensor(given)
+    expected = call(kind, made, lengths=lengths, backend="reference")
+    for part in (1, 4 * N_BLOCKS[kind] * 5 * 5):
+        monkeypatch.setattr(driver, "_PART", part)
+        with torch.no_grad():
+            got = call(kind, made, lengths=lengths, backend="parallel")
+        for mine, theirs in zip(got, expected, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-13, rtol=1e-13)
+
+
+def test_a_rectified_state_that_overflows_in_the_padding_harms_nothing():
+    made = case("relu", steps=40)
+    with torch.no_grad():
+        made["weight_hh"].fill_(1e20)
+    lengths = torch.tensor([1, 1, 0, 1])
+    found = with_gradients("relu", made, lengths=lengths, backend="parallel")
+    expected = with_gradients("relu", made, lengths=lengths, backend="reference")
+    assert all(value.isfinite().all() for value in found.values())
+    assert_same(found, expected)
+
+
+# torch 2.13 loads its own rules by `torch.jit.script`, which warns.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize(("kind", "backend"), RUNS)
+def test_forward_mode_differentiation_by_default(kind, backend):
+    made = {n: t.detach() for n, t in case(kind).items()}
+    tangents = {n: torch.ones_like(t) for n, t in made.items()}
+    with torch.autograd.forward_ad.dual_level():
+        dual = {n: make_dual(t, tangents[n]) for n, t in made.items()}
+        y = unpack_dual(call(kind, dual)[0])
+        if backend != "reference":
+            with pytest.raises(RuntimeError, match="no rule for forward-mode"):
+                call(kind, dual, backend=backend)
+    step = 1e-6
+    low, high = (
+        call(kind, {n: t + sign * step for n, t in made.items()})[0] for sign in (-1, 1)
+    )
+    torch.testing.assert_close(
+        y.tangent, (high - low) / (2 * step), atol=1e-6, rtol=1e-6
+    )
+
+
+# torch 2.13's compiler looks at the `.grad` of what crosses the border of a graph.
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_torch_compile_leaves_its_graph_for_the_default(kind):
+    made = case(kind, torch.float32)
+    expected = with_gradients(kind, made)
+
+    def model(**made):
+        return tuple(2 * y for y in call(kind, made))
+
+    outputs = torch.compile(model, backend="eager")(**made)
+    grads = torch.autograd.grad(outputs, list(made.values()), upstream(outputs))
+    for name, value in zip(made, grads, strict=True):
+        torch.testing.assert_close(value, 2 * expected[f"gradient of {name}"])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("kind", ["tanh", "gru"])
+def test_a_trace_holds_one_kernel(kind):
+    """Not the steps that it saw: another number of steps must work."""
+    made = {n: t.detach() for n, t in case(kind).items()}
+    rest = {n: t for n, t in made.items() if n != "x"}
+    traced = torch.jit.trace(
+        lambda x: call(kind, {"x": x, **rest}), made["x"], check_trace=False
+    )
+    longer = torch.cat([made["x"], made["x"]], dim=1)
+    expected = call(kind, {"x": longer, **rest})
+    for mine, theirs in zip(traced(longer), expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 # Foreign judges.
 
 
@@ -520,13 +767,35 @@ def test_per_sample_gradients_of_a_layer_inside_a_model():
 
 
 @pytest.mark.errors
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_backend_that_cannot_run_is_refused(kind):
+    made = {n: t.detach() for n, t in case(kind, torch.float32).items()}
+    meta = {n: t.to("meta") for n, t in made.items()}
+    where = rf"^fused_{'rnn' if kind in ('tanh', 'relu') else kind}: backend 'parallel'"
+    with pytest.raises(RuntimeError, match=where + ".*: the input is empty$"):
+        call(kind, made | {"x": made["x"][:, :0]}, backend="parallel")
+    with pytest.raises(RuntimeError, match=where + r".*: torch\.func cannot"):
+        vmap(lambda x: call(kind, made | {"x": x}, backend="parallel"))(made["x"][None])
+    with pytest.raises(RuntimeError, match=where + ".*: it is not tested on meta$"):
+        call(kind, meta, backend="parallel")
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(RuntimeError, match=where + ".*: autocast would change"),
+    ):
+        call(kind, made, backend="parallel")
+    if kind == "cho_gru":
+        with pytest.raises(RuntimeError, match=r"torch has no such recurrence$"):
+            call(kind, made, backend="torch")
+
+
+@pytest.mark.errors
 def test_torch_backend_is_refused_under_torch_func_and_for_nothing():
     made = {n: t.detach() for n, t in case("lstm").items()}
 
     def total(x):
         return call("lstm", {**made, "x": x}, backend="torch")[0].sum()
 
-    message = r"^fused_lstm: backend 'torch' cannot run here: torch\.func cannot"
+    message = r"^fused_lstm: backend 'torch' cannot run here: torch\.func cannot tra"
     with pytest.raises(RuntimeError, match=message):
         grad(total)(made["x"])
     with pytest.raises(RuntimeError, match=r"cannot run here: the input is empty$"):
@@ -543,15 +812,25 @@ def test_other_devices_take_the_loop():
     assert (h_n.shape, c_n.device.type) == ((4, 5), "meta")
 
 
-def test_the_default_on_a_cpu_is_the_kernel(monkeypatch):
+def test_the_default_on_a_cpu_is_never_the_loop(monkeypatch):
     def no_loop(*_):
         raise AssertionError("the loop was taken")
 
-    made = case("lstm")
     monkeypatch.setattr(fused_recurrence, "loop", no_loop)
-    assert call("lstm", made)[0].shape == (4, 7, 5)
-    with pytest.raises(AssertionError, match="the loop was taken"):
-        call("lstm", made, backend="reference")
+    ran = []
+    kernels, by_hand = fused_recurrence.torch_kernels, fused_recurrence.parallel
+
+    def noted(name, run):
+        return lambda *arguments: ran.append(name) or run(*arguments)
+
+    monkeypatch.setattr(kernels, "run", noted("torch", kernels.run))
+    monkeypatch.setattr(by_hand, "run", noted("parallel", by_hand.run))
+    for kind in KINDS:
+        made = case(kind)
+        assert call(kind, made)[0].shape == (4, 7, 5)
+        with pytest.raises(AssertionError, match="the loop was taken"):
+            call(kind, made, backend="reference")
+    assert ran == ["torch" if kind == "lstm" else "parallel" for kind in KINDS]
 
 
 # Bad arguments.
@@ -645,22 +924,24 @@ def test_unknown_names():
 # Growth with time.
 
 
-def seconds(kind, steps):
+def seconds(kind, backend, steps):
     made = case(kind, torch.float32, batch=8, steps=steps, width=256, hidden=8)
     start = time.process_time()
-    outputs = call(kind, made, backend="reference")
+    outputs = call(kind, made, backend=backend)
     torch.autograd.backward(outputs, upstream(outputs))
     return time.process_time() - start
 
 
-@pytest.mark.parametrize("kind", ["tanh", "lstm"])
-def test_time_of_the_loop_grows_as_the_sequence(kind):
+@pytest.mark.parametrize(("kind", "backend"), RUNS)
+def test_time_grows_as_the_sequence(kind, backend):
     """An index `x[:, t]` in the loop would make the backward pass quadratic."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        seconds(kind, 96)
-        rounds = [(seconds(kind, 96), seconds(kind, 384)) for _ in range(7)]
+        seconds(kind, backend, 96)
+        rounds = [
+            (seconds(kind, backend, 96), seconds(kind, backend, 384)) for _ in range(7)
+        ]
     finally:
         torch.set_num_threads(threads)
     ratio = median(long / short for short, long in rounds)

@@ -65,9 +65,9 @@ def fused_rnn(
     Backends:
         | backend | is | default |
         | --- | --- | --- |
-        | `"reference"` | a Python loop over `rnn_step` | other devices, empty input, `torch.func`, `torch.export` with lengths |
+        | `"reference"` | a Python loop over `rnn_step` | other devices, empty input, `torch.func`, forward-mode differentiation, `torch.export` with lengths |
         | `"parallel"` | `rnn_forward` and `rnn_backward`, written by hand in plain PyTorch | CPU |
-        | `"torch"` | `torch.rnn_tanh`, `torch.rnn_relu`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, forward-mode differentiation, `torch.export`, `torch.jit.trace` |
+        | `"torch"` | `torch.rnn_tanh`, `torch.rnn_relu`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, `torch.export`, `torch.jit.trace` |
 
         Every floating dtype that torch has a kernel for. All tensors but `lengths` get
         gradients; cuDNN refuses double backward. torch.compile leaves its graph for
@@ -134,7 +134,7 @@ def fused_lstm(
     Backends:
         | backend | is | default |
         | --- | --- | --- |
-        | `"reference"` | a Python loop over `lstm_step` | other devices, empty input, `torch.func`, `torch.export` with lengths |
+        | `"reference"` | a Python loop over `lstm_step` | other devices, empty input, `torch.func`, forward-mode differentiation, `torch.export` with lengths |
         | `"parallel"` | `lstm_forward` and `lstm_backward`, written by hand in plain PyTorch | nowhere |
         | `"torch"` | `torch.lstm`: oneDNN or ATen on CPU, cuDNN on CUDA | CPU, CUDA |
 
@@ -198,9 +198,9 @@ def fused_gru(
     Backends:
         | backend | is | default |
         | --- | --- | --- |
-        | `"reference"` | a Python loop over `gru_step` | other devices, empty input, `torch.func`, `torch.export` with lengths |
+        | `"reference"` | a Python loop over `gru_step` | other devices, empty input, `torch.func`, forward-mode differentiation, `torch.export` with lengths |
         | `"parallel"` | `gru_forward` and `gru_backward`, written by hand in plain PyTorch | CPU |
-        | `"torch"` | `torch.gru`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, forward-mode differentiation, `torch.export`, `torch.jit.trace` |
+        | `"torch"` | `torch.gru`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, `torch.export`, `torch.jit.trace` |
 
         Every floating dtype that torch has a kernel for. All tensors but `lengths` get
         gradients.
@@ -325,9 +325,11 @@ def _dispatch(
 ) -> tuple[Tensor, States]:
     if backend is not None:
         check_choice(where, "backend", backend, BACKENDS)
+    tensors = (x, *states, *(weight for weight in weights if weight is not None))
+    both = _why_the_loop(x, tensors)
     reasons = {
-        "torch": _why_not_torch(kind, x, lengths),
-        "parallel": _why_not_parallel(x, states, weights),
+        "torch": _why_not_torch(kind, x, lengths) or both,
+        "parallel": both or _why_not_parallel(x),
         "reference": "",
     }
     if backend is None:
@@ -359,34 +361,33 @@ def _order(kind: str, x: Tensor) -> tuple[str, ...]:
     return ("parallel", "torch", "reference")
 
 
-def _why_not_torch(kind: str, x: Tensor, lengths: Tensor | None) -> str:
-    if kind not in _KERNELS:
-        return "torch has no such recurrence"
-    if x.device.type not in _DEVICES:
-        return f"torch has no fused recurrence on {x.device.type}"
+def _why_the_loop(x: Tensor, tensors: tuple[Tensor, ...]) -> str:
     if x.numel() == 0:
         return "the input is empty"
     # torch has no public question for "am I inside vmap, grad or jvp?"; torch.compile
     # can follow this one.
     if torch._C._are_functorch_transforms_active():
-        return "torch.func cannot transform the kernel"
+        return "torch.func cannot transform it"
+    if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
+        return "it has no rule for forward-mode differentiation"
+    return ""
+
+
+def _why_not_torch(kind: str, x: Tensor, lengths: Tensor | None) -> str:
+    if kind not in _KERNELS:
+        return "torch has no such recurrence"
+    if x.device.type not in _DEVICES:
+        return f"torch has no fused recurrence on {x.device.type}"
     if lengths is not None and is_exporting():
         return "torch.export cannot pack rows by lengths that it does not know"
     return ""
 
 
-def _why_not_parallel(x: Tensor, states: States, weights: Weights) -> str:
+def _why_not_parallel(x: Tensor) -> str:
     if x.device.type not in _DEVICES:
         return f"it is not tested on {x.device.type}"
-    if x.numel() == 0:
-        return "the input is empty"
-    if torch._C._are_functorch_transforms_active():
-        return "torch.func cannot transform what is written in place"
     if is_exporting():
-        return "torch.export cannot follow what is written in place"
+        return "torch.export takes the steps one by one"
     if torch.is_autocast_enabled(x.device.type):
         return "autocast would change the dtype inside the steps"
-    tensors = (x, *states, *(weight for weight in weights if weight is not None))
-    if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
-        return "forward-mode differentiation needs single operations"
     return ""
