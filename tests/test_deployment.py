@@ -199,6 +199,27 @@ def test_the_default_compiler_streams_the_same_numbers():
     torch.compiler.reset()
 
 
+@pytest.mark.compile
+@pytest.mark.filterwarnings(TORCH_OWN_WARNING)
+def test_a_state_made_outside_inference_mode_counts_as_another():
+    torch.compiler.reset()
+    layer, graphs, counts = seqref.LSTM(3, 5), [], []
+
+    def counting(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    step = torch.compile(layer.step, backend=counting, fullgraph=True)
+    outside = layer.initial_state(4)
+    with torch.inference_mode():
+        x_t, inside = torch.randn(4, 3), layer.initial_state(4)
+        for state in (outside, outside, inside, inside, outside):
+            step(x_t, state)
+            counts.append(len(graphs))
+    assert counts == [1, 1, 2, 2, 2]
+    torch.compiler.reset()
+
+
 # Precision.
 
 
