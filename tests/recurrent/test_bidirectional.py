@@ -754,6 +754,12 @@ def test_any_layer_of_the_protocol():
     half = Bidirectional(Sum(), seqref.RNN(3, 5, dtype=F64))
     assert (half.input_size, half.output_size) == (3, None)
     assert half(x)[0].shape == (2, 4, 8)
+
+
+@pytest.mark.errors
+def test_what_layers_of_other_makers_refuse():
+    layer = Bidirectional(Sum(), Sum())
+    x = torch.randn(2, 4, 3, dtype=F64)
     with pytest.raises(TypeError, match="takes from 2 to 3 positional arguments"):
         layer(x, None, torch.tensor([4, 2]))
     with pytest.raises(

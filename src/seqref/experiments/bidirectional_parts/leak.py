@@ -106,7 +106,8 @@ def separate(sizes: Sizes) -> Model:
     return Model(sizes, Bidirectional(*sides), 2 * sizes.width)
 
 
-Loss = Callable[[Model, Tokens, torch.Generator], Float[Tensor, "batch positions"]]
+# By row and position, or one mean.
+Loss = Callable[[Model, Tokens, torch.Generator], Float[Tensor, "rows positions"]]
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Float[Tensor, "batch positions"]:
@@ -139,8 +140,8 @@ def from_neighbours(
 
 def masked(
     model: Model, tokens: Tokens, source: torch.Generator
-) -> Float[Tensor, "batch positions"]:
-    """Hide some inputs; the loss of the hidden ones, as one mean."""
+) -> Float[Tensor, "1 1"]:
+    """Hide some inputs; the mean loss of the hidden ones."""
     hidden = torch.rand(tokens.shape, generator=source) < MASKED_SHARE
     logits = model.head(model.features(_hide(model, tokens, hidden)))
     return _cross_entropy(logits, tokens)[hidden].mean().view(1, 1)
