@@ -1,5 +1,7 @@
 """Words, counters by hand and the count of right answers; then the small run."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -66,6 +68,27 @@ def test_the_hand_made_gru_follows_its_closed_form(delta):
 def test_the_hand_made_gru_counts_to_the_root_of_half_its_inverse_step(delta):
     found = counters.try_hand(counters.hand_gru(delta), torch.float64, delta / 2, 60)
     assert found == pytest.approx((1 / (2 * delta)) ** 0.5, abs=1)
+
+
+def test_in_float32_rounding_cuts_the_drift_away():
+    steps, ends = {}, {}
+    for dtype in (torch.float32, torch.float64):
+        cell, h = counters.hand_gru(1e-6).to(dtype), None
+        a, b = (torch.tensor([v], dtype=dtype) for v in (counters.A, counters.B))
+        values = [0.0]
+        with torch.no_grad():
+            for _ in range(1000):
+                h = cell(a, h)
+                values.append(h.item())
+            for _ in range(1000):
+                h = cell(b, h)
+        steps[dtype] = {after - before for before, after in pairwise(values)}
+        ends[dtype] = h.item()
+    assert len(steps[torch.float32]) == 1
+    assert steps[torch.float32].pop() * 2**24 == 16
+    assert ends[torch.float32] == 0
+    assert len(steps[torch.float64]) == 1000
+    assert ends[torch.float64] == pytest.approx(-1e-6, rel=0.01)
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
