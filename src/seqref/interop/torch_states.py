@@ -3,6 +3,7 @@ r"""States: one tensor for all layers and directions in torch.nn, one each here.
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from seqref.errors import check_shape
@@ -20,7 +21,8 @@ from seqref.recurrent import (
     Stacked,
 )
 
-TorchState = Tensor | tuple[Tensor, Tensor]
+Places = Float[Tensor, "places batch hidden"]
+TorchState = Places | tuple[Places, Places]
 _STATES = (RNNState, LSTMState, GRUState)
 
 
@@ -109,7 +111,7 @@ def _in_words(state: object) -> str:
     return f"a tuple of {', '.join(type(part).__name__ for part in state) or 'nothing'}"
 
 
-def state_to_torch(state: Any) -> Any:
+def state_to_torch(state: Any) -> TorchState | None:
     r"""Turn the state of a layer into one that a torch.nn layer takes.
 
     Args:
@@ -147,8 +149,8 @@ def state_to_torch(state: Any) -> Any:
                 "torch.nn has them all"
             )
     states = _alike(where, [place for row in rows for place in row])
-    h_n, *more = (torch.stack(field) for field in zip(*states, strict=True))
-    return (h_n, *more) if more else h_n
+    fields = [torch.stack(field) for field in zip(*states, strict=True)]
+    return fields[0] if len(fields) == 1 else (fields[0], fields[1])
 
 
 def _pair(where: str, name: str, state: Any) -> list[Place]:
