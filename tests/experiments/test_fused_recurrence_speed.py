@@ -1,16 +1,24 @@
 """What is timed is the same work, and the ratios are of the right pairs."""
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from seqref.experiments import fused_recurrence_speed as experiment
 from seqref.experiments.framework.experiment import find
 from seqref.experiments.framework.record import measure
+from seqref.experiments.fused_recurrence_speed_parts import (
+    indexing,
+    presentation,
+    timing,
+)
 
 
-def test_contestants_compute_the_same_gradients(monkeypatch):
+@pytest.mark.parametrize("kind", timing.KINDS)
+def test_contestants_compute_the_same_gradients(kind, monkeypatch):
     found = []
     grad = torch.autograd.grad
 
@@ -19,18 +27,30 @@ def test_contestants_compute_the_same_gradients(monkeypatch):
         return found[-1]
 
     monkeypatch.setattr(torch.autograd, "grad", keep)
-    for kind in experiment.KINDS:
-        found.clear()
-        runs = experiment.contestants(kind, (2, 5, 4), 0, training=True)
-        for run in runs.values():
+    runs = timing.contestants(kind, (2, 5, 4), 0, training=True)
+    for name, run in runs.items():
+        if name != "products":
             run()
-        assert len(found) == 4
-        for other in found[1:]:
-            for expected, got in zip(found[0], other, strict=True):
-                torch.testing.assert_close(got, expected)
+    assert len(found) == (3 if kind == "ChoGRU" else 5)
+    for other in found[1:]:
+        for expected, got in zip(found[0], other, strict=True):
+            torch.testing.assert_close(got, expected)
 
 
-def test_ratio_is_time_over_that_of_torch():
+def test_the_products_are_those_of_the_recurrence():
+    """As many multiplications as the form by hand makes, in both passes."""
+    for kind in ("RNN", "LSTM"):
+        for training in (False, True):
+            counts = []
+            runs = timing.contestants(kind, (2, 5, 4), 0, training=training)
+            for name in ("parallel", "products"):
+                with FlopCounterMode(display=False) as counter:
+                    runs[name]()
+                counts.append(counter.get_total_flops())
+            assert counts[0] == counts[1] > 0
+
+
+def test_ratio_is_time_over_that_of_the_base():
     def busy(seconds):
         def run():
             end = time.process_time() + seconds
@@ -39,23 +59,59 @@ def test_ratio_is_time_over_that_of_torch():
 
         return run
 
-    found = experiment.ratios({"torch.nn": busy(0.01), "slow": busy(0.03)}, 5)
+    runs = {"torch.nn": busy(0.01), "slow": busy(0.03)}
+    found = timing.ratios(runs, 5)
     assert list(found) == ["slow"]
     assert sorted(found["slow"])[2] == pytest.approx(3, rel=0.2)
+    assert sorted(timing.ratios(runs, 5, "slow")["torch.nn"])[2] < 0.5
 
 
 def test_threads_are_put_back():
     before = torch.get_num_threads()
-    with experiment.threads(1):
+    with timing.threads(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
 
 
+def test_the_two_loops_are_cut_alike():
+    x = torch.randn(2, 3, 4)
+    for mine, other in zip(indexing.indexed(x), indexing.unbound(x), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_a_target_is_reached_or_not():
+    row = {"kind": "RNN", "contestant": "parallel", "size": [8, 256, 64]}
+    row |= {"training": True, "low": 0.1, "high": 0.9}
+    for value, verdict in ((0.6, "reached"), (0.61, "not reached")):
+        text = presentation.of_targets([row | {"median": value}])
+        assert text.splitlines()[-1].endswith(f"| {verdict} |")
+    assert "RNN" not in presentation.of_targets(
+        [row | {"median": 1, "training": False}]
+    )
+
+
 def test_claim_holds_and_control_fails():
     record = measure(find("fused_recurrence_speed"))
-    claim = record["claims"]["C81"]
-    assert claim["holds"]
-    assert not claim["control_holds"]
+    assert set(record["claims"]) == {"C81", "C130", "C131"}
+    for claim in record["claims"].values():
+        assert claim["holds"], claim
+        assert not claim["control_holds"], claim
     rows = record["series"]["rows"]
-    assert len(rows) == 2 * 1 * 2 * 3
+    assert len(rows) == 2 * (3 * 5 + 2)
     assert all(row["low"] <= row["median"] <= row["high"] for row in rows)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu():
+    """Writes its table to runs/experiments, for the page."""
+    result = experiment.run(experiment.GPU)
+    device = torch.cuda.get_device_name()
+    tables = experiment.tables(result)
+    text = f"{device}, torch {torch.__version__}\n\n" + "\n".join(
+        f"{name}\n\n{tables[name]}" for name in ("training", "forward")
+    )
+    folder = Path("runs") / "experiments"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "fused_recurrence_speed_gpu.md").write_text(text, encoding="utf-8")
+    assert result["cases"]["torch"]["LSTM"] < 1.5
+    assert result["cases"]["reference"]["LSTM"] > 1.5
