@@ -531,6 +531,29 @@ def test_a_layer_that_was_altered_inside_is_refused():
         to_torch(Stacked([layer, ChoGRU(5, 5)]))
 
 
+@pytest.mark.errors
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_a_state_dict_of_torch_names_from_torch(kind):
+    weights = getattr(nn, kind)(3, 5).state_dict()
+    message = (
+        rf"^{kind}\.load_state_dict: these are the weights of a torch\.nn\.{kind}, .* "
+        r"seqref\.interop\.from_torch\(module\)\. Or, .* rename: layer\.cell\.load"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        getattr(seqref, kind)(3, 5).load_state_dict(weights)
+
+
+@pytest.mark.errors
+def test_weights_of_another_layer_are_not_said_to_fit():
+    """A ChoGRU takes tensors of these shapes, and would compute something else."""
+    message = (
+        r"^ChoGRU\.load_state_dict: these are the weights of a torch\.nn layer, .* and "
+        r"torch\.nn has no ChoGRU\. .* seqref\.interop\.from_torch\(module\)$"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        ChoGRU(3, 5).load_state_dict(nn.GRU(3, 5).state_dict())
+
+
 # The page's table.
 
 

@@ -203,10 +203,16 @@ class RecurrentLayer(nn.Module, ABC, Generic[Cell, State]):
 
 def refuse_torch_layer(name: str) -> NoReturn:
     r"""Say how the weights of a `torch.nn` layer move into a layer of this package."""
+    convert = "import seqref.interop, then seqref.interop.from_torch(module)"
+    if not hasattr(nn, name):
+        raise RuntimeError(
+            f"{name}.load_state_dict: these are the weights of a torch.nn layer, whose "
+            f"names end in a layer number, and torch.nn has no {name}. The layer that "
+            f"computes what the module computes: {convert}"
+        )
     raise RuntimeError(
         f"{name}.load_state_dict: these are the weights of a torch.nn.{name}, whose "
-        "names end in a layer number. Make the layer from the module: import "
-        "seqref.interop, then seqref.interop.from_torch(module). Or, for one layer and "
-        "one direction, rename: layer.cell.load_state_dict({key.removesuffix('_l0'): value "
-        "for key, value in state_dict.items()})"
+        f"names end in a layer number. Make the layer from the module: {convert}. Or, "
+        "for one layer and one direction, rename: layer.cell.load_state_dict("
+        "{key.removesuffix('_l0'): value for key, value in state_dict.items()})"
     )
