@@ -196,9 +196,9 @@ CLAIMS = (
     ),
     Claim(
         "C130",
-        "Where a step is little work, a training step of the RNN and of the GRU by the "
-        "backward pass written in Python takes at most 0.8 times as long as `torch.nn`'s; "
-        "autograd through a Python loop does not manage.",
+        "Where a step is little work, a training step of the RNN and of the GRU by a "
+        "backward pass written in Python takes at most 0.8 times as long as that of "
+        "`torch.nn`; autograd through a Python loop does not manage.",
         _ahead_of_torch,
         case="parallel",
         control="reference",
