@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seqref.experiments import bptt_memory
+from seqref.experiments.bptt_parts.job import KINDS, Job
 from seqref.experiments.framework.claim import Claim, Outcome
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
@@ -34,7 +35,6 @@ class Config:
 
 SMALL = Config(batch_size=8, hidden_sizes=(256,), time=64, rounds=7, seeds=(0,))
 FULL = Config(batch_size=8, hidden_sizes=(32, 256), time=576, rounds=9, seeds=(0,))
-KINDS = tuple(bptt_memory.KINDS)
 FORMS = {"loop": "loop over steps", "call": "one call a chunk"}
 
 Runs = Mapping[str, Callable[[], Any]]
@@ -45,7 +45,7 @@ def contestants(config: Config, kind: str, form: str, width: int) -> Runs:
     sizes = bptt_memory.Config(
         config.batch_size, width, (config.time,), config.time, config.seeds
     )
-    job = bptt_memory.Job(sizes, kind, config.time, loop=form == "loop")
+    job = Job(sizes, kind, config.time, loop=form == "loop")
     size = math.isqrt(config.time)
     return {
         "full": lambda: job.full(config.time),
@@ -119,7 +119,7 @@ def _costs_time(case: Mapping[str, Any]) -> Outcome:
 
 CLAIMS = (
     Claim(
-        "C23.time",
+        "recompute.time",
         "Recomputing the chunks, one call for each at width 256, takes more than 1.15 "
         "times the processor time of one graph, for each kind of layer.",
         _costs_time,

@@ -156,7 +156,7 @@ def _cuts_neighbours(case: Mapping[str, Any]) -> Outcome:
 
 CLAIMS = (
     Claim(
-        "C25.mean",
+        "horizon.mean",
         "With chunks of K steps the horizon runs from 1 to K, and its mean is exactly "
         "(K + 1) / 2.",
         _half_on_average,
@@ -164,7 +164,7 @@ CLAIMS = (
         control="window_10",
     ),
     Claim(
-        "C25.neighbours",
+        "horizon.neighbours",
         "At every boundary between chunks an output gets no gradient to the input one "
         "step before it.",
         _cuts_neighbours,

@@ -14,19 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
-from seqref import GRU, LSTM, RNN
 from seqref.experiments.bptt_parts.counting import LiveBytes, kept_bytes
+from seqref.experiments.bptt_parts.job import KINDS, Job
 from seqref.experiments.framework.claim import Claim, Outcome
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme, label_ends
 from seqref.experiments.framework.experiment import Track, untracked
-from seqref.experiments.framework.seeding import generator, seeded
 from seqref.experiments.framework.tables import number, table
-from seqref.recurrence import detach_state, scan
-from seqref.recurrent.bptt import truncated_chunks
 
 
 @dataclass(frozen=True)
@@ -48,102 +44,11 @@ FULL = Config(
     chunk_size=64,
     seeds=(0,),
 )
-KINDS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 WAYS = {
     "full": "one graph",
     "truncated": "cut into chunks",
     "checkpointed": "recomputed, chunks of √T",
 }
-
-
-class Counted(nn.Module):
-    """A layer that counts the steps it takes."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer, self.steps = layer, 0
-
-    def initial_state(self, batch_size: int) -> Any:
-        """The layer's own."""
-        initial: Any = self.layer.initial_state
-        return initial(batch_size)
-
-    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The layer's own, counted."""
-        self.steps += 1
-        step: Any = self.layer.step
-        return step(x_t, state)
-
-
-class Job:
-    """A layer, an input and targets; the loss of each chunk is computed in it.
-
-    With `loop` the layer runs step by step, without it in one call for each chunk.
-    """
-
-    def __init__(
-        self, config: Config, kind: str, time: int, *, loop: bool = True
-    ) -> None:
-        seed, width = config.seeds[0], config.hidden_size
-        self.loop = loop
-        with seeded(seed):
-            self.layer = Counted(KINDS[kind](width, width))
-        size = (config.batch_size, time, width)
-        self.x = torch.randn(size, generator=generator(seed + 1000))
-        self.target = torch.randn(size, generator=generator(seed + 2000))
-
-    def outside(self) -> list[Tensor]:
-        """What is in memory before the forward pass."""
-        return [self.x, self.target, *self.layer.parameters()]
-
-    def chunk(self, x: Tensor, target: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Sum of squared errors of one chunk, and the state after it."""
-        if self.loop:
-            y, state = scan(self.layer, x, state)
-        else:
-            y, state = self.layer.layer(x, state)
-        return (y - target).square().sum(), state
-
-    def pieces(self, size: int) -> list[tuple[Tensor, Tensor]]:
-        """Inputs and targets of each chunk."""
-        pairs = zip(
-            truncated_chunks(self.x, size),
-            truncated_chunks(self.target, size),
-            strict=True,
-        )
-        return [(x.x, target.x) for x, target in pairs]
-
-    def gradients(self, loss: Tensor) -> list[Tensor]:
-        """Of all parameters."""
-        return list(torch.autograd.grad(loss, list(self.layer.parameters())))
-
-    def full(self, _: int) -> list[Tensor]:
-        """One forward, one backward pass over everything."""
-        state = self.layer.initial_state(len(self.x))
-        return self.gradients(self.chunk(self.x, self.target, state)[0])
-
-    def truncated(self, size: int) -> list[Tensor]:
-        """A backward pass after each chunk; the state goes on, its graph does not."""
-        state = self.layer.initial_state(len(self.x))
-        totals = [torch.zeros_like(p) for p in self.layer.parameters()]
-        for x, target in self.pieces(size):
-            loss, state = self.chunk(x, target, detach_state(state))
-            for total, gradient in zip(totals, self.gradients(loss), strict=True):
-                total += gradient
-            del loss
-        return totals
-
-    def checkpointed(self, size: int) -> list[Tensor]:
-        """One graph over all chunks; what a chunk computes inside is dropped."""
-        state = self.layer.initial_state(len(self.x))
-        losses = []
-        for x, target in self.pieces(size):
-            arguments: Any = checkpoint(
-                self.chunk, x, target, state, use_reentrant=False
-            )
-            loss, state = arguments
-            losses.append(loss)
-        return self.gradients(torch.stack(losses).sum())
 
 
 def size_of_chunk(config: Config, way: str, time: int) -> int:

@@ -1,0 +1,65 @@
+"""The tasks are what their names say, and a short training shows both claims."""
+
+import itertools
+
+import pytest
+import torch
+
+from seqref.experiments import bptt_credit as experiment
+from seqref.experiments.framework.experiment import find
+from seqref.experiments.framework.record import measure
+from seqref.experiments.framework.seeding import generator
+
+SMALL = experiment.SMALL
+
+
+def test_latch_marks_are_never_further_apart_than_a_chunk():
+    x, target = experiment.latch_data(SMALL, generator(0))
+    marks = x[..., 1] > 0.5
+    assert marks[:, 0].all()
+    for row, signs, wanted in zip(marks, x[..., 0], target, strict=True):
+        places = row.nonzero().flatten().tolist()
+        gaps = [b - a for a, b in itertools.pairwise(places)]
+        assert 1 <= min(gaps) <= max(gaps) <= SMALL.latch_size
+        last = None
+        for t, mark in enumerate(row.tolist()):
+            last = float(signs[t] > 0) if mark else last
+            assert wanted[t] == last
+    # All gaps occur.
+    lags = {
+        b - a
+        for row in marks
+        for a, b in zip(row.nonzero()[:-1, 0], row.nonzero()[1:, 0], strict=True)
+    }
+    assert {int(lag) for lag in lags} == set(range(1, 11))
+
+
+def test_recall_asks_for_the_marked_sign():
+    x, target = experiment.recall_data(SMALL, 50, generator(0))
+    assert x.shape == (50, 20, 2)
+    assert x[:, 0, 1].eq(1).all()
+    assert not x[:, 1:, 1].any()
+    assert torch.equal(target, (x[:, 0, 0] + 1) / 2)
+    assert set(x[..., 0].unique().tolist()) == {-1, 1}
+
+
+@pytest.mark.parametrize(("size", "reaches"), [(20, True), (19, False), (10, False)])
+def test_only_the_whole_sequence_sends_a_gradient_to_the_mark(size, reaches):
+    network = experiment.Network(4, 1.0)
+    x, target = experiment.recall_data(SMALL, 3, generator(0))
+    x.requires_grad_()
+    state = network.layer.initial_state(3)
+    for chunk, _ in experiment.truncated_chunks(x, size):
+        logits, state = network(chunk, experiment.detach_state(state))
+    loss = experiment.cross_entropy(logits[:, -1], target)
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert bool(gradient[:, 0].any()) == reaches
+    assert gradient[:, -1].any()
+
+
+def test_claims_hold_and_controls_fail():
+    record = measure(find("bptt_credit"))
+    assert set(record["claims"]) == {"C25.latch", "C25.credit"}
+    for claim in record["claims"].values():
+        assert claim["holds"]
+        assert not claim["control_holds"]
