@@ -23,6 +23,7 @@ from seqref.training import (
     Checkpoints,
     NonFiniteLossError,
     Step,
+    _generators,
     fit,
     load_checkpoint,
     save_checkpoint,
@@ -440,12 +441,13 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_the_first_step(tmp_pa
 def untouched(model, optimizer, before):
     assert_equal(parameters_of(model), before[0])
     assert_equal(optimizer.state_dict(), before[1])
+    assert_equal(_generators.read(), before[2])
 
 
 def refused(folder, match, model=None, optimizer=None, steps=9, **changes):
     model = model or line_model()
     optimizer = optimizer or MADE["adamw"](model)
-    before = parameters_of(model), optimizer.state_dict()
+    before = parameters_of(model), optimizer.state_dict(), _generators.read()
     options = {"seed": 3, "batches": points(), **changes}
     batches, settings = options.pop("batches"), options.pop("config", {})
     stateful = options.pop("stateful", {})

@@ -63,6 +63,7 @@ def test_evaluate_without_carry_starts_each_chunk_anew():
     assert evaluate(model, streams) != pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.errors
 def test_evaluate_that_fails_puts_the_training_flag_back():
     model = LanguageModel(5, LSTM(3, 4)).train()
     wrong = [(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 4).long())]

@@ -151,13 +151,12 @@ def fit(
         None: the common loop.
     """
     _check(steps, max_norm, scheduler)
-    if seed is not None:
-        seed_all(seed)
     loop = _Loop(model, optimizer, loss, max_norm, scheduler, count)
     if checkpoints is not None:
         facts = (model, batches, optimizer, scheduler, max_norm, seed, checkpoints)
-        run = Run(checkpoints, model, optimizer, scheduler, settings_of(*facts))
-        loop.begin(run, steps)
+        settings = settings_of(*facts)
+        loop.run = Run(checkpoints, model, optimizer, scheduler, settings)
+    loop.begin(steps, seed)
     if loop.made == steps:
         return loop.last
     model.train()
@@ -192,10 +191,11 @@ class _Loop:
     def made(self) -> int:
         return self.last.number if self.last else 0
 
-    def begin(self, run: Run, steps: int) -> None:
-        moment = run.begin(steps)
-        self.run = run
+    def begin(self, steps: int, seed: int | None) -> None:
+        moment = self.run.begin(steps) if self.run else None
         if moment is None:
+            if seed is not None:
+                seed_all(seed)
             self.keep(ended=True)
             return
         self.place, self.state = moment.place, moment.state
