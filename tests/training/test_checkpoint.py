@@ -9,6 +9,7 @@ import torch
 from seqref import LSTM, RNN
 from seqref.experiments.framework.files import write_whole
 from seqref.models import LanguageModel
+from seqref.recurrent import GRU, ChoGRU
 from seqref.tasks import Vocabulary
 from seqref.training import checkpoint
 from seqref.training.checkpoint import (
@@ -28,8 +29,15 @@ def make_model(layer=None):
 
 @pytest.mark.parametrize(
     "layer",
-    [LSTM(3, 5), LSTM(3, 5, bias=False), RNN(3, 5), RNN(3, 5, nonlinearity="relu")],
-    ids=["LSTM", "no-bias", "RNN", "relu"],
+    [
+        LSTM(3, 5),
+        LSTM(3, 5, bias=False),
+        RNN(3, 5),
+        RNN(3, 5, nonlinearity="relu"),
+        GRU(3, 5),
+        ChoGRU(3, 5, bias=False),
+    ],
+    ids=["LSTM", "no-bias", "RNN", "relu", "GRU", "ChoGRU"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_round_trip(tmp_path, layer, dtype):
@@ -155,6 +163,7 @@ def test_foreign_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
+        {"layer": "GRUs"},
         {"layer": "GRU"},
         {"sizes": {"input_size": 3, "hidden_size": 6, "bias": True}},
         {"sizes": {"input_size": 3, "hidden_size": 5, "gates": 4}},
@@ -192,7 +201,9 @@ class Other(LSTM):
 @pytest.mark.errors
 def test_refuses_what_it_could_not_load(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    with pytest.raises(TypeError, match="must be one of LSTM, RNN, got Other"):
+    with pytest.raises(
+        TypeError, match="must be one of LSTM, GRU, ChoGRU, RNN, got Other"
+    ):
         save_language_model(path, make_model(Other(3, 5)), VOCABULARY)
     with pytest.raises(ValueError, match="model's 7 symbols, got 3"):
         save_language_model(path, make_model(), Vocabulary("ab"))

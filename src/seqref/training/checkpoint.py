@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from seqref.errors import check_size
 from seqref.models import LanguageModel
-from seqref.recurrent import LSTM, RNN
+from seqref.recurrent import GRU, LSTM, RNN, ChoGRU
 from seqref.tasks import Vocabulary
 from seqref.training._file import read_file, write_file
 
 FORMAT = "language-model/1"
-LAYERS = {"LSTM": LSTM, "RNN": RNN}
+LAYERS = {"LSTM": LSTM, "GRU": GRU, "ChoGRU": ChoGRU, "RNN": RNN}
 STEP_FILE = re.compile(r"step-(\d+)\.safetensors")
 
 
@@ -127,7 +127,7 @@ def save_language_model(
 
     Args:
         path: The file; a file that is there is replaced.
-        model: A model over an `LSTM` or an `RNN`.
+        model: A model over an `LSTM`, `GRU`, `ChoGRU` or `RNN`.
         vocabulary: What its indices mean.
         facts: Anything more that should be kept (step, seed, versions): JSON data.
 

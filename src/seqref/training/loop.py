@@ -101,7 +101,7 @@ def fit(
     on_step: Callable[[Step], bool | None] | None = None,
     progress: bool | Callable[[Step], str] = False,
 ) -> Step | None:
-    r"""Train for `steps` batches: the one training loop of the package.
+    r"""Train for `steps` batches, from the first or from where a run was stopped.
 
     A step takes one batch: loss, `zero_grad`, `backward`, the gradient's norm,
     clipping, the optimizer's update, the scheduler, `on_step`, a checkpoint. A state
