@@ -1,6 +1,7 @@
 r"""Recurrent layers on top of each other: depth in layers beside depth in time."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 import torch.nn.functional as F
@@ -81,10 +82,6 @@ class Stacked(nn.Module):
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_checked_layers(layers))
-        if not isinstance(residual, bool):
-            raise TypeError(
-                f"Stacked: `residual` must be a bool, got {type(residual).__name__}"
-            )
         _check_widths(self.layers, residual)
         _check_dropout(dropout, len(self.layers))
         self.dropout = float(dropout)
@@ -155,11 +152,11 @@ class Stacked(nn.Module):
         where = "Stacked.step"
         for i, layer in enumerate(self.layers):
             _check_has_step(where, i, layer)
-        self._check_input(where, "x_t", x_t, ("batch",))
+        _check_input(self, where, "x_t", x_t, ("batch",))
         if state is None:
             state = self.initial_state(x_t.shape[0])
-        self._check_state(where, state)
-        return self._run(where, x_t, state, lambda layer: layer.step)
+        _check_state(self, where, state)
+        return _run(self, where, x_t, state, lambda layer: layer.step)
 
     def forward(
         self,
@@ -168,86 +165,21 @@ class Stacked(nn.Module):
         lengths: Integer[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch time output"], tuple[Any, ...]]:
         where = "Stacked.forward"
-        self._check_input(where, "x", x, ("batch", "time"))
+        _check_input(self, where, "x", x, ("batch", "time"))
         if state is None:
             states: tuple[Any, ...] = (None,) * len(self.layers)
         else:
-            self._check_state(where, state)
+            _check_state(self, where, state)
             states = state
         if lengths is None:
-            return self._run(where, x, states, lambda layer: layer)
-        self._check_lengths(where, lengths, x)
+            return _run(self, where, x, states, lambda layer: layer)
+        _check_lengths(self, where, lengths, x)
         if self.residual:
             # The sum would carry what the padding holds past the layers' own masks.
             x = blank_padding(x, real_steps(lengths.to(x.device), x.shape[1]))
-        return self._run(
-            where, x, states, lambda layer: lambda x, state: layer(x, state, lengths)
+        return _run(
+            self, where, x, states, lambda layer: partial(layer, lengths=lengths)
         )
-
-    def _run(
-        self, where: str, x: Tensor, states: tuple[Any, ...], form: Any
-    ) -> tuple[Tensor, tuple[Any, ...]]:
-        r"""Each layer in turn; `form` makes of a layer the call that is wanted."""
-        after = []
-        for i, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
-            below = x
-            if i > 0 and self.dropout > 0:
-                below = F.dropout(x, self.dropout, self.training)
-            try:
-                y, state = form(layer)(below, state)
-            except (TypeError, ValueError) as error:
-                error.add_note(f"{where}: in layers[{i}], {type(layer).__name__}")
-                raise
-            if self.residual:
-                _check_sum(where, i, x, y)
-                y = y + x
-            x = y
-            after.append(state)
-        return x, tuple(after)
-
-    def _check_input(
-        self, where: str, name: str, x: Tensor, axes: tuple[str, ...]
-    ) -> None:
-        check_tensor(where, name, x)
-        hint = ""
-        if x.dim() == 3 and name == "x_t":
-            hint = "a whole sequence? call the layer, not the step"
-        elif x.dim() == 2 and name == "x":
-            hint = "one step? call step; one sequence? pass x.unsqueeze(0)"
-        named: list[Axis] = [(axis, None) for axis in axes]
-        if self.input_size is not None:
-            check_shape(where, name, x, [*named, ("input_size", self.input_size)], hint)
-        elif x.dim() < len(axes):
-            raise ValueError(
-                f"{where}: `{name}` must have shape ({', '.join(axes)}, ...), got "
-                f"{tuple(x.shape)}"
-            )
-
-    def _check_state(self, where: str, state: Any) -> None:
-        n_layers = len(self.layers)
-        # A NamedTuple is a tuple too: the pair (h, c) must not pass for two layers.
-        if type(state) is not tuple:
-            raise TypeError(
-                f"{where}: `state` must be a tuple of {n_layers} states, one for each "
-                f"layer, got {type(state).__name__}"
-            )
-        if len(state) != n_layers:
-            raise ValueError(
-                f"{where}: `state` must be a tuple of {n_layers} states, one for each "
-                f"layer, got {len(state)}"
-            )
-        for i, part in enumerate(state):
-            if part is None:
-                raise TypeError(f"{where}: `state[{i}]` must be a state, got NoneType")
-
-    def _check_lengths(self, where: str, lengths: Tensor, x: Tensor) -> None:
-        for i, layer in enumerate(self.layers):
-            if not getattr(layer, "supports_lengths", True):
-                raise TypeError(
-                    f"{where}: `lengths` must be None, since layers[{i}], "
-                    f"{type(layer).__name__}, does not support it"
-                )
-        check_lengths(where, lengths, x.shape[0], x.shape[1])
 
     def _load_from_state_dict(
         self,
@@ -277,6 +209,72 @@ class Stacked(nn.Module):
 
     def extra_repr(self) -> str:
         return f"dropout={self.dropout}, residual={self.residual}"
+
+
+def _run(
+    stack: Stacked, where: str, x: Tensor, states: tuple[Any, ...], form: Any
+) -> tuple[Tensor, tuple[Any, ...]]:
+    r"""Each layer in turn; `form` makes of a layer the call that is wanted."""
+    after = []
+    for i, (layer, state) in enumerate(zip(stack.layers, states, strict=True)):
+        below = x
+        if i > 0 and stack.dropout > 0:
+            below = F.dropout(x, stack.dropout, stack.training)
+        try:
+            y, state = form(layer)(below, state)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"{where}: in layers[{i}], {type(layer).__name__}")
+            raise
+        if stack.residual:
+            _check_sum(where, i, x, y)
+            y = y + x
+        x = y
+        after.append(state)
+    return x, tuple(after)
+
+
+def _check_input(
+    stack: Stacked, where: str, name: str, x: Tensor, axes: tuple[str, ...]
+) -> None:
+    check_tensor(where, name, x)
+    hint = ""
+    if x.dim() == 3 and name == "x_t":
+        hint = "a whole sequence? call the layer, not the step"
+    elif x.dim() == 2 and name == "x":
+        hint = "one step? call step; one sequence? pass x.unsqueeze(0)"
+    named: list[Axis] = [(axis, None) for axis in axes]
+    if stack.input_size is not None:
+        check_shape(where, name, x, [*named, ("input_size", stack.input_size)], hint)
+    elif x.dim() < len(axes):
+        raise ValueError(
+            f"{where}: `{name}` must have shape ({', '.join(axes)}, ...), got "
+            f"{tuple(x.shape)}"
+        )
+
+
+def _check_state(stack: Stacked, where: str, state: Any) -> None:
+    n_layers = len(stack.layers)
+    wanted = (
+        f"{where}: `state` must be a tuple of {n_layers} states, one for each layer"
+    )
+    # A NamedTuple is a tuple too: the pair (h, c) must not pass for two layers.
+    if type(state) is not tuple:
+        raise TypeError(f"{wanted}, got {type(state).__name__}")
+    if len(state) != n_layers:
+        raise ValueError(f"{wanted}, got {len(state)}")
+    for i, part in enumerate(state):
+        if part is None:
+            raise TypeError(f"{where}: `state[{i}]` must be a state, got NoneType")
+
+
+def _check_lengths(stack: Stacked, where: str, lengths: Tensor, x: Tensor) -> None:
+    for i, layer in enumerate(stack.layers):
+        if not getattr(layer, "supports_lengths", True):
+            raise TypeError(
+                f"{where}: `lengths` must be None, since layers[{i}], "
+                f"{type(layer).__name__}, does not support it"
+            )
+    check_lengths(where, lengths, x.shape[0], x.shape[1])
 
 
 def _checked_layers(layers: Any) -> list[nn.Module]:
@@ -337,6 +335,9 @@ def _output_width(layer: nn.Module) -> int | None:
 
 
 def _check_widths(layers: nn.ModuleList, residual: bool) -> None:
+    if not isinstance(residual, bool):
+        kind = type(residual).__name__
+        raise TypeError(f"Stacked: `residual` must be a bool, got {kind}")
     below: int | None = None
     for i, layer in enumerate(layers):
         takes, gives = _width(layer, "input_size"), _output_width(layer)
