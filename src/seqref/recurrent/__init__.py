@@ -1,6 +1,7 @@
 r"""Recurrent layers: state carried by a nonlinear step."""
 
 from seqref.recurrent.bidirectional import Bidirectional, BidirectionalState
+from seqref.recurrent.bptt import truncated_chunks
 from seqref.recurrent.gru import GRU, ChoGRU, ChoGRUCell, GRUCell, GRUState
 from seqref.recurrent.lstm import LSTM, LSTMCell, LSTMState
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
@@ -21,4 +22,5 @@ __all__ = [
     "RNNCell",
     "RNNState",
     "Stacked",
+    "truncated_chunks",
 ]
