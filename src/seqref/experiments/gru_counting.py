@@ -110,11 +110,11 @@ def measure_trained(config: Config, name: str, *, trained: bool = True) -> dict:
             train(config, layer, head)
         rows.append(try_layer(layer, head, config.try_to))
     found = [reach(row) for row in rows]
-    parameters = sum(p.numel() for p in layer.parameters())
+    parameters = sum(p.numel() for p in build(kind, width, 0)[0].parameters())
     return {
         "parameters": parameters,
         "train_to": config.train_to,
-        "reach": spread(found),
+        "reach": spread(float(value) for value in found),
         "reaches": found,
         "share_right": torch.stack(rows).double().mean(0).tolist(),
     }

@@ -113,8 +113,9 @@ def ratios(gru: Run, lstm: Run, rounds: int) -> dict[str, list[float]]:
 def measure_size(config: Config, size: Size, setting: str, train: bool) -> dict:
     """Median and quartiles of the ratios at one size."""
     with one_setting(config.threads, SETTINGS[setting]):
-        runs = [task(kind, size, config.seeds[0], train) for kind in (nn.GRU, nn.LSTM)]
-        found = ratios(*runs, config.rounds)
+        gru = task(nn.GRU, size, config.seeds[0], train)
+        lstm = task(nn.LSTM, size, config.seeds[0], train)
+        found = ratios(gru, lstm, config.rounds)
     low, middle, high = statistics.quantiles(found["gru"], n=4)
     return {
         "size": list(size),

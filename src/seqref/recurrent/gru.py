@@ -165,7 +165,14 @@ class _GatedLayer(RecurrentLayer[_GatedCell, GRUState]):
     @staticmethod
     @abstractmethod
     def _fused(
-        x: Tensor, h_0: Tensor, *weights: Tensor | None, lengths: Tensor | None
+        x: Tensor,
+        h_0: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor | None = None,
+        bias_hh: Tensor | None = None,
+        *,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
     def step(
