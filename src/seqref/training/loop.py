@@ -109,10 +109,10 @@ def fit(
 
     With `checkpoints`, a run that is killed and resumed gives the same numbers as one
     that was not, bit for bit, on one machine with one number of threads and
-    deterministic operations. A file holds parameters and buffers, the states of
-    optimizer and scheduler, of the generators that `seed_all` seeds (CUDA's where it
-    is in use), and of `Checkpoints.stateful`, the place in `batches`, the carried
-    state, and the last `Step`.
+    deterministic operations. A file holds parameters and persistent buffers, the
+    states of optimizer and scheduler, of the generators that `seed_all` seeds (CUDA's
+    where it is in use), and of `Checkpoints.stateful`, the place in `batches`, the
+    carried state, and the last `Step`.
 
     Args:
         model: Trained in place; `model.train()` is called once.
