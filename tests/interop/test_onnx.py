@@ -333,6 +333,8 @@ def test_the_other_nonlinearity_is_refused():
         ((zeros(20, 3), zeros(20, 4)), ValueError, r"`R` must have shape .*4 \* hid"),
         ((zeros(16, 3), zeros(20, 5)), ValueError, r"`W` .* \* hidden_size=20, input"),
         ((zeros(20), zeros(20, 5)), ValueError, r"`W` must have shape .* \(1, 20\)$"),
+        ((np.zeros(()), zeros(20, 5)), ValueError, r"`W` must have .* got \(\)$"),
+        ((zeros(20, 3), np.zeros(())), ValueError, r"`R` must have .* got \(\)$"),
         (
             (np.zeros((2, 20, 3)), np.zeros((2, 20, 5))),
             ValueError,

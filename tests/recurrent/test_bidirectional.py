@@ -11,6 +11,7 @@ from torch.func import functional_call, vmap
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import seqref
+import seqref.interop
 from seqref import Bidirectional, BidirectionalState
 from seqref._contract.padding import length_vectors
 from seqref.models.language_model import LanguageModel
@@ -795,3 +796,27 @@ def test_two_on_top_of_each_other_equal_two_layers_of_torch(given):
     own = [first.forward, first.backward, second.forward, second.backward]
     same(torch.stack([s.h for s in own]), h_n)
     same(torch.stack([s.c for s in own]), c_n)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_of_a_torch_layer_are_refused_with_the_mend(strict):
+    layer, judge = build("lstm"), nn.LSTM(3, 5, bidirectional=True, dtype=F64)
+    weights = judge.state_dict()
+    message = (
+        r"^Bidirectional\.load_state_dict: these are the weights of a torch\.nn layer, "
+        r".* seqref\.interop\.from_torch\(module\)$"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        layer.load_state_dict(weights, strict=strict)
+    model = nn.ModuleDict({"rnn": layer})
+    with pytest.raises(RuntimeError, match=message):
+        model.load_state_dict({f"rnn.{n}": v for n, v in weights.items()})
+    made = seqref.interop.from_torch(judge)
+    layer.load_state_dict(made.state_dict())
+    x = torch.randn(2, 6, 3, dtype=F64)
+    same(layer(x)[0].transpose(0, 1), judge(x.transpose(0, 1))[0])
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) .*"backward_layer\.cell'):
+        layer.load_state_dict(
+            {n: v for n, v in layer.state_dict().items() if "ba" not in n}
+        )

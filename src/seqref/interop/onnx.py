@@ -295,8 +295,10 @@ def _from_onnx(
     wanted: Mapping[str, Any],
 ) -> dict[str, Tensor]:
     W, R = (to_tensor(where, n, a) for n, a in zip("WR", arrays[:2], strict=True))
-    hint = "two directions? convert each: W[:1], then W[1:]" if len(W) == 2 else ""
-    one, blocks, hidden = ("directions", 1), len(order), R.shape[-1]
+    hint = (
+        "two directions? convert each: W[:1], then W[1:]" if W.shape[:1] == (2,) else ""
+    )
+    one, blocks, hidden = ("directions", 1), len(order), R.shape[-1] if R.dim() else 0
     rows = (f"{blocks} * hidden_size", blocks * hidden)
     check_shape(where, "R", R, (one, rows, ("hidden_size", None)), hint)
     check_shape(where, "W", W, (one, rows, ("input_size", None)), hint)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from seqref.errors import Axis, check_lengths, check_shape, check_tensor
 from seqref.ops._padding import reverse_rows
 from seqref.recurrence import Recurrent
+from seqref.recurrent._base import refuse_torch_layer
 
 
 class BidirectionalState(NamedTuple):
@@ -69,6 +70,7 @@ class Bidirectional(nn.Module):
         TypeError: a layer is no module with `initial_state` and `step`; `state` is no
             `BidirectionalState`; `lengths` is not of an integer dtype; `step` was
             called.
+        RuntimeError: `load_state_dict` is given the weights of a `torch.nn` layer.
 
     Source:
         Schuster & Paliwal (1997).
@@ -157,6 +159,28 @@ class Bidirectional(nn.Module):
                 f"{type(state).__name__} (pass BidirectionalState(forward, backward))"
             )
         self._check_layers_are_alike(where)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if f"{prefix}weight_ih_l0" in state_dict:
+            refuse_torch_layer(type(self).__name__)
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
 
     def _check_layers_are_alike(self, where: str) -> None:
         # Not when the pair is made: one of the two may be moved later, or both.
