@@ -268,21 +268,21 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
 
     def cell(row: Mapping[str, Any]) -> str:
         low, high = (f"{100 * value:.0f}" for value in ends(row).values())
-        return f"{low} %" if low == high else f"{low} to {high} %"
+        return low if low == high else f"{low} to {high}"
 
     lags = config["latch_lags"]
     latch = []
-    for carry, text in ((True, "carried"), (False, "starts anew with each chunk")):
+    for carry, text in ((True, "carried"), (False, "reset")):
         rows = [row for row in series["latch"] if row["carry"] == carry]
         latch.append([text, *map(cell, rows)])
-    recall = []
+    recall, sizes = [], config["recall_sizes"]
     for bias in config["recall_biases"]:
         rows = [row for row in series["recall"] if row["bias"] == bias]
         recall.append([number(bias), *map(cell, rows)])
     return {
-        "latch": table(["state", *[f"lag {number(lag)}" for lag in lags]], latch),
+        "latch": table(["state, % right at lag", *map(number, lags)], latch),
         "recall": table(
-            ["forget bias", *[f"K = {size}" for size in config["recall_sizes"]]], recall
+            ["forget bias plus", *[f"K = {size}, %" for size in sizes]], recall
         ),
     }
 

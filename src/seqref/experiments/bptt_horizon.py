@@ -151,7 +151,8 @@ def _half_on_average(case: Mapping[str, Any]) -> Outcome:
 
 def _cuts_neighbours(case: Mapping[str, Any]) -> Outcome:
     found = case["neighbours_cut"]
-    return Outcome(found == (case["neighbours"] + 1) // case["size"] - 1, found)
+    expected = (case["neighbours"] + 1) // case["size"] - 1
+    return Outcome(found == expected, float(found))
 
 
 CLAIMS = (

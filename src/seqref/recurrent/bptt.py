@@ -86,9 +86,6 @@ def truncated_chunks(
         check_lengths(where, lengths, batch, time)
         # An unsigned dtype would turn below zero.
         left = lengths.long()
-        real = [
-            (left - start).clamp(0, min(size, time - start))
-            for start in range(0, time, size)
-        ]
+        real = [(left - start).clamp(0, size) for start in range(0, time, size)]
     parts = x.split(size, dim=1) if time else ()
     return [Chunk(*pair) for pair in zip(parts, real, strict=True)]

@@ -1,6 +1,6 @@
 r"""The work whose memory and time are measured: one layer, one loss, three ways."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from seqref.recurrent.bptt import truncated_chunks
 KINDS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 
 
+@runtime_checkable
 class Size(Protocol):
     """The part of a config that a job needs."""
 
