@@ -2,7 +2,6 @@
 
 import time
 from inspect import isfunction
-from statistics import median
 
 import pytest
 import torch
@@ -925,7 +924,7 @@ def test_unknown_names():
 
 
 def seconds(kind, backend, steps):
-    made = case(kind, torch.float32, batch=8, steps=steps, width=256, hidden=8)
+    made = case(kind, torch.float32, batch=8, steps=steps, width=128, hidden=8)
     start = time.process_time()
     outputs = call(kind, made, backend=backend)
     torch.autograd.backward(outputs, upstream(outputs))
@@ -938,14 +937,16 @@ def test_time_grows_as_the_sequence(kind, backend):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        seconds(kind, backend, 96)
+        for steps in (96, 384):
+            seconds(kind, backend, steps)
         rounds = [
-            (seconds(kind, backend, 96), seconds(kind, backend, 384)) for _ in range(7)
+            (seconds(kind, backend, 96), seconds(kind, backend, 384)) for _ in range(9)
         ]
     finally:
         torch.set_num_threads(threads)
-    ratio = median(long / short for short, long in rounds)
-    assert ratio <= 4.6, (ratio, rounds)
+    # The best of the rounds: what else runs on the machine only adds.
+    short, long = (min(times) for times in zip(*rounds, strict=True))
+    assert long / short <= 4.6, rounds
 
 
 def test_every_function_of_the_reference_is_named_here():
@@ -958,45 +959,65 @@ def test_every_function_of_the_reference_is_named_here():
 # On a GPU.
 
 
+def on_the_gpu(made, dtype=F64):
+    return {n: t.detach().to("cuda", dtype).requires_grad_() for n, t in made.items()}
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("given", [None, [5, 0, 7, 1]])
-@pytest.mark.parametrize("kind", KINDS)
-def test_cudnn_beside_the_loop(kind, given):
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kind", "backend"), FAST)
+def test_fast_forms_beside_the_loop_on_a_gpu(kind, backend, bias, given):
     """No warning escapes: pytest makes errors of them."""
-    made = {
-        n: t.detach().cuda().requires_grad_() for n, t in case(kind, bias=True).items()
-    }
+    made = on_the_gpu(case(kind, bias=bias))
     made["h_0"] = made["h_0"].detach()[:1].expand(4, -1).requires_grad_()
     lengths = None if given is None else torch.tensor(given, device="cuda")
-    fast = with_gradients(kind, made, lengths=lengths)
+    fast = with_gradients(kind, made, lengths=lengths, backend=backend)
     slow = with_gradients(kind, made, lengths=lengths, backend="reference")
     assert_same(fast, slow, atol=1e-10, rtol=1e-10)
     if lengths is not None:
-        assert_same(with_gradients(kind, made, lengths=lengths.cpu()), fast)
+        again = with_gradients(kind, made, lengths=lengths.cpu(), backend=backend)
+        assert_same(again, fast)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
-def test_cudnn_refuses_double_backward(kind):
-    made = {n: t.detach().cuda().requires_grad_() for n, t in case(kind).items()}
-    y = call(kind, made)[0]
-    (first,) = torch.autograd.grad(y.sum(), made["x"], create_graph=True)
-    with pytest.raises(
-        (RuntimeError, NotImplementedError), match=r"[Dd]ouble backward"
-    ):
-        torch.autograd.grad(first.square().sum(), made["x"])
+def test_the_default_on_a_gpu(kind, monkeypatch):
+    def no_loop(*_):
+        raise AssertionError("the loop was taken")
+
+    ran = []
+    run = parallel.run
+    monkeypatch.setattr(fused_recurrence, "loop", no_loop)
+    monkeypatch.setattr(parallel, "run", lambda *a: ran.append(1) or run(*a))
+    assert call(kind, on_the_gpu(case(kind)))[0].is_cuda
+    assert bool(ran) == (kind == "cho_gru")
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("kind", KINDS)
-def test_cudnn_without_training_mode_gives_gradients(kind):
-    made = {
-        n: t.detach().float().cuda().requires_grad_() for n, t in case(kind).items()
-    }
-    found = with_gradients(kind, made)
-    exact = with_gradients(
-        kind, {n: t.detach().double().requires_grad_() for n, t in made.items()},
-        backend="reference",
-    )  # fmt: skip
+@pytest.mark.parametrize(("kind", "backend"), FAST)
+def test_double_backward_on_a_gpu(kind, backend):
+    made = on_the_gpu(case(kind))
+    y = call(kind, made, backend=backend)[0]
+    (first,) = torch.autograd.grad(y.square().sum(), made["x"], create_graph=True)
+    if backend == "torch":
+        with pytest.raises(
+            (RuntimeError, NotImplementedError), match=r"[Dd]ouble backward"
+        ):
+            torch.autograd.grad(first.square().sum(), made["x"])
+        return
+    (second,) = torch.autograd.grad(first.square().sum(), made["x"])
+    y = call(kind, made, backend="reference")[0]
+    (first,) = torch.autograd.grad(y.square().sum(), made["x"], create_graph=True)
+    (expected,) = torch.autograd.grad(first.square().sum(), made["x"])
+    torch.testing.assert_close(second, expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "backend"), FAST)
+def test_fast_forms_in_float32_on_a_gpu(kind, backend):
+    made = on_the_gpu(case(kind), torch.float32)
+    found = with_gradients(kind, made, backend=backend)
+    exact = with_gradients(kind, on_the_gpu(made), backend="reference")
     for name, value in found.items():
         torch.testing.assert_close(value.double(), exact[name], atol=1e-2, rtol=1e-2)

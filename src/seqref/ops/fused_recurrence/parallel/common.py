@@ -103,6 +103,11 @@ def tanh_for(like: Tensor) -> Callable[..., Tensor]:
     return tanh
 
 
+def one_minus_square(a: Tensor) -> Tensor:
+    r"""$1 - a^2$ in one pass, with one new tensor."""
+    return torch.addcmul(a.new_ones(()), a, a, value=-1)
+
+
 def product_of_all(
     delta: Float[Tensor, "time batch rows"], other: Float[Tensor, "time batch width"]
 ) -> Float[Tensor, "rows width"]:

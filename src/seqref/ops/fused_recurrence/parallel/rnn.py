@@ -10,6 +10,7 @@ from seqref.ops.fused_recurrence.parallel.common import (
     Gradients,
     hidden_gradients,
     input_gradients,
+    one_minus_square,
     project,
     spread,
     steps,
@@ -111,7 +112,7 @@ def rnn_backward(
     x, h = saved
     weight_ih, weight_hh, _, _ = weights
     # phi'(a_t) of all steps in one pass; delta[t - 1] turns into delta_t in place.
-    delta = 1 - h[1:].square() if nonlinearity == "tanh" else (h[1:] > 0).to(h.dtype)
+    delta = one_minus_square(h[1:]) if nonlinearity == "tanh" else (h[1:] > 0).to(h)
     grad_h = spread(grad_y, grad_h_n)
     for delta_t, grad_h_t, grad_h_prev in steps_back(delta, grad_h[1:], grad_h[:-1]):
         delta_t.mul_(grad_h_t)
