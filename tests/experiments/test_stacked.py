@@ -8,6 +8,7 @@ from seqref import RNN, Stacked
 from seqref.experiments import stacked as experiment
 from seqref.experiments.framework.experiment import find
 from seqref.experiments.framework.record import judgements, measure
+from seqref.experiments.stacked_parts.reach import reach
 
 F64 = torch.float64
 
@@ -93,3 +94,11 @@ def test_what_is_left_is_measured_from_the_largest():
     found = experiment.lag_case(config, series)
     assert found["largest_at"] == 3
     assert found["left_at_100"] == pytest.approx(-9.7)
+    # Lag 0 is 0.3 below the largest; after 9, which is 0.6 below, comes 20.
+    assert found["tenth_from"] == 20
+
+
+def test_a_gradient_that_stays_has_no_end_of_its_reach():
+    assert reach((0, 1, 2), (0.0, -0.4, -0.9)) == {}
+    # What is small before the largest does not count.
+    assert reach((0, 1, 2, 3), (-5.0, 0.0, -0.9, -1.1)) == {"tenth_from": 3}

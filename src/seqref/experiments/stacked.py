@@ -24,6 +24,7 @@ from seqref.experiments.framework.seeding import generator, seeded
 from seqref.experiments.framework.statistics import log10_summary, median
 from seqref.experiments.framework.tables import power_of_ten
 from seqref.experiments.stacked_parts.presentation import MARKS, draw_by_lag, tables
+from seqref.experiments.stacked_parts.reach import reach
 
 __all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
 
@@ -64,8 +65,8 @@ FULL = Config(
     dropout=0.5,
     depths=(1, 2, 3, 4, 6, 8),
     lag_depths=(1, 2, 4, 8),
-    lags=(*range(20), *range(20, 101, 5)),
-    warm_up=30,
+    lags=(*range(41), *range(45, 101, 5)),
+    warm_up=600,  # about six half-lives of a cell with the raised bias
     forget_bias=5.0,
     seeds=tuple(range(10)),
 )
@@ -183,12 +184,13 @@ def by_lag(config: Config, n_layers: int, bias: float | None = None) -> list[dic
 
 
 def lag_case(config: Config, series: list[dict]) -> dict[str, float]:
-    """What is left at the marks of the largest gradient at any lag."""
+    """What is left at the marks of the largest gradient at any lag, and its reach."""
     medians = [row["median"] for row in series]
     top = max(medians)
     return {
         **{f"left_at_{m}": medians[config.lags.index(m)] - top for m in MARKS},
         "largest_at": config.lags[medians.index(top)],
+        **reach(config.lags, medians),
     }
 
 

@@ -21,17 +21,23 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
         [
             _label(name, config),
             number(record["cases"][case]["largest_at"]),
+            _from(record["cases"][case]),
             *(power_of_ten(record["cases"][case][f"left_at_{m}"]) for m in MARKS),
         ]
         for name, case in _lag_cases(series)
     ]
-    columns = ["LSTM stack", "largest at lag", *(f"left at lag {m}" for m in MARKS)]
+    columns = ["LSTM stack", "largest at lag", "below a tenth from lag"]
+    columns += [f"left at lag {m}" for m in MARKS]
     return {"depth": table(headers, depths), "lag": table(columns, lags)}
 
 
 def _lag_cases(series: Mapping[str, Any]) -> list[tuple[str, str]]:
     names = list(series["by_lag"])
     return [(n, "lag_" + n.replace(", ", "_").replace(" ", "_")) for n in names]
+
+
+def _from(case: Mapping[str, Any]) -> str:
+    return number(case["tenth_from"]) if "tenth_from" in case else "none"
 
 
 def _label(name: str, config: Mapping[str, Any]) -> str:
