@@ -608,7 +608,7 @@ def test_the_contract_of_causal_layers_refuses_it():
 
 @pytest.mark.errors
 def test_the_language_model_refuses_it():
-    with pytest.raises(TypeError, match="`layer` must be a causal layer"):
+    with pytest.raises(TypeError, match="`layer` must be causal, and Bidirectional"):
         LanguageModel(7, build(dtype=torch.float32))
 
 
@@ -820,3 +820,55 @@ def test_weights_of_a_torch_layer_are_refused_with_the_mend(strict):
         layer.load_state_dict(
             {n: v for n, v in layer.state_dict().items() if "ba" not in n}
         )
+
+
+def test_a_strict_load_refuses_a_weight_that_has_no_place():
+    layer = build("lstm")
+    weights = layer.state_dict() | {"stray": torch.zeros(1)}
+    with pytest.raises(
+        RuntimeError, match=r'Unexpected key\(s\) in state_dict: "stray"'
+    ):
+        layer.load_state_dict(weights)
+
+
+class Odd(Sum):
+    """Sizes that are no numbers, or that differ from one another."""
+
+    def __init__(self, **sizes):
+        super().__init__()
+        for name, size in sizes.items():
+            setattr(self, name, size)
+
+
+@pytest.mark.parametrize(
+    ("layer", "input_size", "width"),
+    [
+        (Odd(input_size=3, hidden_size=3), 3, 3),
+        (Odd(input_size="three", hidden_size="three"), None, None),
+        # An output can be narrower than the state behind it.
+        (Odd(input_size=3, hidden_size=9, output_size=3), 3, 3),
+    ],
+)
+def test_the_widths_are_what_the_layers_tell(layer, input_size, width):
+    pair = Bidirectional(layer, layer)
+    assert pair.input_size == input_size
+    assert pair.output_size == (None if width is None else 2 * width)
+    # One layer that tells is enough for the input; the first has the first word.
+    assert Bidirectional(Odd(), layer).input_size == input_size
+    assert Bidirectional(layer, Odd()).input_size == input_size
+    assert Bidirectional(layer, Odd()).output_size is None
+
+
+def test_where_no_width_is_known_two_axes_are_enough_and_no_tensor_is_refused():
+    class Steps(Sum):
+        def initial_state(self, batch_size):
+            return (torch.zeros(batch_size, dtype=F64),)
+
+        def forward(self, x, state=None):
+            return x.cumsum(1)[..., None], (x.sum(1),)
+
+    x = torch.randn(2, 4, dtype=F64)
+    y, state = Bidirectional(Steps(), Steps())(x)
+    same(y, torch.stack([x.cumsum(1), x.flip(1).cumsum(1).flip(1)], -1))
+    with pytest.raises(TypeError, match=r"`x` must be a torch\.Tensor, got list"):
+        Bidirectional(Sum(), Sum())([1.0])
