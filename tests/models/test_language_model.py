@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from seqref import LSTM, RNN
+from seqref import LSTM, RNN, Bidirectional, Stacked
 from seqref.models import LanguageModel
 from seqref.recurrence import map_state
 
@@ -135,6 +135,14 @@ class Width(nn.Module):
     input_size = 3
 
 
+def two_ways():
+    return Bidirectional(LSTM(3, 5), LSTM(3, 5))
+
+
+class LooksAhead(LSTM):
+    causal = False
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
@@ -143,6 +151,24 @@ class Width(nn.Module):
         (lambda m: LanguageModel(7.0, LSTM(3, 5)), TypeError, "`vocab_size`"),
         (lambda m: LanguageModel(7, nn.LSTM(3, 5)), TypeError, "causal layer.*LSTM"),
         (lambda m: LanguageModel(7, Width()), TypeError, "got Width"),
+        (
+            lambda m: LanguageModel(7, two_ways()),
+            TypeError,
+            "must be causal, and Bidirectional declares causal = False",
+        ),
+        (
+            lambda m: LanguageModel(7, Stacked([two_ways(), LSTM(10, 5)])),
+            TypeError,
+            "must be causal, and Stacked declares causal = False",
+        ),
+        (
+            lambda m: LanguageModel(
+                7, Stacked([Stacked([two_ways(), LSTM(10, 5)]), LSTM(5, 5)])
+            ),
+            TypeError,
+            "must be causal, and Stacked",
+        ),
+        (lambda m: LanguageModel(7, LooksAhead(3, 5)), TypeError, "and LooksAhead"),
         (lambda m: m(torch.zeros(3, dtype=torch.int64)), ValueError, "`tokens` must"),
         (
             lambda m: m(torch.zeros(2, 3)),

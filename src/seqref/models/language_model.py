@@ -38,8 +38,9 @@ class LanguageModel(nn.Module):
         its own.
 
     Raises:
-        TypeError: `layer` is not a causal layer with `input_size` and `hidden_size`;
-            `vocab_size` or `tokens` is of the wrong kind.
+        TypeError: `layer` is not a causal layer with `input_size` and `hidden_size`,
+            or declares `causal = False`, as `Bidirectional` and a stack with one in it
+            do; `vocab_size` or `tokens` is of the wrong kind.
         ValueError: `vocab_size` below 1; `tokens` of the wrong rank or outside the
             vocabulary.
 
@@ -52,6 +53,12 @@ class LanguageModel(nn.Module):
     def __init__(self, vocab_size: int, layer: nn.Module):
         super().__init__()
         check_size("LanguageModel", "vocab_size", vocab_size)
+        if not getattr(layer, "causal", True):
+            raise TypeError(
+                f"LanguageModel: `layer` must be causal, and {type(layer).__name__} "
+                "declares causal = False: its outputs depend on later inputs, which "
+                "are the targets"
+            )
         input_size = getattr(layer, "input_size", None)
         hidden_size = getattr(layer, "hidden_size", None)
         if not (
