@@ -96,6 +96,34 @@ def test_a_full_server_and_a_name_twice_are_refused(server_class):
     assert server.free == []
 
 
+@pytest.mark.parametrize(
+    ("saved", "error"),
+    [
+        (seqref.LSTMState(torch.zeros(1, 4), torch.zeros(1, 4)), RuntimeError),
+        (seqref.LSTMState(*torch.zeros(2, 1, 5).double()), ValueError),
+        ((torch.zeros(1, 5), torch.zeros(1, 5)), TypeError),
+    ],
+)
+def test_a_saved_state_that_does_not_fit_takes_no_row(server_class, saved, error):
+    server = server_class(seqref.LSTM(3, 5), capacity=2)
+    server.join("a")
+    server.step({"a": torch.randn(3)})
+    server.leave("a")
+    with pytest.raises(error):
+        server.join("b", saved)
+    assert server.rows == {}
+    assert sorted(server.free) == [0, 1]
+
+
+def test_a_stack_is_served_too(server_class):
+    layer = seqref.Stacked([seqref.LSTM(3, 5), seqref.GRU(5, 4)]).double()
+    sequences = {name: torch.randn(n, 3).double() for n, name in enumerate("abcde", 2)}
+    received = serve(server_class(layer, capacity=2), sequences, random.Random(0))
+    for name, x in sequences.items():
+        whole, _ = layer(x[None])
+        torch.testing.assert_close(received[name], whole[0], atol=1e-10, rtol=0)
+
+
 def test_nan_stays_in_its_row_and_the_next_stream_there_is_clean(server_class):
     layer = seqref.LSTM(3, 5)
     server, x = server_class(layer, capacity=2), torch.randn(2, 3)
@@ -266,6 +294,32 @@ except RuntimeError:
     print("refused")
 print(everything)
 """
+
+
+AFTER_EXPORT = """
+import torch
+module = torch.nn.Linear(1, 1)
+torch.export.export(module, (torch.ones(1, 1),))
+torch.backends.fp32_precision = "ieee"
+print(torch.backends.cudnn.rnn.fp32_precision)
+"""
+BY_HAND = """
+import torch
+torch.backends.cudnn.rnn.fp32_precision = "tf32"
+torch.backends.fp32_precision = "ieee"
+print(torch.backends.cudnn.rnn.fp32_precision)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [AFTER_EXPORT, BY_HAND])
+def test_the_flag_for_everything_need_not_reach_the_recurrences(before):
+    if tuple(map(int, torch.__version__.split(".")[:2])) != (2, 13):
+        pytest.skip("the page says so of torch 2.13")
+    done = subprocess.run(
+        [sys.executable, "-c", before], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["tf32"]
 
 
 @pytest.mark.slow
