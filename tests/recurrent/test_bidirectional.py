@@ -868,7 +868,7 @@ def test_where_no_width_is_known_two_axes_are_enough_and_no_tensor_is_refused():
             return x.cumsum(1)[..., None], (x.sum(1),)
 
     x = torch.randn(2, 4, dtype=F64)
-    y, state = Bidirectional(Steps(), Steps())(x)
+    y, _ = Bidirectional(Steps(), Steps())(x)
     same(y, torch.stack([x.cumsum(1), x.flip(1).cumsum(1).flip(1)], -1))
     with pytest.raises(TypeError, match=r"`x` must be a torch\.Tensor, got list"):
         Bidirectional(Sum(), Sum())([1.0])

@@ -840,3 +840,19 @@ def test_weights_of_a_torch_layer_are_refused_with_the_mend():
     torch.testing.assert_close(made(x.transpose(0, 1))[0], judge(x)[0].transpose(0, 1))
     with pytest.raises(RuntimeError, match=r'Missing key\(s\) .*"layers\.1\.cell'):
         stack.load_state_dict(Stacked([LSTM(3, 5)]).state_dict())
+
+
+def test_a_strict_load_refuses_a_weight_that_has_no_place():
+    stack = Stacked([LSTM(3, 5), LSTM(5, 5)])
+    weights = stack.state_dict() | {"stray": torch.zeros(1)}
+    with pytest.raises(
+        RuntimeError, match=r'Unexpected key\(s\) in state_dict: "stray"'
+    ):
+        stack.load_state_dict(weights)
+
+
+def test_a_width_that_is_no_number_counts_as_unknown():
+    layer = Recorder()
+    layer.input_size = layer.hidden_size = "many"
+    stack = Stacked([layer, LSTM(3, 5)])
+    assert (stack.input_size, stack.hidden_size) == (None, 5)

@@ -120,7 +120,33 @@ def check_sizes(name: str, input_size: int, hidden_size: int) -> None:
     check_size(name, "hidden_size", hidden_size)
 
 
-class RecurrentLayer(nn.Module, ABC, Generic[Cell, State]):
+class RefusesTorchWeights(nn.Module):
+    r"""A layer that, given the weights of a `torch.nn` layer, names the mend."""
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        if f"{prefix}weight_ih_l0" in state_dict:
+            _refuse_torch_weights(type(self).__name__)
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )
+
+
+class RecurrentLayer(RefusesTorchWeights, ABC, Generic[Cell, State]):
     r"""A cell over a whole sequence: `initial_state`, `step`, and the checks.
 
     A concrete layer makes its `cell` and sets `forward`.
@@ -178,30 +204,8 @@ class RecurrentLayer(nn.Module, ABC, Generic[Cell, State]):
             return self.cell._zeros(batch)
         return self.cell._checked_state(where, state, batch)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        if f"{prefix}weight_ih_l0" in state_dict:
-            refuse_torch_layer(type(self).__name__)
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
 
-
-def refuse_torch_layer(name: str) -> NoReturn:
+def _refuse_torch_weights(name: str) -> NoReturn:
     r"""Say how the weights of a `torch.nn` layer move into a layer of this package."""
     convert = "import seqref.interop, then seqref.interop.from_torch(module)"
     if not hasattr(nn, name):

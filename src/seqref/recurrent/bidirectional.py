@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from seqref.errors import Axis, check_lengths, check_shape, check_tensor
 from seqref.ops._padding import reverse_rows
 from seqref.recurrence import Recurrent
-from seqref.recurrent._base import refuse_torch_layer
+from seqref.recurrent._base import RefusesTorchWeights
 
 
 class BidirectionalState(NamedTuple):
@@ -24,7 +24,7 @@ class BidirectionalState(NamedTuple):
     backward: Any
 
 
-class Bidirectional(nn.Module):
+class Bidirectional(RefusesTorchWeights):
     r"""Two causal layers over one sequence, the second from its end to its start.
 
     $$
@@ -159,28 +159,6 @@ class Bidirectional(nn.Module):
                 f"{type(state).__name__} (pass BidirectionalState(forward, backward))"
             )
         self._check_layers_are_alike(where)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        if f"{prefix}weight_ih_l0" in state_dict:
-            refuse_torch_layer(type(self).__name__)
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
 
     def _check_layers_are_alike(self, where: str) -> None:
         # Not when the pair is made: one of the two may be moved later, or both.

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from seqref.errors import Axis, check_lengths, check_shape, check_size, check_tensor
 from seqref.ops._padding import blank_padding, real_steps
+from seqref.recurrent._base import RefusesTorchWeights
 
 
-class Stacked(nn.Module):
+class Stacked(RefusesTorchWeights):
     r"""Layers on top of each other: each reads the outputs of the one below.
 
     $$ (y_t^{(l)}, s_t^{(l)}) = \text{layer}^{(l)}\bigl(x_t^{(l)}, s_{t-1}^{(l)}\bigr)
@@ -179,32 +180,6 @@ class Stacked(nn.Module):
             x = blank_padding(x, real_steps(lengths.to(x.device), x.shape[1]))
         return _run(
             self, where, x, states, lambda layer: partial(layer, lengths=lengths)
-        )
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        if f"{prefix}weight_ih_l0" in state_dict:
-            raise RuntimeError(
-                "Stacked.load_state_dict: these are the weights of a torch.nn layer, "
-                "whose names end in a layer number. Make the stack from the module: "
-                "import seqref.interop, then seqref.interop.from_torch(module)"
-            )
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
         )
 
     def extra_repr(self) -> str:
