@@ -43,18 +43,16 @@ def test_recall_asks_for_the_marked_sign():
     assert set(x[..., 0].unique().tolist()) == {-1, 1}
 
 
-@pytest.mark.parametrize(("size", "reaches"), [(20, True), (19, False), (10, False)])
-def test_only_the_whole_sequence_sends_a_gradient_to_the_mark(size, reaches):
-    network = experiment.Network(4, 1.0)
-    x, target = experiment.recall_data(SMALL, 3, generator(0))
-    x.requires_grad_()
-    state = network.layer.initial_state(3)
-    for chunk, _ in experiment.truncated_chunks(x, size):
-        logits, state = network(chunk, experiment.detach_state(state))
-    loss = experiment.cross_entropy(logits[:, -1], target)
-    (gradient,) = torch.autograd.grad(loss, x)
-    assert bool(gradient[:, 0].any()) == reaches
-    assert gradient[:, -1].any()
+@pytest.mark.parametrize("size", [20, 19, 10, 1])
+def test_the_loss_of_recall_has_the_horizon_that_it_is_named_by(size):
+    network = experiment.Network(4, 1.0).double()
+    x, _ = experiment.recall_data(SMALL, 3, generator(0))
+    x = x.double().requires_grad_()
+    logits = experiment.recall_logits(network, x, size)
+    torch.testing.assert_close(logits, network(x, None)[0][:, -1])
+    (gradient,) = torch.autograd.grad(logits.sum(), x)
+    reached = gradient.abs().sum((0, 2)) > 0
+    assert reached.tolist() == [False] * (20 - size) + [True] * size
 
 
 def test_claims_hold_and_controls_fail():

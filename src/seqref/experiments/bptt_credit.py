@@ -4,8 +4,9 @@ Two tasks for an LSTM. In the *latch* a mark with a sign comes every few steps, 
 more than K apart, and the target at every step is the last sign. It is trained with
 chunks of K steps and tested on one mark followed by a lag of up to a thousand steps. In
 *recall* every step has a random sign, the first step is marked, and the only loss is at
-the last step, for the marked sign: whether to keep it is decided at the first step, and
-with chunks shorter than the sequence no gradient gets there.
+the last step, for the marked sign: whether to keep it is decided at the first step. The
+graph is cut between the last K steps and those before them, so that K is the horizon of
+the loss, and no gradient gets to the first step unless K is the whole sequence.
 """
 
 from collections.abc import Mapping
@@ -70,7 +71,7 @@ FULL = Config(
     latch_steps=100,
     latch_lags=(5, 10, 20, 50, 100, 200, 1000),
     recall_steps=20,
-    recall_sizes=(5, 10, 19, 20),
+    recall_sizes=(5, 10, 15, 19, 20),
     recall_biases=(1, 3),
     recall_updates=1500,
     tests=2000,
@@ -182,15 +183,22 @@ def recall_data(
     return torch.stack([sign, mark], dim=-1), (sign[:, 0] + 1) / 2
 
 
+def recall_logits(
+    network: Network, x: Float[Tensor, "batch time 2"], size: int
+) -> Float[Tensor, " batch"]:
+    """The logit of the last step; the graph is cut before the last `size` steps."""
+    # Chunks counted from the first step would leave the loss a shorter last chunk.
+    _, state = network(x[:, :-size], network.layer.initial_state(len(x)))
+    logits, _ = network(x[:, -size:], detach_state(state))
+    return logits[:, -1]
+
+
 def recall_accuracy(config: Config, size: int, forget_bias: float, seed: int) -> float:
-    """Train with the graph cut every `size` steps; accuracy on new sequences."""
+    """Train with a horizon of `size` steps; accuracy on new sequences."""
     learner, random = Learner(config, forget_bias, seed), generator(seed + 3000)
     for _ in range(config.recall_updates):
         x, target = recall_data(config, config.batch_size, random)
-        logits, state = x.new_empty(0), learner.network.layer.initial_state(len(x))
-        for chunk, _ in truncated_chunks(x, size):
-            logits, state = learner.network(chunk, detach_state(state))
-        learner.update(cross_entropy(logits[:, -1], target))
+        learner.update(cross_entropy(recall_logits(learner.network, x, size), target))
     x, target = recall_data(config, config.tests, random)
     with torch.no_grad():
         logits, _ = learner.network(x, None)
@@ -230,8 +238,10 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
 
 
 def ends(row: Mapping[str, Any]) -> dict[str, float]:
-    """Lowest and highest accuracy over the networks."""
-    return {"low": min(row["accuracy"]), "high": max(row["accuracy"])}
+    """Lowest and highest accuracy, and how many networks are right above 90 %."""
+    found = row["accuracy"]
+    solved = sum(accuracy > 0.9 for accuracy in found)
+    return {"low": min(found), "high": max(found), "solved": solved}
 
 
 def _still_knows(case: Mapping[str, Any]) -> Outcome:
@@ -254,7 +264,8 @@ CLAIMS = (
     Claim(
         "C25.credit",
         "A sign that has to be kept over 19 steps, with a loss at the last alone, is "
-        "not learned with chunks of 10: accuracy below 60 %, forget bias 1.",
+        "not learned with a horizon of 10: accuracy below 60 %, in every network with "
+        "1 added to the forget bias.",
         _is_chance,
         case="recall_bias_1_10",
         control="recall_bias_1_20",
@@ -267,7 +278,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     series, config = record["series"], record["run"]["config"]
 
     def cell(row: Mapping[str, Any]) -> str:
-        low, high = (f"{100 * value:.0f}" for value in ends(row).values())
+        low, high = (f"{100 * ends(row)[end]:.0f}" for end in ("low", "high"))
         return low if low == high else f"{low} to {high}"
 
     lags = config["latch_lags"]
