@@ -200,7 +200,7 @@ def train(
         RuntimeError: an extra is not installed.
 
     Source:
-        Williams & Peng (1990), truncated backpropagation through time.
+        Williams & Peng (1990) discuss truncated backpropagation through time.
         Differs: non-overlapping chunks, so the horizon of a loss is its place in its
         chunk, from one input to the chunk's length.
     """
