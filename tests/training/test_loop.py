@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,6 +140,18 @@ def test_fit_equals_the_loop_written_out(max_norm, rate):
         assert report.grad_norm == pytest.approx(norm, rel=1e-12)
     for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
+
+
+def test_parameters_that_the_optimizer_does_not_hold_change_nothing():
+    reports = {True: [], False: []}
+    seed_all(1)
+    whole = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    for frozen, seen in reports.items():
+        model = deepcopy(whole)
+        model[0].requires_grad_(not frozen)
+        optimizer = torch.optim.SGD(model[2].parameters(), lr=0.1)
+        fit(model, points(), optimizer, 12, squared, max_norm=0.1, on_step=seen.append)
+    assert reports[True] == reports[False]
 
 
 def test_each_pass_starts_without_a_state_and_the_state_is_detached():
@@ -373,6 +386,30 @@ def test_stateful_objects_and_own_generators_go_on(tmp_path):
     whole = part(tmp_path / "whole", 9)
     assert whole[2]["param_groups"][0]["lr"] < 0.1
     for stop in (2, 7, 9):
+        parts = part(tmp_path / "parts", stop)
+    assert_equal(parts, whole)
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_an_order_drawn_from_an_own_generator_goes_on(tmp_path, noise):
+    def part(folder, steps):
+        model, generator = line_model(), torch.Generator().manual_seed(2)
+
+        class Shuffled:
+            def __iter__(self):
+                for i in torch.randperm(5, generator=generator).tolist():
+                    x, y = points()[i]
+                    # Drawn batch by batch, so that replaying moves the generator.
+                    scale = torch.rand((), generator=generator) if noise else 1
+                    yield scale * x, y
+
+        stateful = {"generator": generator}
+        checkpoints = Checkpoints(folder, every=3, resume=True, stateful=stateful)
+        fit(model, Shuffled(), sgd(model), steps, squared, checkpoints=checkpoints)
+        return parameters_of(model), generator.get_state()
+
+    whole = part(tmp_path / "whole", 13)
+    for stop in (2, 5, 8, 12, 13):
         parts = part(tmp_path / "parts", stop)
     assert_equal(parts, whole)
 

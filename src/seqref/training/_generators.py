@@ -5,14 +5,21 @@ from it.
 """
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy
 import torch
 
+Own = Mapping[str, torch.Generator]
+"""Generators that a user made, by name."""
 
-def read() -> dict[str, Any]:
-    r"""Python's, NumPy's and torch's global generators, as a tree that `pack` takes."""
+
+def read(own: Own | None = None) -> dict[str, Any]:
+    r"""Python's, NumPy's and torch's global generators, as a tree that `pack` takes.
+
+    And those of `own`.
+    """
     version, numbers, following = random.getstate()
     cuda = torch.cuda
     return {
@@ -21,11 +28,12 @@ def read() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         # Asked of CUDA only where it is in use: the question would start it.
         "cuda": cuda.get_rng_state_all() if cuda.is_initialized() else [],
+        "own": {name: made.get_state() for name, made in (own or {}).items()},
     }
 
 
-def restore(states: dict[str, Any]) -> None:
-    r"""Put every generator back to what `read` saw."""
+def restore(states: dict[str, Any], own: Own | None = None) -> None:
+    r"""Put every generator back to what `read` saw, those of `own` too."""
     version, numbers, following = states["python"]
     random.setstate((version, tuple(numbers.tolist()), following))
     numpy.random.set_state(states["numpy"])  # noqa: NPY002
@@ -33,6 +41,8 @@ def restore(states: dict[str, Any]) -> None:
     if states["cuda"] and torch.cuda.is_available():
         for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(state, device)
+    for name, made in (own or {}).items():
+        made.set_state(states["own"][name])
 
 
 def seed(number: int) -> None:

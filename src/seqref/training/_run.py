@@ -44,6 +44,12 @@ class Run:
     scheduler: Any
     settings: dict[str, Any]
 
+    @property
+    def own(self) -> dict[str, torch.Generator]:
+        r"""The generators among `stateful`: batches may be drawn from them."""
+        stateful = self.checkpoints.stateful.items()
+        return {n: v for n, v in stateful if isinstance(v, torch.Generator)}
+
     def begin(self, steps: int) -> Moment | None:
         r"""Load the newest file, where there is one and it is asked for.
 
@@ -72,7 +78,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self._schedule_state(),
             "stateful": {n: _get(v) for n, v in self.checkpoints.stateful.items()},
-            "place": {**asdict(moment.place), "now": _generators.read()},
+            "place": {**asdict(moment.place), "now": _generators.read(self.own)},
             "state": moment.state,
         }
         packed = {name: pack(part, name, tensors) for name, part in tree.items()}

@@ -23,11 +23,14 @@ class Place:
     now: Any = None
 
 
-def stream(batches: Iterable[Any], place: Place) -> Iterator[tuple[bool, Any]]:
+def stream(
+    batches: Iterable[Any], place: Place, own: _generators.Own | None = None
+) -> Iterator[tuple[bool, Any]]:
     r"""From `place` on: whether a batch is the first of its pass, and the batch.
 
     `place` is moved along. Batches that were taken before are read again and dropped:
-    that serves every iterable that gives the same batches from the same generators.
+    that serves every iterable that gives the same batches from the same generators,
+    the global ones and those of `own`.
 
     Raises:
         ValueError: a pass has no batch, or fewer than were taken before.
@@ -35,9 +38,9 @@ def stream(batches: Iterable[Any], place: Place) -> Iterator[tuple[bool, Any]]:
     while True:
         dropped = place.taken
         if dropped:
-            _generators.restore(place.begun)
+            _generators.restore(place.begun, own)
         else:
-            place.begun = _generators.read()
+            place.begun = _generators.read(own)
         iterator = iter(batches)
         for number in range(dropped):
             if next(iterator, END) is END:
@@ -46,7 +49,7 @@ def stream(batches: Iterable[Any], place: Place) -> Iterator[tuple[bool, Any]]:
                     f"took {dropped} in this pass; got only {number}"
                 )
         if dropped:
-            _generators.restore(place.now)
+            _generators.restore(place.now, own)
         for batch in iterator:
             place.taken += 1
             yield place.taken == 1, batch

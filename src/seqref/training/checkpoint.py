@@ -36,7 +36,9 @@ class Checkpoints:
         config: Facts of your own that two runs must share, such as the name of the
             data: plain data. They are compared on resuming.
         stateful: More objects whose state belongs to the run, by name: each has
-            `state_dict` and `load_state_dict`, or is a `torch.Generator`.
+            `state_dict` and `load_state_dict`, or is a `torch.Generator`. Batches may
+            be drawn from a generator, such as that of a shuffled `DataLoader`; they
+            must not depend on the state of another object.
 
     Raises:
         TypeError: `every` or `keep` is no int, or an object of `stateful` has no state.

@@ -28,9 +28,10 @@ Schedule = LRScheduler | Callable[[int], float]
 class Step:
     r"""What one step of training reports.
 
-    `loss` is that before the step's update; `grad_norm` is the norm of all gradients
-    together, before clipping; `items` were learned from so far, as `count` counts
-    them. `characters` is another name for `items`, for text.
+    `loss` is that before the step's update; `grad_norm` is the norm of the gradients
+    of all that the optimizer updates, together, before clipping; `items` were learned
+    from so far, as `count` counts them. `characters` is another name for `items`, for
+    text.
     """
 
     number: int
@@ -117,8 +118,9 @@ def fit(
     Args:
         model: Trained in place; `model.train()` is called once.
         batches: Read again from the start in each pass. Given the same states of the
-            generators, it must give the same batches.
-        optimizer: Over the model's parameters.
+            generators (the global ones and those of `Checkpoints.stateful`), it must
+            give the same batches.
+        optimizer: Over the model's parameters, or some of them.
         steps: Number of updates, those before resuming included.
         loss: Called as `loss(model, batch, state)`, returns the loss, a scalar, and
             the state for the next batch, or None for none. `state` is None at the
@@ -161,7 +163,8 @@ def fit(
         return loop.last
     model.train()
     with _bar(progress, loop.made, steps) as bar:
-        for first, batch in stream(batches, loop.place):
+        own = loop.run.own if loop.run else None
+        for first, batch in stream(batches, loop.place, own):
             last = loop.step(first, batch)
             _show(bar, progress, last)
             stopped = on_step is not None and on_step(last)
@@ -245,7 +248,9 @@ class _Loop:
             )
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        # Not the model's: what the optimizer does not hold gets gradients too, which
+        # nothing clears, and which have no part in the update.
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         total = get_total_norm([p.grad for p in parameters if p.grad is not None])
         grad_norm = total.item()
         if not math.isfinite(grad_norm):
