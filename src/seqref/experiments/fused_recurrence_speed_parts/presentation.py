@@ -116,7 +116,7 @@ def draw_training(figure: Any, record: Mapping[str, Any], theme: Any) -> None:
     panels[0].set_yticks([-k for k in range(len(sizes))], labels)
     panels[0].set_ylim(0.5 - len(sizes), 0.5)
     figure.supxlabel("time of a training step, torch.nn = 1", fontsize=9)
-    panels[-1].legend(loc="lower right", frameon=False)
+    panels[0].legend(loc="center right", frameon=False)
 
 
 def any_of(rows: list[dict[str, Any]], kind: str) -> bool:

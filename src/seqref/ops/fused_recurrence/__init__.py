@@ -356,7 +356,7 @@ def _order(kind: str, x: Tensor) -> tuple[str, ...]:
     if kind == "lstm":
         return ("torch", "reference")
     # A trace keeps the number of steps that it saw; torch's kernel is one operation.
-    if x.is_cuda or torch.jit.is_tracing():
+    if x.is_cuda or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return ("torch", "parallel", "reference")
     return ("parallel", "torch", "reference")
 

@@ -138,26 +138,18 @@ def cho_gru_backward(
     weight_ih, weight_hh, _, _ = weights
     hidden = h.shape[-1]
     weight_rz, weight_n = weight_hh[: 2 * hidden], weight_hh[2 * hidden :]
-    r, z, n = gates.chunk(3, dim=-1)
-    # The factors of all steps in one pass; delta[t - 1] turns into delta_t in place.
-    delta = torch.empty_like(gates)
+    r, z, _ = gates.chunk(3, dim=-1)
+    # delta[t - 1] turns from the factors of the derivatives into delta_t, in place.
+    delta = _factors(gates, h)
     delta_r, delta_z, delta_n = delta.chunk(3, dim=-1)
-    torch.mul(1 - z, 1 - n.square(), out=delta_n)
-    torch.mul(h[:-1] - n, z * (1 - z), out=delta_z)
-    torch.mul(h[:-1], r * (1 - r), out=delta_r)
     grad_h = spread(grad_y, grad_h_n)
     grad_u_t = torch.empty_like(grad_h[0])
     deltas = (delta_r, delta_z, delta_n, delta[..., : 2 * hidden])
-    for (
-        delta_r_t,
-        delta_z_t,
-        delta_n_t,
-        delta_rz_t,
-        r_t,
-        z_t,
-        grad_h_t,
-        grad_h_prev,
-    ) in steps_back(*deltas, r, z, grad_h[1:], grad_h[:-1]):
+    # delta_t holds the parts r, z, n and, once more, r and z together.
+    for *delta_t, r_t, z_t, grad_h_t, grad_h_prev in steps_back(
+        *deltas, r, z, grad_h[1:], grad_h[:-1]
+    ):
+        delta_r_t, delta_z_t, delta_n_t, delta_rz_t = delta_t
         delta_n_t.mul_(grad_h_t)
         delta_z_t.mul_(grad_h_t)
         torch.mm(delta_n_t, weight_n, out=grad_u_t)
@@ -171,3 +163,22 @@ def cho_gru_backward(
     bias = None if "bias_hh" in skip else sum_of_all(delta)
     grads = input_gradients(delta, x, weight_ih, skip)
     return Gradients(*grads, weight, bias, h_0=grad_h[0])
+
+
+def _factors(
+    gates: Float[Tensor, "time batch three_hidden"],
+    h: Float[Tensor, "time_and_one batch hidden"],
+) -> Float[Tensor, "time batch three_hidden"]:
+    r"""What $\bar u_t$ and $\bar h_t$ are multiplied by, for all steps in one pass.
+
+    Shapes:
+        - returns: the factors of $\delta^r_t, \delta^z_t, \delta^n_t$ (time, batch,
+          3 hidden)
+    """
+    r, z, n = gates.chunk(3, dim=-1)
+    factors = torch.empty_like(gates)
+    of_r, of_z, of_n = factors.chunk(3, dim=-1)
+    torch.mul(h[:-1], r * (1 - r), out=of_r)
+    torch.mul(h[:-1] - n, z * (1 - z), out=of_z)
+    torch.mul(1 - z, 1 - n.square(), out=of_n)
+    return factors

@@ -128,18 +128,17 @@ class _Recurrence(torch.autograd.Function):
         return y, *ends
 
     @staticmethod
-    def backward(
-        ctx: Any, grad_y: Tensor, *grad_ends: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         form: Form = ctx.form
-        n_tensors = 1 + len(form.states) + 4
-        lengths, *rest = ctx.saved_tensors
-        tensors, kept = rest[:n_tensors], rest[n_tensors:]
+        end = 1 + len(("x", *form.states, *WEIGHTS))
+        # Asked for once: each access unpacks what hooks have packed.
+        saved = ctx.saved_tensors
+        lengths, tensors, kept = saved[0], saved[1:end], saved[end:]
         needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
-            grads = _by_autograd(form, lengths, tensors, (grad_y, *grad_ends), needed)
+            grads = _by_autograd(form, lengths, tensors, upstream, needed)
         else:
-            grads = _by_hand(form, lengths, tensors, kept, (grad_y, *grad_ends), needed)
+            grads = _by_hand(form, lengths, tensors, kept, upstream, needed)
         return None, None, *grads
 
 
@@ -176,7 +175,7 @@ def _by_hand(
     grad_y, grad_h_n, *grad_others = upstream
     grad_y = grad_y.transpose(0, 1)
     grad_h_0 = torch.zeros_like(grad_h_n)
-    if ended is not None:
+    if ended is not None and lengths is not None:
         # A final state is the state after the row's last real step: its gradient
         # enters there, or goes to the initial state where there is no step.
         grad_y = grad_y.masked_fill(ended, 0.0)
@@ -210,7 +209,11 @@ def _by_autograd(
         return form.step(x_t, states, weights)
 
     y, ends = loop(step, x, states, lengths)
-    wanted = [tensor for tensor, need in zip(aliases, needed, strict=True) if need]
+    wanted = [
+        tensor
+        for tensor, need in zip(aliases, needed, strict=True)
+        if need and tensor is not None
+    ]
     found = torch.autograd.grad(
         (y, *ends), wanted, upstream, create_graph=True, materialize_grads=True
     )

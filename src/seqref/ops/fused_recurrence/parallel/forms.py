@@ -35,23 +35,30 @@ def _rnn(nonlinearity: str) -> Form:
     def forward(x: Tensor, states: States, weights: Weights, _: Any) -> RNNSaved:
         return rnn_forward(x, states[0], weights, nonlinearity)
 
-    def backward(saved: Any, weights: Weights, *grads: Tensor, skip: Any) -> Gradients:
-        return rnn_backward(RNNSaved(*saved), weights, *grads, nonlinearity, skip)
+    def backward(
+        saved: Any, weights: Weights, y_bar: Tensor, h_bar: Tensor, skip: Any
+    ) -> Gradients:
+        return rnn_backward(RNNSaved(*saved), weights, y_bar, h_bar, nonlinearity, skip)
 
     return Form(step, forward, backward)
 
 
 def _lstm() -> Form:
     def step(x_t: Tensor, states: States, weights: Weights) -> States:
-        return lstm_step(x_t, *states, weights)
+        return lstm_step(x_t, states[0], states[1], weights)
 
     def forward(x: Tensor, states: States, weights: Weights, ended: Any) -> LSTMSaved:
-        return lstm_forward(x, *states, weights, ended)
+        return lstm_forward(x, states[0], states[1], weights, ended)
 
     def backward(
-        saved: Any, weights: Weights, *grads: Tensor, skip: Any
+        saved: Any,
+        weights: Weights,
+        y_bar: Tensor,
+        h_bar: Tensor,
+        c_bar: Tensor,
+        skip: Any,
     ) -> LSTMGradients:
-        return lstm_backward(LSTMSaved(*saved), weights, *grads, skip)
+        return lstm_backward(LSTMSaved(*saved), weights, y_bar, h_bar, c_bar, skip)
 
     return Form(step, forward, backward, ("h_0", "c_0"))
 
@@ -63,8 +70,10 @@ def _gru() -> Form:
     def forward(x: Tensor, states: States, weights: Weights, _: Any) -> GRUSaved:
         return gru_forward(x, states[0], weights)
 
-    def backward(saved: Any, weights: Weights, *grads: Tensor, skip: Any) -> Gradients:
-        return gru_backward(GRUSaved(*saved), weights, *grads, skip)
+    def backward(
+        saved: Any, weights: Weights, y_bar: Tensor, h_bar: Tensor, skip: Any
+    ) -> Gradients:
+        return gru_backward(GRUSaved(*saved), weights, y_bar, h_bar, skip)
 
     return Form(step, forward, backward)
 
@@ -76,8 +85,10 @@ def _cho_gru() -> Form:
     def forward(x: Tensor, states: States, weights: Weights, _: Any) -> ChoGRUSaved:
         return cho_gru_forward(x, states[0], weights)
 
-    def backward(saved: Any, weights: Weights, *grads: Tensor, skip: Any) -> Gradients:
-        return cho_gru_backward(ChoGRUSaved(*saved), weights, *grads, skip)
+    def backward(
+        saved: Any, weights: Weights, y_bar: Tensor, h_bar: Tensor, skip: Any
+    ) -> Gradients:
+        return cho_gru_backward(ChoGRUSaved(*saved), weights, y_bar, h_bar, skip)
 
     return Form(step, forward, backward)
 
