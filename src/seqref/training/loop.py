@@ -119,7 +119,8 @@ def fit(
         model: Trained in place; `model.train()` is called once.
         batches: Read again from the start in each pass. Given the same states of the
             generators (the global ones and those of `Checkpoints.stateful`), it must
-            give the same batches.
+            give the same batches. One that draws its order between batches needs a
+            generator of its own there: from torch's global one, dropout draws too.
         optimizer: Over the model's parameters, or some of them.
         steps: Number of updates, those before resuming included.
         loss: Called as `loss(model, batch, state)`, returns the loss, a scalar, and
