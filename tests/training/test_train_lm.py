@@ -395,6 +395,15 @@ def test_ctrl_c_leaves_a_usable_checkpoint(text_file, tmp_path, delay):
     assert len(vocabulary.decode(sample[0])) == 50
 
 
+@pytest.fixture
+def sigint_as_it_comes():
+    # A background job starts with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_as_it_comes")
 def test_a_second_ctrl_c_stops_at_once():
     with train_lm.Interrupt() as interrupt:
         assert signal.getsignal(signal.SIGINT) == interrupt._ask
