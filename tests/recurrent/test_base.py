@@ -18,9 +18,16 @@ KINDS = {
     "tanh": (seqref.RNN, {}),
     "relu": (seqref.RNN, {"nonlinearity": "relu"}),
     "lstm": (seqref.LSTM, {}),
+    "gru": (seqref.GRU, {}),
+    "cho_gru": (seqref.ChoGRU, {}),
 }
 NAMES = list(KINDS)
-CELLS = {"tanh": seqref.RNNCell, "lstm": seqref.LSTMCell}
+CELLS = {
+    "tanh": seqref.RNNCell,
+    "lstm": seqref.LSTMCell,
+    "gru": seqref.GRUCell,
+    "cho_gru": seqref.ChoGRUCell,
+}
 TORCH_OWN_WARNING = "ignore:The .grad attribute of a Tensor that is not a leaf"
 
 
@@ -637,7 +644,7 @@ def test_layers_on_a_gpu(name):
 
 
 @pytest.mark.parametrize(
-    "kind", [seqref.RNNCell, seqref.RNN, seqref.LSTMCell, seqref.LSTM]
+    "kind", [*CELLS.values(), *(kind for kind, _ in KINDS.values())]
 )
 def test_biases_are_there_unless_refused(kind):
     names = {name.rpartition(".")[2] for name, _ in kind(3, 5).named_parameters()}
