@@ -526,6 +526,28 @@ def test_a_trace_holds_one_kernel(kind):
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_of_what_has_no_kernel_holds_the_loop():
+    made = case("cho_gru")
+    tensors = tuple(made.values())
+
+    def op(*tensors, backend=None):
+        named = dict(zip(made, tensors, strict=True))
+        return call("cho_gru", named, backend=backend)
+
+    traced = torch.jit.trace(op, tensors, check_trace=False)
+    outputs, expected = traced(*tensors), op(*tensors)
+    grads = torch.autograd.grad(outputs, list(made.values()), upstream(outputs))
+    wanted = torch.autograd.grad(expected, list(made.values()), upstream(expected))
+    for mine, theirs in zip((*outputs, *grads), (*expected, *wanted), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-12)
+    by_hand = lambda *given: op(*given, backend="parallel")  # noqa: E731
+    with pytest.raises(RuntimeError, match=r"backend 'parallel' .* torch\.jit\.trace"):
+        torch.jit.trace(by_hand, tensors, check_trace=False)
+
+
 # Foreign judges.
 
 

@@ -859,7 +859,7 @@ def test_the_widths_are_what_the_layers_tell(layer, input_size, width):
     assert Bidirectional(layer, Odd()).output_size is None
 
 
-def test_where_no_width_is_known_two_axes_are_enough_and_no_tensor_is_refused():
+def test_where_no_width_is_known_two_axes_are_enough():
     class Steps(Sum):
         def initial_state(self, batch_size):
             return (torch.zeros(batch_size, dtype=F64),)
@@ -870,5 +870,9 @@ def test_where_no_width_is_known_two_axes_are_enough_and_no_tensor_is_refused():
     x = torch.randn(2, 4, dtype=F64)
     y, _ = Bidirectional(Steps(), Steps())(x)
     same(y, torch.stack([x.cumsum(1), x.flip(1).cumsum(1).flip(1)], -1))
+
+
+@pytest.mark.errors
+def test_what_is_no_tensor_is_refused_also_where_no_width_is_known():
     with pytest.raises(TypeError, match=r"`x` must be a torch\.Tensor, got list"):
         Bidirectional(Sum(), Sum())([1.0])

@@ -259,7 +259,7 @@ def fused_cho_gru(
     Backends:
         | backend | is | default |
         | --- | --- | --- |
-        | `"reference"` | a Python loop over `cho_gru_step` | other devices, empty input, autocast, `torch.func`, forward-mode differentiation, `torch.export` |
+        | `"reference"` | a Python loop over `cho_gru_step` | other devices, empty input, autocast, `torch.func`, forward-mode differentiation, `torch.export`, `torch.jit.trace` |
         | `"parallel"` | `cho_gru_forward` and `cho_gru_backward`, written by hand in plain PyTorch | CPU, CUDA |
         | `"torch"` | refused: torch has no such recurrence | nowhere |
 
@@ -355,8 +355,7 @@ def _order(kind: str, x: Tensor) -> tuple[str, ...]:
     """The backends from the one that is taken first: what was measured to be faster."""
     if kind == "lstm":
         return ("torch", "reference")
-    # A trace keeps the number of steps that it saw; torch's kernel is one operation.
-    if x.is_cuda or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+    if x.is_cuda:
         return ("torch", "parallel", "reference")
     return ("parallel", "torch", "reference")
 
@@ -367,7 +366,7 @@ def _why_the_loop(x: Tensor, tensors: tuple[Tensor, ...]) -> str:
     # torch has no public question for "am I inside vmap, grad or jvp?"; torch.compile
     # can follow this one.
     if torch._C._are_functorch_transforms_active():
-        return "torch.func cannot transform it"
+        return "torch.func cannot transform it in every way"
     if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
         return "it has no rule for forward-mode differentiation"
     return ""
@@ -388,6 +387,9 @@ def _why_not_parallel(x: Tensor) -> str:
         return f"it is not tested on {x.device.type}"
     if is_exporting():
         return "torch.export takes the steps one by one"
+    # A trace keeps the number of steps that it saw; torch's kernel is one operation.
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return "torch.jit.trace cannot record a backward pass by hand"
     if torch.is_autocast_enabled(x.device.type):
         return "autocast would change the dtype inside the steps"
     return ""

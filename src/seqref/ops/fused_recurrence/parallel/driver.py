@@ -26,8 +26,8 @@ class Form(NamedTuple):
     states: tuple[str, ...] = ("h_0",)
 
 
-# Numbers in the largest tensor of a part, 16 MiB in float32: a larger one costs more in
-# faults of pages than in arithmetic.
+# Numbers in the largest tensor of a part, about 16 MiB in float32: a larger one costs
+# more in faults of pages than in arithmetic.
 _PART = 2**22
 WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
