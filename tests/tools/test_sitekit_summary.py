@@ -2,12 +2,13 @@ r"""Front matter of concept pages: the schema, the box, the lineage map."""
 
 import copy
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 from sitekit import lineage
-from sitekit.concepts import concepts, read_concept
+from sitekit.concepts import Concept, concepts, read_concept
 from sitekit.page import PageError, Site
 
 FRONT = {
@@ -149,6 +150,33 @@ class TestLineage:
         assert svg.count('class="edge"') == 1
         assert svg == lineage.draw(concepts(Site(site.root)), "light")
         assert svg != lineage.draw(concepts(Site(site.root)), "dark")
+
+    def test_boxes_hold_their_titles_and_keep_apart(self):
+        def concept(name, year, *parents, title="T"):
+            return Concept(name, title, "", year, parents, {}, Path())
+
+        found = [
+            # Of the same year as its parent, and before it in the alphabet.
+            concept("recurrent/a", 1990, "recurrent/b", title="A title of many words"),
+            concept("recurrent/b", 1990),
+            concept("recurrent/c", 1995, "recurrent/a", "recurrent/b"),
+            concept("ssm/d", 2000, "recurrent/c"),
+            concept("recurrent/e", 2001, "ssm/d"),
+        ]
+        rows, boxes, columns = lineage._layout(found)
+        assert [one.stem for one in rows] == ["b", "a", "c", "d", "e"]
+        x = {name: box.x for name, box in boxes.items()}
+        assert x["recurrent/b"] < x["recurrent/a"] < x["recurrent/c"]
+        assert x["recurrent/e"] == x["recurrent/b"]
+        edges = {name: box.x + box.width for name, box in boxes.items()}
+        assert max(v for n, v in edges.items() if n[0] == "r") < columns[1]
+        assert x["ssm/d"] == columns[1]
+        assert edges["ssm/d"] < columns[2]
+        assert boxes["recurrent/a"].width > 8 * len("A title of many words")
+        assert len({box.y for box in boxes.values()}) == len(found)
+        # Down, then to the right; from another family down, then to the left.
+        assert " H" + str(x["ssm/d"] - 4) in lineage.draw(found, "light")
+        assert f" H{edges['recurrent/e'] + 4}" in lineage.draw(found, "light")
 
     def test_the_words_say_the_same(self, site):
         write(site, FRONT)

@@ -6,7 +6,8 @@ they are current. The drawing depends on the front matter alone, so it is the sa
 the byte on every machine. `{{lineage}}` shows it on a page, with a text that says the
 same in words.
 
-A column is a family, a row is a concept, and the rows run from old to new.
+A column is a family, a row is a concept, and the rows run from old to new. Within a
+family a concept stands further right than those that it grew from.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import sys
 import tempfile
 import xml.etree.ElementTree as etree
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -29,27 +31,65 @@ THEMES = {
     "light": {"ink": "#1f2933", "line": "#52606d", "fill": "#eef2f7"},
     "dark": {"ink": "#e6eaf0", "line": "#9aa5b1", "fill": "#2a3240"},
 }
-_BOX_WIDTH, _BOX_HEIGHT = 150, 36
-_COLUMN, _ROW = 190, 68
+_BOX_HEIGHT, _ROW = 36, 52
 _LEFT, _TOP = 80, 48
+_INDENT, _STEM, _GAP = 40, 18, 40
+# Wide enough for the widest letters of the sans-serif fonts in use.
+_LETTER, _PADDING = 8.4, 28
 
 
-def _position(index: int, column: int) -> tuple[int, int]:
-    return _LEFT + column * _COLUMN, _TOP + index * _ROW
+@dataclass(frozen=True)
+class _Box:
+    x: int
+    y: int
+    width: int
 
 
-def _edge(start: tuple[int, int], end: tuple[int, int]) -> str:
-    """A curve from the foot of one box to the head of another."""
-    x1, y1 = start[0] + _BOX_WIDTH // 2, start[1] + _BOX_HEIGHT
-    x2, y2 = end[0] + _BOX_WIDTH // 2, end[1] - 4
-    bend = (y2 - y1) // 2
-    # In one column, step aside for the boxes in between.
-    aside = _BOX_WIDTH // 2 + 40 if x1 == x2 and y2 - y1 > _ROW else 0
-    return (
-        f'<path class="edge" d="M{x1} {y1} '
-        f"C{x1 - aside} {y1 + bend} {x2 - aside} {y2 - bend} "
-        f'{x2} {y2}" marker-end="url(#tip)"/>'
-    )
+def _generations(found: list[Concept]) -> dict[str, int]:
+    """How many concepts of its own family lead to each, by the longest way."""
+    by_name = {concept.name: concept for concept in found}
+    known: dict[str, int] = {}
+
+    def generation(concept: Concept) -> int:
+        if concept.name not in known:
+            known[concept.name] = 0  # ends a circle, which `check_order` refuses
+            older = [by_name[name] for name in concept.parents if name in by_name]
+            kin = [one for one in older if one.family == concept.family]
+            known[concept.name] = max((1 + generation(one) for one in kin), default=0)
+        return known[concept.name]
+
+    return {concept.name: generation(concept) for concept in found}
+
+
+def _layout(found: list[Concept]) -> tuple[list[Concept], dict[str, _Box], list[int]]:
+    """The concepts by row, the box of each, and where each family's column begins.
+
+    The last entry of the columns is where the drawing ends.
+    """
+    depth = _generations(found)
+    rows = sorted(found, key=lambda one: (one.year, depth[one.name], one.name))
+    boxes: dict[str, _Box] = {}
+    columns = [_LEFT]
+    for family in dict.fromkeys(concept.family for concept in found):
+        for row, concept in enumerate(rows):
+            if concept.family == family:
+                boxes[concept.name] = _Box(
+                    columns[-1] + depth[concept.name] * _INDENT,
+                    _TOP + row * _ROW,
+                    round(len(concept.title) * _LETTER) + _PADDING,
+                )
+        kin = [boxes[one.name] for one in found if one.family == family]
+        columns.append(max(box.x + box.width for box in kin) + _GAP)
+    return rows, boxes, columns
+
+
+def _edge(start: _Box, end: _Box) -> str:
+    """Down from one box, then across to the side of another."""
+    x, y = start.x + _STEM, start.y + _BOX_HEIGHT
+    middle, stop = end.y + _BOX_HEIGHT // 2, end.x - 4
+    if stop < x:  # the other stands further left: across to its right side
+        stop = end.x + end.width + 4
+    return f'<path class="edge" d="M{x} {y} V{middle} H{stop}" marker-end="url(#tip)"/>'
 
 
 def _style(theme: str) -> str:
@@ -75,12 +115,8 @@ def draw(found: list[Concept], theme: str) -> str:
         The file's content.
     """
     families = list(dict.fromkeys(concept.family for concept in found))
-    places = {
-        concept.name: _position(index, families.index(concept.family))
-        for index, concept in enumerate(found)
-    }
-    width = _LEFT + max(len(families), 1) * _COLUMN
-    height = _TOP + max(len(found), 1) * _ROW
+    rows, boxes, columns = _layout(found)
+    width, height = columns[-1], _TOP + max(len(found), 1) * _ROW
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img" aria-label='
@@ -90,25 +126,21 @@ def draw(found: list[Concept], theme: str) -> str:
         'markerHeight="7" orient="auto"><path class="tip" d="M0 0 8 4 0 8z"/></marker>'
         "</defs>",
     ]
-    for column, family in enumerate(families):
-        x = _LEFT + column * _COLUMN + _BOX_WIDTH // 2
-        parts.append(
-            f'<text class="family" x="{x}" y="26" text-anchor="middle">'
-            f"{escape(family)}</text>"
-        )
-    for concept in found:
+    for x, family in zip(columns, families, strict=False):
+        parts.append(f'<text class="family" x="{x}" y="26">{escape(family)}</text>')
+    for concept in rows:
         for parent in concept.parents:
-            if parent in places:
-                parts.append(_edge(places[parent], places[concept.name]))
-    for concept in found:
-        x, y = places[concept.name]
-        middle = y + _BOX_HEIGHT // 2 + 5
+            if parent in boxes:
+                parts.append(_edge(boxes[parent], boxes[concept.name]))
+    for concept in rows:
+        box = boxes[concept.name]
+        middle = box.y + _BOX_HEIGHT // 2 + 5
         parts.append(
             f'<text class="year" x="{_LEFT - 20}" y="{middle}" text-anchor="end">'
             f"{concept.year}</text>"
-            f'<rect class="box" x="{x}" y="{y}" width="{_BOX_WIDTH}" '
+            f'<rect class="box" x="{box.x}" y="{box.y}" width="{box.width}" '
             f'height="{_BOX_HEIGHT}" rx="6"/>'
-            f'<text x="{x + _BOX_WIDTH // 2}" y="{middle}" text-anchor="middle">'
+            f'<text x="{box.x + box.width // 2}" y="{middle}" text-anchor="middle">'
             f"{escape(concept.title)}</text>"
         )
     return "\n".join([*parts, "</svg>"]) + "\n"
