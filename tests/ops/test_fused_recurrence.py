@@ -19,7 +19,7 @@ from seqref.ops.fused_recurrence import (
     parallel,
     reference,
 )
-from seqref.ops.fused_recurrence.parallel import driver
+from seqref.ops.fused_recurrence.parallel import common, driver
 from seqref.ops.fused_recurrence.reference import (
     cho_gru_step,
     gru_step,
@@ -260,6 +260,33 @@ def test_gradients_of_both_orders(kind, backend):
         values = tuple(made.values())
         assert torch.autograd.gradcheck(op, values)
         assert torch.autograd.gradgradcheck(op, values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_double_backward_without_biases(kind):
+    made = case(kind, bias=False, batch=2, steps=2, width=1, hidden=2)
+
+    def op(*tensors):
+        named = dict(zip(made, tensors, strict=True))
+        return call(kind, named, backend="parallel")
+
+    assert torch.autograd.gradgradcheck(op, tuple(made.values()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_numbers_in_a_step(kind):
+    """More than the small sizes at which torch's own tanh is taken."""
+    assert common._FEW < 40 * 30
+    made = case(kind, batch=40, steps=3, hidden=30)
+    expected = with_gradients(kind, made, backend="reference")
+    assert_same(with_gradients(kind, made, backend="parallel"), expected, 1e-11, 1e-11)
+    with torch.no_grad():
+        for mine, theirs in zip(
+            call(kind, made, backend="parallel"),
+            call(kind, made, backend="reference"),
+            strict=True,
+        ):
+            torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("given", [None, [7, 0, 3, 2]])
