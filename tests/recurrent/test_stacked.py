@@ -526,6 +526,7 @@ def test_two_layers_may_share_a_cell():
     same([found, *leaves_of(state)], [y, *first, *second], 0)
     tied = copy.deepcopy(stack)
     assert tied.layers[0].cell is tied.layers[1].cell
+    assert "gradients" in check_sequence_layer(stack, x).checked
 
 
 def test_the_list_of_layers_is_copied():

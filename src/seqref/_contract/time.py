@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from seqref._contract.subject import (
     Subject,
@@ -69,15 +68,21 @@ def slopes(subject: Subject) -> None:
 
 def _loss_with(subject: Subject, leaf: str, value: Tensor) -> float:
     x, state = subject.x, subject.state
-    replaced: dict[str, Tensor] = {}
-    if leaf == "x":
-        x = value
-    elif leaf in flatten(state):
-        state = _replaced(state, "state", leaf, value)
-    else:
-        replaced[leaf] = value
     with torch.no_grad():
-        y, final = functional_call(subject.layer, replaced, (x, state))
+        if leaf == "x":
+            y, final = subject.layer(value, state)
+        elif leaf in flatten(state):
+            y, final = subject.layer(x, _replaced(state, "state", leaf, value))
+        else:
+            # In place and back, not torch.func.functional_call: that one leaves other
+            # weights behind in a module that stands in two places (pytorch #164759).
+            parameter = dict(subject.layer.named_parameters())[leaf]
+            kept = parameter.clone()
+            parameter.copy_(value)
+            try:
+                y, final = subject.layer(x, state)
+            finally:
+                parameter.copy_(kept)
     return subject.loss(named(y, final)).item()
 
 
