@@ -510,6 +510,10 @@ def test_forward_mode_differentiation_by_default(kind, backend):
         if backend != "reference":
             with pytest.raises(RuntimeError, match="no rule for forward-mode"):
                 call(kind, dual, backend=backend)
+        # One dual tensor among the arguments is enough, be it a bias.
+        for name in made:
+            y_one = call(kind, made | {name: dual[name]})[0]
+            assert unpack_dual(y_one).tangent is not None, name
     step = 1e-6
     low, high = (
         call(kind, {n: t + sign * step for n, t in made.items()})[0] for sign in (-1, 1)
