@@ -1,4 +1,4 @@
-r"""The contract of a causal layer as one function, for this package's and your own."""
+r"""Checks for layers and models: the contract of a layer, and one property each."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,6 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from seqref._contract import padding, time, values
+from seqref._contract.carry import check_state_carry
+from seqref._contract.models import (
+    check_causality,
+    check_padding_invariance,
+    check_row_order,
+)
 from seqref._contract.subject import (
     COMPLEX,
     Subject,
@@ -14,9 +20,24 @@ from seqref._contract.subject import (
     is_smooth,
     property_named,
 )
+from seqref._contract.transducers import (
+    check_nonlinearity,
+    check_source_dependence,
+    check_target_shift,
+)
 from seqref.errors import check_tensor
 
-__all__ = ["Report", "check_sequence_layer"]
+__all__ = [
+    "Report",
+    "check_causality",
+    "check_nonlinearity",
+    "check_padding_invariance",
+    "check_row_order",
+    "check_sequence_layer",
+    "check_source_dependence",
+    "check_state_carry",
+    "check_target_shift",
+]
 
 
 class Report(NamedTuple):

@@ -1,0 +1,110 @@
+r"""The property of a model that reads a sequence in parts."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seqref._contract.models import Call, at, needs_steps
+from seqref._contract.probe import (
+    Probe,
+    call_with_state,
+    check_batch,
+    flatten,
+    other,
+)
+
+CARRY_CAUSES = (
+    "a state that is ignored, reset or not returned, positions that start again in "
+    "each part, a layer that reads ahead"
+)
+
+
+def check_state_carry(
+    model: Call,
+    x: Tensor,
+    *,
+    call: Call | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    r"""Hold a model to this: parts with the state carried across equal the whole.
+
+    The sequence is cut after each step, the second part goes on from the state of the
+    first, and outputs and final state must be those of the whole. Then the history of
+    one row changes: that row's later outputs must react, and no others.
+
+    Args:
+        model: A module, a method of one, or another callable.
+        x: Inputs of the whole sequence, all rows of full length.
+        call: ``call(model, x, state)``, which returns outputs and state; the state is
+            None at the start and else what the call before returned. None is
+            ``model(x, state)``.
+        dtype: torch.float64 or torch.float32. None is float64, and for a callable that
+            is no module's the dtype of `x`.
+
+    Shapes:
+        - `x`: (batch, time, ...)
+        - returns of the call: outputs (batch, time, ...) and a state of any layout
+
+    Raises:
+        AssertionError: a part differs from the whole, a row's state reaches another
+            row or nothing at all, or the same call gives two results.
+        TypeError: an argument has the wrong kind, or the call returns no pair.
+        ValueError: an argument or the outputs have the wrong shape or values.
+    """
+    probe = Probe("state carry", model, call or call_with_state, dtype)
+    check_batch(probe.where, "x", x)
+    with probe.quiet(x):
+        x = probe.cast(x)
+        probe.run_twice(x, None)
+        y, end = _outputs_and_state(probe, x, None)
+        needs_steps(probe, "`output`", y, x)
+        for t in range(1, x.shape[1]):
+            first, state = _outputs_and_state(probe, x[:, :t], None)
+            second, last = _outputs_and_state(probe, x[:, t:], state)
+            when = f"when the sequence is cut before step {t}"
+            place = at("`output`", steps=True)
+            parts = torch.cat([first, second], dim=1)
+            probe.same(place, when, y, parts, CARRY_CAUSES)
+            want, got = flatten(end, "`state`"), flatten(last, "`state`")
+            if list(want) != list(got):
+                raise AssertionError(
+                    f"{probe.name}: the state holds {', '.join(got) or 'no tensor'} "
+                    f"{when}, and {', '.join(want) or 'no tensor'} for the whole"
+                )
+            for key, value in want.items():
+                probe.same(at(key), when, value, got[key], CARRY_CAUSES)
+        _row_by_row(probe, x)
+
+
+def _outputs_and_state(probe: Probe, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    result = probe.call(x, state)
+    if not (isinstance(result, tuple | list) and len(result) == 2):
+        raise TypeError(
+            f"{probe.where}: the call must return outputs and state, "
+            f"got {type(result).__name__}"
+        )
+    y, state = result
+    return y.detach().clone(), state
+
+
+def _row_by_row(probe: Probe, x: Tensor) -> None:
+    cut = max(1, x.shape[1] // 2)
+    _, state = _outputs_and_state(probe, x[:, :cut], None)
+    after, _ = _outputs_and_state(probe, x[:, cut:], state)
+    for r in range(len(x)):
+        history = x[:, :cut].clone()
+        history[r] = other(x)[r, :cut]
+        _, state = _outputs_and_state(probe, history, None)
+        got, _ = _outputs_and_state(probe, x[:, cut:], state)
+        if torch.equal(got[r], after[r]):
+            raise AssertionError(
+                f"{probe.name}: the outputs of row {r} after step {cut - 1} are the "
+                f"same whatever its history.\nUsual causes: {CARRY_CAUSES}"
+            )
+        others = [k for k in range(len(x)) if k != r]
+        when = f"when the history of row {r} changes"
+        causes = "a state put into or reset in the wrong row, or shared by all rows"
+        for k in others:
+            place = at("`output`", row=k, steps=True, first_step=cut)
+            probe.same(place, when, after[k], got[k], causes)
