@@ -2,6 +2,11 @@ r"""Recurrent layers: state carried by a nonlinear step."""
 
 from seqref.recurrent.bidirectional import Bidirectional, BidirectionalState
 from seqref.recurrent.bptt import truncated_chunks
+from seqref.recurrent.gradients import (
+    gradient_norm_by_lag,
+    jacobian_product,
+    state_jacobian,
+)
 from seqref.recurrent.gru import GRU, ChoGRU, ChoGRUCell, GRUCell, GRUState
 from seqref.recurrent.lstm import LSTM, LSTMCell, LSTMState
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
@@ -22,5 +27,8 @@ __all__ = [
     "RNNCell",
     "RNNState",
     "Stacked",
+    "gradient_norm_by_lag",
+    "jacobian_product",
+    "state_jacobian",
     "truncated_chunks",
 ]

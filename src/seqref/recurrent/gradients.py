@@ -1,0 +1,238 @@
+r"""How a gradient shrinks or grows on its way back through the states of a layer."""
+
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from seqref.errors import check_lengths, check_shape, check_tensor
+from seqref.recurrence import Recurrent, detach_state, map_state
+
+__all__ = ["gradient_norm_by_lag", "jacobian_product", "state_jacobian"]
+
+State = TypeVar("State")
+
+
+def state_jacobian(
+    layer: Recurrent[State], x_t: Float[Tensor, "batch ..."], state: State
+) -> Float[Tensor, "batch state state"]:
+    r"""The Jacobian of one step: of the new state by the old one, in each row.
+
+    $$ (J_t)_{ij} = \partial (h_t)_i / \partial (h_{t-1})_j $$
+
+    The state is one vector here: its tensors flattened in the order of the fields, so
+    that of an `LSTMState` is $h$ followed by $c$.
+
+    Args:
+        layer: A causal layer, see `seqref.recurrence.Recurrent`. Its rows must not act
+            on one another.
+        x_t: The input of the step.
+        state: The state before the step.
+
+    Shapes:
+        - `x_t`: (batch, input); each tensor of `state`: (batch, ...)
+        - returns: (batch, state, state), cut off from the graph; `state` is the number
+          of entries of one row's state.
+
+    Cost:
+        One forward step and one backward step for each entry of the state.
+
+    Raises:
+        TypeError: `layer` is no causal layer, or `x_t` is no tensor.
+        ValueError: the layer's `step` finds a wrong shape.
+
+    Source:
+        The definition.
+    """
+    _check_layer("state_jacobian", layer)
+    check_tensor("state_jacobian", "x_t", x_t)
+    return _step_jacobian(layer, x_t, state)[0]
+
+
+def jacobian_product(
+    layer: Recurrent[State],
+    x: Float[Tensor, "batch time ..."],
+    state: State | None = None,
+    lengths: Integer[Tensor, " batch"] | None = None,
+) -> Float[Tensor, "batch state state"]:
+    r"""The Jacobian of the final state by the first: $J_T J_{T-1} \cdots J_1$.
+
+    Args:
+        layer: A causal layer, see `seqref.recurrence.Recurrent`. Its rows must not act
+            on one another.
+        x: The input sequence.
+        state: The state before the first step; None means `initial_state`.
+        lengths: Number of real steps of each row; the rest is padding on the right.
+
+    Shapes:
+        - `x`: (batch, time, input); `lengths`: (batch,)
+        - returns: (batch, state, state), cut off from the graph, laid out as in
+          `state_jacobian`; the identity in a row without a real step.
+
+    Cost:
+        O(T N) steps and O(T N^3) for the products, N being the entries of a state.
+
+    Raises:
+        TypeError: `layer` is no causal layer, `x` is no tensor, or `lengths` is not of
+            an integer dtype.
+        ValueError: `x` has fewer than two axes, `lengths` is wrong, or the layer's
+            `step` finds a wrong shape.
+
+    Source:
+        The chain rule.
+    """
+    x, state, real = _prepare("jacobian_product", layer, x, state, lengths)
+    size = _flatten(state).shape[1]
+    product = torch.eye(size, dtype=_flatten(state).dtype, device=x.device)
+    product = product.repeat(x.shape[0], 1, 1)
+    for t in range(x.shape[1]):
+        jacobian, state = _step_jacobian(layer, x[:, t], state)
+        keep = real[:, t, None, None]
+        product = torch.where(keep, jacobian @ product, product)
+    return product
+
+
+def gradient_norm_by_lag(
+    layer: Recurrent[State],
+    x: Float[Tensor, "batch time ..."],
+    state_bar: State,
+    state: State | None = None,
+    lengths: Integer[Tensor, " batch"] | None = None,
+) -> Float[Tensor, "batch lags"]:
+    r"""The norm of a final state's gradient, after each number of steps back.
+
+    $$ \lVert (J_T J_{T-1} \cdots J_{T-k+1})^\top \bar h_T \rVert_2
+    \quad \text{for } k = 0, \dots, T $$
+
+    Args:
+        layer: A causal layer, see `seqref.recurrence.Recurrent`.
+        x: The input sequence.
+        state_bar: The gradient by the final state, in the structure of the state.
+        state: The state before the first step; None means `initial_state`.
+        lengths: Number of real steps of each row; the rest is padding on the right.
+            Lags are counted from each row's last real step.
+
+    Shapes:
+        - `x`: (batch, time, input); `lengths`: (batch,)
+        - each tensor of `state_bar`: that of the state
+        - returns: (batch, time + 1), cut off from the graph; zero at lags that are
+          longer than the row.
+
+    Cost:
+        One forward and one backward pass over the steps; no Jacobian is formed.
+
+    Raises:
+        TypeError: `layer` is no causal layer, `x` is no tensor, `state_bar` has not the
+            structure of the state, or `lengths` is not of an integer dtype.
+        ValueError: `x` has fewer than two axes, `lengths` or the shape of `state_bar`
+            is wrong, or the layer's `step` finds a wrong shape.
+
+    Source:
+        The chain rule.
+    """
+    where = "gradient_norm_by_lag"
+    x, state, real = _prepare(where, layer, x, state, lengths)
+    map_state(_same_shape, state, state_bar)
+    with torch.enable_grad():
+        states = [map_state(lambda s: s.detach().requires_grad_(), state)]
+        for t in range(x.shape[1]):
+            _, following = layer.step(x[:, t], states[-1])
+            # A copy, lest a state that is handed on count as the one before it.
+            kept = map_state(_where(real[:, t]), following, states[-1])
+            states.append(map_state(torch.clone, kept))
+    bars = torch.autograd.grad(
+        _tensors(states[-1]),
+        [s for each in states for s in _tensors(each)],
+        [bar.detach() for bar in _tensors(state_bar)],
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    n = len(_tensors(state))
+    parts = [bars[i : i + n] for i in range(0, len(bars), n)]
+    flat = [torch.cat([b.flatten(1) for b in part], dim=1) for part in parts]
+    norms = torch.stack(flat, dim=1).norm(dim=2)
+    # Column k of the result is state number length - k.
+    index = real.sum(1, keepdim=True) - torch.arange(norms.shape[1], device=x.device)
+    return norms.gather(1, index.clamp(min=0)).masked_fill(index < 0, 0)
+
+
+def _step_jacobian(
+    layer: Recurrent[State], x_t: Tensor, state: State
+) -> tuple[Tensor, State]:
+    leaf = map_state(lambda s: s.detach().clone().requires_grad_(), state)
+    inputs = _tensors(leaf)
+    with torch.enable_grad():
+        following = layer.step(x_t.detach(), leaf)[1]
+        flat = _flatten(following)
+        # With the old state beside it, a new one that ignores it has slope zero too.
+        totals = torch.cat([flat, _flatten(leaf)], dim=1).sum(0).unbind()
+    rows = []
+    # Rows of the batch are independent, so one sum serves them all.
+    for total in totals[: flat.shape[1]]:
+        found = torch.autograd.grad(
+            total,
+            inputs,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        rows.append(torch.cat([part.flatten(1) for part in found], dim=1))
+    return torch.stack(rows, dim=1), detach_state(following)
+
+
+def _prepare(
+    where: str,
+    layer: Recurrent[State],
+    x: Tensor,
+    state: State | None,
+    lengths: Tensor | None,
+) -> tuple[Tensor, State, Tensor]:
+    _check_layer(where, layer)
+    check_tensor(where, "x", x)
+    if x.dim() < 2:
+        raise ValueError(
+            f"{where}: `x` must have shape (batch, time, ...), got {tuple(x.shape)}"
+        )
+    batch, time = x.shape[:2]
+    real = torch.ones(batch, time, dtype=torch.bool, device=x.device)
+    if lengths is not None:
+        check_lengths(where, lengths, batch, time)
+        steps = torch.arange(time, device=x.device)
+        real = steps < lengths.to(x.device).long()[:, None]
+        # The slope of a step that is thrown away must be finite all the same.
+        mask = real.reshape(batch, time, *[1] * (x.dim() - 2))
+        x = torch.where(mask, x, torch.zeros_like(x))
+    state = layer.initial_state(batch) if state is None else state
+    return x.detach(), detach_state(state), real
+
+
+def _check_layer(where: str, layer: object) -> None:
+    if not isinstance(layer, Recurrent):
+        raise TypeError(
+            f"{where}: `layer` must have `initial_state`, `step` and a call, "
+            f"got {type(layer).__name__}"
+        )
+
+
+def _where(keep: Tensor):
+    def choose(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(keep.reshape(-1, *[1] * (new.dim() - 1)), new, old)
+
+    return choose
+
+
+def _same_shape(old: Tensor, bar: Tensor) -> Tensor:
+    axes = [(f"axis {axis}", size) for axis, size in enumerate(old.shape)]
+    check_shape("gradient_norm_by_lag", "state_bar", bar, axes)
+    return old
+
+
+def _tensors(state: object) -> list[Tensor]:
+    found: list[Tensor] = []
+    map_state(lambda s: found.append(s) or s, state)
+    return found
+
+
+def _flatten(state: object) -> Tensor:
+    return torch.cat([part.flatten(1) for part in _tensors(state)], dim=1)

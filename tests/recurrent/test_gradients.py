@@ -1,0 +1,158 @@
+"""Jacobians of a state, their products, and what is left of a gradient by lag."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import jacrev
+
+import seqref
+from seqref.recurrence import map_state
+from seqref.recurrent.gradients import (
+    gradient_norm_by_lag,
+    jacobian_product,
+    state_jacobian,
+)
+
+F64 = torch.float64
+EXACT = {"atol": 1e-11, "rtol": 1e-10}
+KINDS = ["RNN", "GRU", "LSTM", "ChoGRU"]
+
+
+def case(kind, *, bias=True, time=6):
+    layer = getattr(seqref, kind)(3, 4, bias=bias, dtype=F64)
+    x = torch.randn(3, time, 3, dtype=F64)
+    state = map_state(torch.randn_like, layer.initial_state(3))
+    return layer, x, state
+
+
+def of_torch(kind, layer, x, state, row):
+    """The final state of torch.nn by the first one, for one row."""
+    judge = getattr(nn, kind)(3, 4, batch_first=True, bias=layer.cell.bias, dtype=F64)
+    judge.load_state_dict({f"{n}_l0": v for n, v in layer.cell.state_dict().items()})
+
+    def final(flat):
+        parts = [part[None, None] for part in flat.split(4)]
+        ends = judge(x[row : row + 1], tuple(parts) if len(parts) > 1 else parts[0])[1]
+        return torch.cat([e.flatten() for e in (ends if len(parts) > 1 else [ends])])
+
+    flat = torch.cat([s[row] for s in state])
+    return torch.autograd.functional.jacobian(final, flat)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_step_and_product_are_those_of_torch(kind, bias):
+    layer, x, state = case(kind, bias=bias)
+    step = state_jacobian(layer, x[:, 0], state)
+    product = jacobian_product(layer, x, state)
+    for row in range(3):
+        one = of_torch(kind, layer, x[:, :1], state, row)
+        whole = of_torch(kind, layer, x, state, row)
+        assert one.abs().max() > 0.1
+        torch.testing.assert_close(step[row], one, **EXACT)
+        torch.testing.assert_close(product[row], whole, **EXACT)
+    assert not product.requires_grad
+
+
+def test_step_is_the_formula_and_jacrev():
+    layer, x, state = case("RNN")
+    h_t = layer.step(x[:, 0], state)[0]
+    formula = (1 - h_t.square())[:, :, None] * layer.cell.weight_hh
+    found = state_jacobian(layer, x[:, 0], state)
+    torch.testing.assert_close(found, formula.detach(), **EXACT)
+
+    def step(h):
+        return layer.step(x[:1, 0], seqref.RNNState(h[None]))[0][0]
+
+    torch.testing.assert_close(found[0], jacrev(step)(state.h[0]).detach(), **EXACT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lag_norms_are_those_of_the_products(kind):
+    layer, x, state = case(kind)
+    bar = map_state(torch.randn_like, state)
+    flat = torch.cat(list(bar), dim=1)
+    norms = gradient_norm_by_lag(layer, x, bar, state)
+    assert norms.shape == (3, 7)
+    torch.testing.assert_close(norms[:, 0], flat.norm(dim=1), **EXACT)
+    for lag in range(1, 7):
+        before = layer(x[:, : 6 - lag], state)[1]
+        product = jacobian_product(layer, x[:, 6 - lag :], before)
+        carried = (product.mT @ flat[:, :, None]).squeeze(2)
+        torch.testing.assert_close(norms[:, lag], carried.norm(dim=1), **EXACT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_is_ignored(kind):
+    layer, x, state = case(kind)
+    bar = map_state(torch.randn_like, state)
+    lengths = torch.tensor([6, 2, 0])
+    padded = x.clone()
+    padded[1, 2:], padded[2] = float("nan"), float("inf")
+    product = jacobian_product(layer, padded, state, lengths)
+    norms = gradient_norm_by_lag(layer, padded, bar, state, lengths)
+    for row, n in enumerate(lengths.tolist()):
+        one = map_state(lambda s, r=row: s[r : r + 1], state)
+        one_bar = map_state(lambda s, r=row: s[r : r + 1], bar)
+        alone = x[row : row + 1, :n]
+        wanted = jacobian_product(layer, alone, one)
+        torch.testing.assert_close(product[row], wanted[0], **EXACT)
+        wanted = gradient_norm_by_lag(layer, alone, one_bar, one)
+        torch.testing.assert_close(norms[row, : n + 1], wanted[0], **EXACT)
+        assert not norms[row, n + 1 :].any()
+    assert torch.equal(product[2], torch.eye(product.shape[1], dtype=F64))
+
+
+def test_nested_state_no_grad_and_untouched_arguments():
+    layer = seqref.Stacked([seqref.LSTM(3, 4, dtype=F64), seqref.RNN(4, 2, dtype=F64)])
+    x = torch.randn(2, 5, 3, dtype=F64, requires_grad=True)
+    with torch.no_grad():
+        product = jacobian_product(layer, x)
+        start = layer.initial_state(2)
+        bar = map_state(torch.ones_like, start)
+        norms = gradient_norm_by_lag(layer, x, bar)
+    assert product.shape == (2, 10, 10)
+    assert product.abs().max() > 0
+    # The lower layer's final state does not depend on the upper one's first.
+    assert not product[:, :8, 8:].any()
+    carried = product.sum(1).norm(dim=1)
+    torch.testing.assert_close(norms[:, -1], carried, **EXACT)
+    assert x.grad is None
+    assert all(p.grad is None for p in layer.parameters())
+
+
+def test_a_state_that_is_not_read_has_slope_zero():
+    class Last:
+        """Its state is the input of the step before."""
+
+        def initial_state(self, batch_size):
+            return seqref.RNNState(torch.zeros(batch_size, 2, dtype=F64))
+
+        def step(self, x_t, state):
+            return state.h, seqref.RNNState(x_t)
+
+        def __call__(self, x, state=None, lengths=None):
+            raise NotImplementedError
+
+    x = torch.randn(3, 4, 2, dtype=F64)
+    assert not state_jacobian(Last(), x[:, 0], Last().initial_state(3)).any()
+    norms = gradient_norm_by_lag(Last(), x, seqref.RNNState(torch.ones_like(x[:, 0])))
+    assert torch.equal(norms[:, 1:], torch.zeros(3, 4, dtype=F64))
+    assert (norms[:, 0] > 1).all()
+
+
+@pytest.mark.errors
+def test_bad_arguments():
+    layer, x, state = case("RNN")
+    with pytest.raises(TypeError, match="state_jacobian: `layer` must have"):
+        state_jacobian(nn.Linear(3, 3), x[:, 0], state)
+    with pytest.raises(TypeError, match="jacobian_product: `x`"):
+        jacobian_product(layer, "x")
+    with pytest.raises(ValueError, match=r"jacobian_product: `x` must have shape"):
+        jacobian_product(layer, x[0, 0])
+    with pytest.raises(ValueError, match="`lengths`"):
+        jacobian_product(layer, x, lengths=torch.tensor([1, 2, 7]))
+    with pytest.raises(ValueError, match="gradient_norm_by_lag: `state_bar`"):
+        gradient_norm_by_lag(layer, x, seqref.RNNState(torch.ones(3, 5, dtype=F64)))
+    with pytest.raises(TypeError, match="one structure"):
+        gradient_norm_by_lag(layer, x, torch.ones(3, 4, dtype=F64))
