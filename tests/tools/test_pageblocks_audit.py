@@ -297,6 +297,22 @@ def test_signatures(root, text, path, problem):
     assert found == problem or (problem and problem in found)
 
 
+def test_signature_of_what_a_plain_module_hands_on(root):
+    shelf = root / "src/seqref/shelf.py"
+    shelf.write_text("from seqref.lstm import LSTM as Net\n\n\ndef own(x): ...\n")
+    assert (
+        signature_problem(
+            "step(x, state=None)", "seqref.shelf.Net.step", shelf.parents[1]
+        )
+        is None
+    )
+    assert signature_problem("own(x)", "seqref.shelf.own", shelf.parents[1]) is None
+    found = signature_problem("step(x)", "seqref.shelf.Net.step", shelf.parents[1])
+    assert "shows (x)" in found
+    found = signature_problem("gone(x)", "seqref.shelf.gone", shelf.parents[1])
+    assert found == "seqref.shelf.gone is not in the source"
+
+
 def test_pages_of_both_kinds_of_address(root):
     (root / "docs/a/b").mkdir(parents=True)
     for name in ("index.md", "a/index.md", "a/b.md", "a/b/README.md"):

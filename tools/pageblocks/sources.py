@@ -98,7 +98,7 @@ def _home(module: str, name: str, src: Path) -> str:
     if _file(f"{module}.{name}", src) is not None:
         return f"{module}.{name}"
     path = _file(module, src)
-    if path is None or path.name != "__init__.py":
+    if path is None:
         return module
     for node in ast.walk(_parse(path)):
         if isinstance(node, ast.ImportFrom):
