@@ -299,15 +299,15 @@ def test_signatures(root, text, path, problem):
 
 def test_signature_of_what_a_plain_module_hands_on(root):
     shelf = root / "src/seqref/shelf.py"
-    shelf.write_text("from seqref.lstm import LSTM as Net\n\n\ndef own(x): ...\n")
+    shelf.write_text("from seqref.lstm import LSTM\n\n\ndef own(x): ...\n")
     assert (
         signature_problem(
-            "step(x, state=None)", "seqref.shelf.Net.step", shelf.parents[1]
+            "step(x, state=None)", "seqref.shelf.LSTM.step", shelf.parents[1]
         )
         is None
     )
     assert signature_problem("own(x)", "seqref.shelf.own", shelf.parents[1]) is None
-    found = signature_problem("step(x)", "seqref.shelf.Net.step", shelf.parents[1])
+    found = signature_problem("step(x)", "seqref.shelf.LSTM.step", shelf.parents[1])
     assert "shows (x)" in found
     found = signature_problem("gone(x)", "seqref.shelf.gone", shelf.parents[1])
     assert found == "seqref.shelf.gone is not in the source"
