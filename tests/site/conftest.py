@@ -152,9 +152,13 @@ class Visit:
 
     def settle(self) -> None:
         """Wait for fonts and for two frames, in which the page's scripts run."""
+        # Not for ever: a font whose connection broke off would never be ready.
         self.page.evaluate(
-            """() => document.fonts.ready.then(() => new Promise(done =>
-              requestAnimationFrame(() => requestAnimationFrame(done))))"""
+            """() => Promise.race([
+              new Promise(done => setTimeout(done, 20000)),
+              document.fonts.ready.then(() => new Promise(done =>
+                requestAnimationFrame(() => requestAnimationFrame(done))))
+            ])"""
         )
 
     def overflow(self) -> list[str]:
