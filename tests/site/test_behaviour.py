@@ -125,6 +125,54 @@ def test_printed_output_hangs_below_its_block(visit, address):
     assert abs(gap) < 1
 
 
+LEDGER = "evidence/claims.html"
+
+
+def shown_rows(seen) -> list[str]:
+    return seen.page.locator(".sk-claims > div:visible").evaluate_all(
+        "rows => rows.map(row => row.id)"
+    )
+
+
+@pytest.mark.parametrize("how", ["served", "from disk"])
+def test_the_ledger_can_be_filtered(visit, address, site, how):
+    seen = visit(address if how == "served" else f"file://{site.resolve()}", LEDGER)
+    everything = shown_rows(seen)
+    marks = seen.page.locator(".sk-claims > div").evaluate_all(
+        "rows => rows.map(r => [r.id, r.dataset.verdict, r.dataset.concepts])"
+    )
+    wrong = [name for name, verdict, _ in marks if verdict == "wrong"]
+    both = [
+        name
+        for name, verdict, concepts in marks
+        if verdict == "wrong" and "recurrent/gru" in concepts.split()
+    ]
+    assert 0 < len(both) < len(wrong) < len(everything) == len(marks)
+    seen.page.get_by_label("Verdict").select_option("wrong")
+    assert shown_rows(seen) == wrong
+    seen.page.get_by_label("Concept").select_option("recurrent/gru")
+    assert shown_rows(seen) == both
+    count = f"{len(both)} of {len(everything)} claims"
+    assert seen.page.locator(".sk-claims-filter output").inner_text() == count
+    # The address holds the choice.
+    again = visit(seen.page.url.partition("/evidence/")[0], LEDGER)
+    assert shown_rows(again) == everything
+    seen.page.reload()
+    assert shown_rows(seen) == both
+    # A link to a row that the choice hides clears the choice.
+    hidden = next(name for name in everything if name not in both)
+    seen.page.evaluate(f"location.hash = '#{hidden}'")
+    seen.page.locator(f"#{hidden}").wait_for(state="visible")
+    assert shown_rows(seen) == everything
+    assert seen.faults() == []
+
+
+def test_without_a_script_the_ledger_shows_all_rows_and_no_filter(visit, address):
+    seen = visit(address, LEDGER, java_script_enabled=False)
+    assert seen.page.locator(".sk-claims > div:visible").count() > 40
+    assert seen.page.locator(".sk-claims-filter").is_hidden()
+
+
 BAD = """<!doctype html><html lang="en"><title>t</title><main><h1>h</h1>
 <p style="color:#bbb;background:#fff">Pale text.</p><img src="gone.png">
 <p style="width:2000px">Wide.</p></main>

@@ -43,6 +43,17 @@ RECORD = {
 PAGE = """
     ---
     concept: recurrent/toy
+    title: Toy
+    answer: A layer that does next to nothing.
+    year: 1990
+    parents: []
+    summary:
+      what: A layer for tests.
+      cost_step: One sum.
+      cost_sequence: One sum a step.
+      parameters: None.
+      use_when: Never outside tests.
+      usual_mistake: Taking it for a layer.
     ---
 
     # Toy
@@ -57,7 +68,8 @@ PAGE = """
 def site(small_site):
     small_site.write("docs/evidence/claims.yml", LEDGER)
     small_site.write(
-        "docs/evidence/claims.md", "# L\n\n{{claims}}\n\n{{claim-limits}}\n"
+        "docs/evidence/claims.md",
+        "# L\n\n{{claim-counts}}\n\n{{claims}}\n\n{{claim-limits}}\n",
     )
     small_site.write("docs/recurrent/toy.md", PAGE)
     small_site.write("tests/test_toy.py", "def test_value():\n    assert 2 > 1\n")
@@ -114,6 +126,42 @@ def test_ledger_page_shows_every_row(site):
     assert second.find_all("dd")[1].text.startswith("Primary source · page ")
 
 
+def test_rows_come_in_the_order_of_their_numbers(site):
+    change(site, "id: C01", "id: C109")
+    site.data("toy", {**RECORD, "claims": {"C109": RECORD["claims"]["C01.large"]}})
+    assert [row.id for row in read(site).rows] == ["C02", "C109"]
+
+
+def test_ledger_page_counts_its_rows(site):
+    table = convert(site, "evidence/claims.md").find("table")
+    assert [cell.text for cell in table.select("th")] == [
+        *("correct", "imprecise", "depends", "wrong", "all")
+    ]
+    assert [cell.text for cell in table.select("td")] == ["0", "1", "0", "1", "2"]
+
+
+def test_ledger_page_has_filters_that_a_script_shows(site):
+    soup = convert(site, "evidence/claims.md")
+    (form,) = soup.select("form.sk-claims-filter")
+    assert form.has_attr("hidden")
+    choices = {
+        select["name"]: [(o["value"], o.text) for o in select.select("option")]
+        for select in form.select("label > select")
+    }
+    assert choices == {
+        "concept": [("", "all"), ("recurrent/toy", "Toy (1)")],
+        "verdict": [
+            ("", "all"),
+            ("imprecise", "imprecise (1)"),
+            ("wrong", "wrong (1)"),
+        ],
+    }
+    assert form.output.text == "2 of 2 claims"
+    rows = soup.select("dl.sk-claims > div")
+    assert [row["data-verdict"] for row in rows] == ["imprecise", "wrong"]
+    assert [row["data-concepts"] for row in rows] == ["recurrent/toy", ""]
+
+
 def test_ledger_page_says_what_is_not_shown(site):
     limits = convert(site, "evidence/claims.md").select_one("dl.sk-limits")
     assert limits.dt.text == "toy"
@@ -121,10 +169,12 @@ def test_ledger_page_says_what_is_not_shown(site):
 
 
 def test_concept_page_shows_its_rows_and_links_the_ledger(site):
-    rows = convert(site, "recurrent/toy.md").select("dl.sk-claims > div")
+    soup = convert(site, "recurrent/toy.md")
+    rows = soup.select("dl.sk-claims > div")
     assert len(rows) == 1
     assert rows[0].dt.a["href"] == "../evidence/claims.md#C01"
     assert not rows[0].has_attr("id")
+    assert not soup.select("form")
     # The page does not link itself.
     assert rows[0].find_all("dd")[1].a is None
 
@@ -191,7 +241,7 @@ def test_unused_limits_are_refused(site):
 
 def test_a_concept_without_rows_says_so(site):
     change(site, "[recurrent/toy]", "[]")
-    with pytest.raises(PageError, match=r"toy.md:9: no row of .* names the concept"):
+    with pytest.raises(PageError, match=r"toy.md:20: no row of .* names the concept"):
         convert(site, "recurrent/toy.md")
 
 

@@ -1,8 +1,10 @@
 r"""`{{claims}}`: the claims ledger, from `docs/evidence/claims.yml`.
 
 On a concept page the marker shows the rows of that concept, on the ledger's own page
-all rows. `{{claim-limits}}`, on the ledger's page, lists what each experiment does not
-show. The words are in the YAML file, the numbers in the records of the experiments.
+all rows, in the order of their numbers and below the filters. `{{claim-counts}}` counts
+the rows by verdict, and `{{claim-limits}}`, on the ledger's page, lists what each
+experiment does not show. The words are in the YAML file, the numbers in the records of
+the experiments.
 
 A row that names an experiment is printed only if its record supports it: every check
 of the row holds there, and every negative control fails. Otherwise the build stops.
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 from markdown import Markdown
 
+from sitekit.claim_filters import add_counts, add_filters
 from sitekit.data import DataError, load
 from sitekit.evidence import EvidenceError, check_evidence
 from sitekit.marker import register_marker
@@ -76,6 +79,7 @@ def read_ledger(site: Site) -> Ledger:
     unused = set(data["experiments"]) - {row.experiment for row in rows}
     if unused:
         raise PageError(f"{name}: no row uses the experiments {sorted(unused)}")
+    rows.sort(key=lambda row: int(row.id[1:]))
     return Ledger(tuple(rows), data["experiments"])
 
 
@@ -120,9 +124,10 @@ class ClaimsExtension(SiteExtension):
     """Renders the ledger or a concept's part of it."""
 
     def register(self, md: Markdown, site: Site) -> None:
-        """Register the two markers."""
+        """Register the markers."""
         self.md, self.site = md, site
         register_marker(md, "claims", self.build)
+        register_marker(md, "claim-counts", self.build_counts)
         register_marker(md, "claim-limits", self.build_limits)
 
     def _ledger(self, marker: str) -> Ledger:
@@ -146,6 +151,9 @@ class ClaimsExtension(SiteExtension):
         if not rows:
             where = page.find("{{claims}}")
             raise PageError(f"{where}: no row of {FILE} names the concept {concept}")
+        if whole:
+            verdicts = [row.verdict for row in rows]
+            add_filters(parent, verdicts, [row.concepts for row in rows], self.site)
         box = etree.SubElement(parent, "dl")
         box.set("class", "sk-claims")
         for row in rows:
@@ -160,6 +168,8 @@ class ClaimsExtension(SiteExtension):
         name.tail = " "
         if whole:
             box.set("id", row.id)
+            box.set("data-verdict", row.verdict)
+            box.set("data-concepts", " ".join(row.concepts))
             name.set("href", f"#{row.id}")
         self._text(etree.SubElement(term, "span"), row.said)
         term[-1].tail = " "
@@ -188,6 +198,11 @@ class ClaimsExtension(SiteExtension):
             _labelled(line, "test ", "code", row.test.removeprefix("tests/"))
         for part in list(line)[:-1]:
             part.tail = " · "
+
+    def build_counts(self, parent: etree.Element) -> None:
+        """Append the number of rows by verdict."""
+        ledger = self._ledger("{{claim-counts}}")
+        add_counts(parent, (row.verdict for row in ledger.rows))
 
     def build_limits(self, parent: etree.Element) -> None:
         """Append what each experiment does not show."""
