@@ -156,3 +156,13 @@ def test_lengths_of_an_empty_batch():
 def test_lengths_refused(lengths, error, message):
     with pytest.raises(error, match=message):
         errors.check_lengths("f", lengths, 2, 5)
+
+
+def test_an_extra_is_imported_or_named():
+    assert errors.import_extra("math", "a sum", "none").fsum([1.0, 2.0]) == 3.0
+    message = (
+        r"^a sum needs nowhere, which is not installed: pip install .seqref\[x\].$"
+    )
+    with pytest.raises(RuntimeError, match=message) as caught:
+        errors.import_extra("nowhere.at_all", "a sum", "x")
+    assert isinstance(caught.value.__cause__, ImportError)

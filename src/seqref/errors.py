@@ -5,7 +5,9 @@ Every check is called at the top of the public method that the user called, with
 ``LSTM.forward: `x` must have shape (batch, time, input_size=3), got (2, 7, 4)``.
 """
 
+import importlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,3 +166,24 @@ def is_exporting() -> bool:
     """
     compiler = torch.compiler
     return compiler.is_exporting() and not compiler.is_dynamo_compiling()
+
+
+def import_extra(module: str, purpose: str, extra: str) -> Any:
+    r"""Import a module of one of the package's extras, where it is needed.
+
+    Args:
+        module: Name of the module, such as ``"safetensors.torch"``.
+        purpose: What needs it, such as ``"a checkpoint"``.
+        extra: Name of the extra that brings it.
+
+    Raises:
+        RuntimeError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise RuntimeError(
+            f"{purpose} needs {package}, which is not installed: "
+            f'pip install "seqref[{extra}]"'
+        ) from error

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqref.training._extras import extra
+from seqref.errors import import_extra
 
 # Key of our own entry in the header of a safetensors file. One entry, because the
 # library writes several in an order that changes.
@@ -29,7 +29,7 @@ def write_file(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -
         TypeError: `config` has no form in JSON, or a tensor none in the file format.
         ValueError: `config` holds a number that JSON lacks.
     """
-    safetensors = extra("safetensors.torch", "a checkpoint")
+    safetensors = import_extra("safetensors.torch", "a checkpoint", "train")
     # Copies: the format refuses tensors that share memory, such as tied weights.
     stored = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -53,7 +53,7 @@ def read_file(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]
         RuntimeError: safetensors is not installed.
         ValueError: the file is torn, changed, or not of `write_file`'s making.
     """
-    safetensors = extra("safetensors", "a checkpoint")
+    safetensors = import_extra("safetensors", "a checkpoint", "train")
     if not path.is_file():
         raise FileNotFoundError(f"{where}: there is no file {str(path)!r}")
     try:

@@ -11,10 +11,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from seqref.errors import check_size
+from seqref.errors import check_size, import_extra
 from seqref.recurrence import detach_state
 from seqref.training import _generators
-from seqref.training._extras import extra
 from seqref.training._nonfinite import rates, why_gradient, why_loss
 from seqref.training._run import Moment, Run, settings_of
 from seqref.training._stream import Place, stream
@@ -327,5 +326,5 @@ def _show(bar: Any, progress: Any, last: Step) -> None:
 def _bar(progress: Any, made: int, steps: int) -> Any:
     if progress is False:
         return nullcontext()
-    tqdm = extra("tqdm", "a progress bar")
+    tqdm = import_extra("tqdm", "a progress bar", "train")
     return tqdm.tqdm(total=steps, initial=made, unit="step", dynamic_ncols=True)

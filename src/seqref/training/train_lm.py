@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from seqref import __version__
+from seqref.errors import import_extra
 from seqref.models import LanguageModel
 from seqref.recurrent import LSTM
 from seqref.tasks import Corpus, Streams, Vocabulary, read_text, split_text
-from seqref.training._extras import extra
 from seqref.training._file import remove_leftovers
 from seqref.training._interrupt import Interrupt
 from seqref.training._report import report, say
@@ -112,8 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
     Source:
         None: a design of this package.
     """
-    extra("tqdm", "train-lm")
-    extra("safetensors", "train-lm")
+    import_extra("tqdm", "train-lm", "train")
+    import_extra("safetensors", "train-lm", "train")
     work = prepare(arguments)
     _make_folder(work.checkpoint.parent)
     remove_leftovers(work.checkpoint.parent, re.escape(CHECKPOINT))

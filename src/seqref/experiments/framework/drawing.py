@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seqref.errors import import_extra
+
 # The committed SVG files were drawn by this version; another may move a digit.
 MATPLOTLIB_VERSION = "3.11.2"
 # 680 CSS pixels at 96 to the inch, so that 9 pt in the file is 12 px on the page.
@@ -50,13 +52,7 @@ def load_matplotlib() -> Any:
     Raises:
         RuntimeError: It is not installed.
     """
-    try:
-        return importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise RuntimeError(
-            "drawing figures needs matplotlib, which is not installed: "
-            "pip install 'seqref[bench]'"
-        ) from error
+    return import_extra("matplotlib", "drawing figures", "bench")
 
 
 def draw(function: Callable[..., None], record: Mapping[str, Any], theme: Theme) -> str:

@@ -1,8 +1,9 @@
 r"""Progress bars for long runs; they need the extra `train`."""
 
-import importlib
 from collections.abc import Iterable
 from typing import TypeVar
+
+from seqref.errors import import_extra
 
 T = TypeVar("T")
 
@@ -13,11 +14,5 @@ def bars(items: Iterable[T], label: str) -> Iterable[T]:
     Raises:
         RuntimeError: tqdm is not installed.
     """
-    try:
-        tqdm = importlib.import_module("tqdm")
-    except ImportError as error:
-        raise RuntimeError(
-            "progress bars need tqdm, which is not installed: "
-            "pip install 'seqref[train]', or pass --quiet"
-        ) from error
+    tqdm = import_extra("tqdm", "a progress bar (--quiet shows none)", "train")
     return tqdm.tqdm(items, desc=label, leave=False, dynamic_ncols=True)
