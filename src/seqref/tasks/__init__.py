@@ -10,12 +10,14 @@ from seqref.tasks.characters import (
     read_text,
     split_text,
 )
+from seqref.tasks.delayed_recall import DelayedRecall
 from seqref.tasks.ngrams import NGram
 
 __all__ = [
     "UNK",
     "Chunk",
     "Corpus",
+    "DelayedRecall",
     "NGram",
     "Streams",
     "Vocabulary",

@@ -1,0 +1,44 @@
+r"""What the synthetic tasks share: a batch, and where its random numbers are drawn."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from seqref.errors import check_size
+
+
+class Batch(NamedTuple):
+    r"""Inputs of a task, batch first, and what a network should answer to them."""
+
+    x: Tensor
+    targets: Tensor
+
+
+def check_draw(
+    where: str, batch_size: int, generator: torch.Generator | None
+) -> torch.device:
+    r"""Check the arguments of a draw; the device on which to draw random numbers.
+
+    Numbers are drawn where the generator lives and moved afterwards: one seed gives the
+    same batch on every device.
+
+    Raises:
+        TypeError: `batch_size` is no int, or `generator` no `torch.Generator`.
+        ValueError: `batch_size` is below 1.
+    """
+    check_size(where, "batch_size", batch_size)
+    if generator is None:
+        return torch.device("cpu")
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"{where}: `generator` must be a torch.Generator, got "
+            f"{type(generator).__name__} (torch.Generator().manual_seed(0))"
+        )
+    return generator.device
+
+
+def check_dtype(where: str, dtype: torch.dtype) -> None:
+    r"""Raise `TypeError` unless `dtype` is a floating dtype of torch."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"{where}: `dtype` must be a floating dtype, got {dtype!r}")
