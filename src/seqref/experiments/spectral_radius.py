@@ -1,0 +1,258 @@
+r"""Whether the spectral radius of the recurrent matrix decides if gradients vanish.
+
+For $h_t = \tanh(W_{ih} x_t + W_{hh} h_{t-1})$ the Jacobian of one step is
+$J_t = \operatorname{diag}(1 - h_t^2) W_{hh}$. The first part of this module
+measures products of such Jacobians for networks whose spectral radius says the opposite
+of what happens, each with an input that saturates units and without; and for a linear
+network whose eigenvalues are not real. The second part draws random networks, scales
+each matrix to a list of spectral radii, and measures the factor by which one more step
+of lag multiplies the norm of the product, for inputs of several strengths.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seqref import RNN
+from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.commands import main_of
+from seqref.experiments.framework.experiment import Track, untracked
+from seqref.experiments.framework.seeding import generator
+from seqref.experiments.framework.statistics import median, spread
+from seqref.experiments.framework.tables import power_of_ten
+from seqref.experiments.gradient_by_lag_parts.networks import (
+    products_by_lag,
+    slopes,
+)
+from seqref.experiments.spectral_radius_parts.examples import (
+    EXAMPLES,
+    MARKS,
+    log10_norm,
+    of_blocks,
+    of_example,
+    of_turn,
+    random_matrix,
+    tanh_layer,
+)
+from seqref.experiments.spectral_radius_parts.presentation import draw_growth, tables
+
+__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes, radii, strengths of the inputs and seeds of one run."""
+
+    hidden_size: int
+    warm_up: int
+    lags: tuple[int, int]
+    radii: tuple[float, ...]
+    input_stds: tuple[float, ...]
+    block_size: int
+    seeds: tuple[int, ...]
+
+
+SMALL = Config(
+    hidden_size=32,
+    warm_up=20,
+    lags=(50, 100),
+    radii=(0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5),
+    input_stds=(0.5, 1.0),
+    block_size=24,
+    seeds=(0, 1, 2),
+)
+FULL = Config(
+    hidden_size=256,
+    warm_up=50,
+    lags=(100, 200),
+    radii=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5),
+    input_stds=(0.1, 0.5, 1.0),
+    block_size=32,
+    seeds=tuple(range(8)),
+)
+
+
+def of_all_blocks(config: Config, *, driven: bool) -> dict[str, float]:
+    """Medians and extremes over seeds."""
+    found = [of_blocks(config.block_size, s, driven=driven) for s in config.seeds]
+    merged = {key: median(f[key] for f in found) for key in found[0]}
+    last = [f[f"log10_at_{MARKS[-1]}"] for f in found]
+    return {**merged, "log10_low": min(last), "log10_high": max(last)}
+
+
+def growth(
+    layer: RNN, x: Float[Tensor, "1 time hidden"], lags: tuple[int, int]
+) -> dict[str, float]:
+    r"""Logarithms of the factor of one step of lag, and of the slopes' part in it.
+
+    Between two lags, so that what the first steps do does not count. The slopes of a
+    step count with the root of their mean square.
+    """
+    with torch.no_grad():
+        h = layer(x)[0][0]
+        products = products_by_lag(h, layer.cell.weight_hh, "tanh", lags)
+    first, second = lags
+    more = log10_norm(products[second]) - log10_norm(products[first])
+    squares = slopes(h[-second:-first], "tanh").square().mean(1)
+    return {
+        "log10_factor": more / (second - first),
+        "log10_slope": squares.sqrt().log10().mean().item(),
+    }
+
+
+def of_network(config: Config, std: float, seed: int) -> dict[str, list[float]]:
+    """Growth at every radius, for one matrix and inputs of one strength."""
+    unit = random_matrix(config.hidden_size, seed)
+    steps = config.warm_up + max(config.lags)
+    size = (1, steps, config.hidden_size)
+    random = generator(seed + 1000)
+    x = std * torch.randn(size, generator=random, dtype=torch.float64)
+    found = [growth(tanh_layer(r * unit), x, config.lags) for r in config.radii]
+    return {key: [f[key] for f in found] for key in ("log10_factor", "log10_slope")}
+
+
+def crossing(radii: Sequence[float], logarithms: Sequence[float]) -> float:
+    r"""The radius at which growth starts: linear between the two that enclose it.
+
+    Raises:
+        ValueError: The product grows at the first radius, or at none.
+    """
+    above = [i for i, value in enumerate(logarithms) if value >= 0]
+    if not above or above[0] == 0:
+        raise ValueError(
+            "crossing: `logarithms` must pass from below 0 to 0 or above, "
+            f"got {list(logarithms)}"
+        )
+    i = above[0]
+    low, high = logarithms[i - 1], logarithms[i]
+    share = -low / (high - low)
+    return radii[i - 1] + share * (radii[i] - radii[i - 1])
+
+
+def name_of(std: float) -> str:
+    """Name of the case of one strength of the inputs."""
+    return f"input_{std:g}".replace(".", "_") if std else "at_rest"
+
+
+def run(config: Config, track: Track = untracked) -> dict[str, Any]:
+    """Measure the examples and the random networks."""
+    cases: dict[str, Any] = {name: of_example(*e) for name, e in EXAMPLES.items()}
+    cases["blocks_driven"] = of_all_blocks(config, driven=True)
+    cases["blocks_rest"] = of_all_blocks(config, driven=False)
+    cases |= {"turn_1_1": of_turn(1.1), "turn_0_9": of_turn(0.9)}
+    series: dict[str, Any] = {"radii": list(config.radii), "factor": {}}
+    for std in track((0.0, *config.input_stds), "spectral_radius"):
+        found = [of_network(config, std, seed) for seed in config.seeds]
+        factors = [[10**v for v in f["log10_factor"]] for f in found]
+        starts = [crossing(config.radii, f["log10_factor"]) for f in found]
+        series["factor"][name_of(std)] = [
+            spread(values) for values in zip(*factors, strict=True)
+        ]
+        # The slopes' part: what would be left of the radius if nothing else counted.
+        gaps = [
+            abs(math.log10(radius) + slope - factor)
+            for f in found
+            for radius, slope, factor in zip(
+                config.radii, f["log10_slope"], f["log10_factor"], strict=True
+            )
+        ]
+        cases[name_of(std)] = {
+            "input_std": std,
+            "largest_gap_to_slope_rule": 10 ** max(gaps) - 1,
+            **{f"crossing_{key}": value for key, value in spread(starts).items()},
+        }
+    return {"numbers": summary(cases), "series": series, "cases": cases}
+
+
+def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
+    """Scalars and ready-made text for sentences."""
+    found: dict[str, Any] = {}
+    for name, case in cases.items():
+        for key, value in case.items():
+            if key.startswith("log10_"):
+                what = key.removeprefix("log10_")
+                found[f"{name}_{what}"] = power_of_ten(value)
+            else:
+                found[f"{name}_{key}"] = value
+    return found
+
+
+def _grows_below_one(case: Mapping[str, Any]) -> Outcome:
+    found = case["log10_at_60"]
+    return Outcome(case["spectral_radius"] < 1 and found > 3, found)
+
+
+def _blocks_grow(case: Mapping[str, Any]) -> Outcome:
+    found = case["log10_low"]
+    return Outcome(case["spectral_radius"] < 1 and found > 3, found)
+
+
+def _vanishes_above_one(case: Mapping[str, Any]) -> Outcome:
+    found = case["log10_at_60"]
+    return Outcome(case["spectral_radius"] > 1 and found < -10, found)
+
+
+def _starts_later(case: Mapping[str, Any]) -> Outcome:
+    found = case["crossing_low"]
+    return Outcome(found > 1.2, found)
+
+
+def _grows_with_small_real_parts(case: Mapping[str, Any]) -> Outcome:
+    found = case["log10_at_100"]
+    return Outcome(case["largest_real_part"] < 0 and found > 3, found)
+
+
+CLAIMS = (
+    Claim(
+        "C06.example",
+        "A tanh network of spectral radius 0.5, driven by a constant input, has a "
+        "product of Jacobians above 1,000 after 60 steps.",
+        _grows_below_one,
+        case="small_radius_driven",
+        control="small_radius_rest",
+    ),
+    Claim(
+        "C06.blocks",
+        "Larger tanh networks of spectral radius 0.5 with noise in their inputs have a "
+        "product above 1,000 after 60 steps for every seed.",
+        _blocks_grow,
+        case="blocks_driven",
+        control="blocks_rest",
+    ),
+    Claim(
+        "C07.example",
+        "A tanh network of spectral radius 2, driven by a constant input, has a "
+        "product of Jacobians below 10⁻¹⁰ after 60 steps.",
+        _vanishes_above_one,
+        case="large_radius_driven",
+        control="large_radius_rest",
+    ),
+    Claim(
+        "C07.crossover",
+        "In random tanh networks with noisy inputs of deviation 0.5 growth starts at a "
+        "spectral radius above 1.2 for every seed.",
+        _starts_later,
+        case="input_0_5",
+        control="at_rest",
+    ),
+    Claim(
+        "C08",
+        "The product of a linear network grows though no eigenvalue has a positive "
+        "real part: the modulus counts.",
+        _grows_with_small_real_parts,
+        case="turn_1_1",
+        control="turn_0_9",
+    ),
+)
+
+
+FIGURES = {"growth": draw_growth}
+main = main_of(__name__, "spectral_radius")
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+r"""Parts of `spectral_radius`: its fixed examples, and its tables and figure."""
