@@ -63,7 +63,7 @@ SMALL = Config(
     lags=(50, 100),
     radii=(0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5),
     input_stds=(0.5, 1.0),
-    block_size=24,
+    block_size=32,
     seeds=(0, 1, 2),
 )
 FULL = Config(
@@ -72,7 +72,7 @@ FULL = Config(
     lags=(100, 200),
     radii=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5),
     input_stds=(0.1, 0.5, 1.0),
-    block_size=32,
+    block_size=64,
     seeds=tuple(range(8)),
 )
 

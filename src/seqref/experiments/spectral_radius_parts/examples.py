@@ -20,7 +20,7 @@ EXAMPLES = {
 }
 THIRD_OF_A_TURN = 2 * math.pi / 3
 BLOCK_RADIUS = 5.0
-BLOCK_NOISE = 0.5
+BLOCK_NOISE = 1.0
 # Far beyond what the other inputs of a unit add up to: its slope is then zero.
 SATURATING = 100.0
 

@@ -10,8 +10,8 @@ from seqref.experiments.spectral_radius_parts.examples import MARKS
 LABELS = {
     "small_radius_driven": "2 units, driven",
     "small_radius_rest": "2 units, at rest",
-    "blocks_driven": "64 units, driven",
-    "blocks_rest": "64 units, at rest",
+    "blocks_driven": "128 units, driven",
+    "blocks_rest": "128 units, at rest",
     "large_radius_driven": "2 other units, driven",
     "large_radius_rest": "2 other units, at rest",
 }
