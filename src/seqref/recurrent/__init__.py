@@ -8,6 +8,12 @@ from seqref.recurrent.gradients import (
     state_jacobian,
 )
 from seqref.recurrent.gru import GRU, ChoGRU, ChoGRUCell, GRUCell, GRUState
+from seqref.recurrent.initialisation import (
+    chrono_,
+    forget_bias_,
+    identity_,
+    orthogonal_,
+)
 from seqref.recurrent.lstm import LSTM, LSTMCell, LSTMState
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
 from seqref.recurrent.stacked import Stacked
@@ -27,8 +33,12 @@ __all__ = [
     "RNNCell",
     "RNNState",
     "Stacked",
+    "chrono_",
+    "forget_bias_",
     "gradient_norm_by_lag",
+    "identity_",
     "jacobian_product",
+    "orthogonal_",
     "state_jacobian",
     "truncated_chunks",
 ]
