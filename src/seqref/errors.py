@@ -115,8 +115,10 @@ def check_choice(where: str, name: str, value: object, choices: Sequence[str]) -
         raise ValueError(f"{where}: `{name}` must be one of {known}, got {value!r}")
 
 
-def check_lengths(where: str, lengths: Tensor, batch: int, time: int) -> None:
-    r"""Raise unless `lengths` holds one integer from 0 to `time` for each row.
+def check_lengths(
+    where: str, lengths: Tensor, batch: int, time: int, minimum: int = 0
+) -> None:
+    r"""Raise unless `lengths` holds one integer from `minimum` to `time` for each row.
 
     Where values cannot be read (`torch.func.vmap` over the lengths, `torch.export`, the
     device "meta") only kind and shape are checked.
@@ -126,7 +128,7 @@ def check_lengths(where: str, lengths: Tensor, batch: int, time: int) -> None:
 
     Raises:
         TypeError: `lengths` is no tensor, or not of an integer dtype.
-        ValueError: wrong shape, or a length below 0 or above `time`.
+        ValueError: wrong shape, or a length below `minimum` or above `time`.
     """
     if not isinstance(lengths, Tensor):
         raise TypeError(
@@ -144,8 +146,10 @@ def check_lengths(where: str, lengths: Tensor, batch: int, time: int) -> None:
     # The wide unsigned dtypes have no minimum of their own.
     whole = lengths.to(torch.int64)
     smallest, largest = int(whole.min()), int(whole.max())
-    if smallest < 0:
-        raise ValueError(f"{where}: `lengths` must be at least 0, got {smallest}")
+    if smallest < minimum:
+        raise ValueError(
+            f"{where}: `lengths` must be at least {minimum}, got {smallest}"
+        )
     if largest > time:
         raise ValueError(
             f"{where}: `lengths` must be at most time={time}, got {largest}"
