@@ -1,0 +1,1 @@
+r"""Parts of `gradient_products`: chains, single networks, tables and the figure."""
