@@ -1,0 +1,1 @@
+r"""Parts of the experiments that train networks on tasks of memory."""
