@@ -1,0 +1,1 @@
+r"""Parts of `padding_cost`: what is timed, counted and compared."""

@@ -1,0 +1,1 @@
+r"""How the experiments on speed time their contestants."""

@@ -1,0 +1,207 @@
+"""Masks, last states, packing beside padding, and batches by length."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import seqref
+from seqref.recurrent.variable_length import (
+    bucket_batches,
+    last_state,
+    lengths_to_mask,
+    pack,
+    padding_fraction,
+    token_batches,
+    unpack,
+)
+
+F64 = torch.float64
+LENGTHS = torch.tensor([2, 7, 4, 1])
+
+
+def rows(n=4, time=7, width=3):
+    torch.manual_seed(0)
+    return torch.randn(n, time, width, dtype=F64)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+def test_mask_by_hand(dtype):
+    found = lengths_to_mask(torch.tensor([2, 0, 3], dtype=dtype), 3)
+    assert found.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+
+
+def test_last_state_is_the_final_state_with_nan_in_the_padding():
+    layer = seqref.RNN(3, 5, dtype=F64)
+    x = rows()
+    y, state = layer(x, lengths=LENGTHS)
+    torch.testing.assert_close(last_state(y, LENGTHS), state.h, atol=1e-12, rtol=0)
+    spoilt = y.detach().masked_fill(~lengths_to_mask(LENGTHS, 7)[..., None], torch.nan)
+    spoilt.requires_grad_()
+    found = last_state(spoilt, LENGTHS)
+    upstream = torch.randn_like(found)
+    (gradient,) = torch.autograd.grad(found, spoilt, upstream)
+    expected = torch.zeros_like(gradient)
+    for row, length in enumerate(LENGTHS.tolist()):
+        assert torch.equal(found[row], y[row, length - 1])
+        expected[row, length - 1] = upstream[row]
+    assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+def test_last_state_is_the_upper_layers_of_both_directions(kind, layers, bias):
+    torch.manual_seed(0)
+    layer = kind(
+        3, 5, layers, bias=bias, bidirectional=True, batch_first=True, dtype=F64
+    )
+    packed, h_n = layer(pack(rows(), LENGTHS))
+    h_n = h_n[0] if kind is nn.LSTM else h_n
+    found = last_state(unpack(packed)[0], LENGTHS, backward_width=5)
+    expected = torch.cat([h_n[-2], h_n[-1]], dim=-1)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    weights = list(layer.parameters())
+    upstream = torch.randn_like(found)
+    mine = torch.autograd.grad(found, weights, upstream, retain_graph=True)
+    theirs = torch.autograd.grad(expected, weights, upstream)
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+
+
+def test_last_state_of_directions_of_unequal_width():
+    layer = seqref.Bidirectional(
+        seqref.RNN(3, 5, dtype=F64), seqref.GRU(3, 2, dtype=F64)
+    )
+    y, state = layer(rows(), lengths=LENGTHS)
+    found = last_state(y, LENGTHS, backward_width=2)
+    expected = torch.cat([state.forward.h, state.backward.h], dim=-1)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    # Nothing of a layer in one direction is taken at the first step, and all of one
+    # that reads from the right.
+    assert torch.equal(last_state(y, LENGTHS, 7), y[:, 0])
+    assert torch.equal(last_state(y, LENGTHS), y[range(4), LENGTHS - 1])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_packed_rows_are_rows_run_alone(bias, bidirectional):
+    torch.manual_seed(0)
+    layer = nn.LSTM(
+        3, 5, bias=bias, bidirectional=bidirectional, batch_first=True, dtype=F64
+    )
+    x = rows()
+    x = x.masked_fill(~lengths_to_mask(LENGTHS, 7)[..., None], torch.nan)
+    x.requires_grad_()
+    packed, (h_n, c_n) = layer(pack(x, LENGTHS))
+    y, found = unpack(packed, 9)
+    assert found.tolist() == LENGTHS.tolist()
+    assert y.shape[1] == 9
+    upstream, parts = torch.randn_like(y), []
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone, (h_1, c_1) = layer(x[row : row + 1, :length])
+        torch.testing.assert_close(y[row : row + 1, :length], alone, atol=1e-12, rtol=0)
+        assert y[row, length:].eq(0).all()
+        torch.testing.assert_close(h_n[:, row], h_1[:, 0], atol=1e-12, rtol=0)
+        torch.testing.assert_close(c_n[:, row], c_1[:, 0], atol=1e-12, rtol=0)
+        parts.append((alone[0] * upstream[row, :length]).sum())
+    wanted = [x, *layer.parameters()]
+    together = torch.autograd.grad((y * upstream).sum(), wanted)
+    apart = torch.autograd.grad(sum(parts), wanted)
+    for one, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+
+
+def test_pack_and_unpack_are_inverse():
+    x = rows() * lengths_to_mask(LENGTHS, 7)[..., None]
+    back, lengths = unpack(pack(x, LENGTHS))
+    assert torch.equal(back, x)
+    assert torch.equal(lengths, LENGTHS)
+
+
+def test_rows_sorted_by_hand_come_back_in_sorted_order():
+    layer, x = nn.LSTM(3, 5, batch_first=True, dtype=F64), rows()
+    order = LENGTHS.argsort(descending=True)
+    _, (right, _) = layer(pack(x, LENGTHS))
+    _, (sorted_rows, _) = layer(pack(x[order], LENGTHS[order]))
+    assert not torch.allclose(sorted_rows, right)
+    torch.testing.assert_close(sorted_rows[:, order.argsort()], right)
+
+
+def many():
+    return torch.randint(0, 50, (103,), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("form", "size"), [(bucket_batches, 8), (token_batches, 200)])
+def test_batches_hold_each_row_once_and_follow_the_generator(form, size):
+    def make(seed):
+        return form(many(), size, generator=torch.Generator().manual_seed(seed))
+
+    assert sorted(row for batch in make(0) for row in batch) == list(range(103))
+    assert make(0) == make(0)
+    assert make(0) != make(1)
+    members = [{frozenset(batch) for batch in make(seed)} for seed in (0, 1)]
+    assert members[0] != members[1], "ties are drawn anew"
+    # Batches do not overlap in length: sorted before the cut.
+    spans = [[int(many()[row]) for row in batch] for batch in make(0)]
+    spans.sort(key=lambda span: (min(span), max(span)))
+    ends = itertools.pairwise(spans)
+    assert all(max(one) <= min(two) for one, two in ends)
+    firsts = [int(many()[batch[0]]) for batch in make(0)]
+    assert firsts != sorted(firsts), "the batches are shuffled"
+
+
+def test_bucket_sizes():
+    sizes = [len(batch) for batch in bucket_batches(many(), 8)]
+    assert sorted(sizes) == [7] + [8] * 12
+    assert bucket_batches(torch.zeros(0, dtype=torch.int64), 8) == []
+
+
+def test_token_batches_are_bounded_and_full():
+    lengths = many()
+    found = token_batches(lengths, 200)
+    spans = sorted(
+        (sorted(int(lengths[row]) for row in batch) for batch in found),
+        key=lambda span: (span[0], span[-1]),
+    )
+    assert all(len(span) * span[-1] <= 200 for span in spans)
+    for one, two in itertools.pairwise(spans):
+        assert (len(one) + 1) * two[0] > 200, "one more row would not have fitted"
+
+
+def test_padding_fraction_by_hand():
+    lengths = torch.tensor([1, 4, 3, 0])
+    assert padding_fraction(lengths, [[0, 1], [2, 3]]) == 1 - 8 / 14
+    assert padding_fraction(lengths, [[3]]) == 0.0
+    assert padding_fraction(lengths, []) == 0.0
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("call", "kind", "match"),
+    [
+        (lambda: lengths_to_mask(LENGTHS, 6), ValueError, "at most time=6, got 7"),
+        (lambda: lengths_to_mask(LENGTHS[None], 7), ValueError, "`lengths` must have"),
+        (lambda: lengths_to_mask(LENGTHS, 7.0), TypeError, "`time` must be an int"),
+        (lambda: last_state(rows()[0], LENGTHS), ValueError, "`y` must have shape"),
+        (lambda: last_state(rows(), LENGTHS - 1), ValueError, "at least 1, got 0"),
+        (lambda: last_state(rows(), LENGTHS, 4), ValueError, "at most width=3, got 4"),
+        (lambda: last_state(rows(), LENGTHS, -1), ValueError, "at least 0, got -1"),
+        (lambda: last_state(rows(), LENGTHS, 1.0), TypeError, "must be an int"),
+        (lambda: pack(rows(), LENGTHS - 1), ValueError, "pack: .* at least 1, got 0"),
+        (lambda: pack(rows(), LENGTHS + 1), ValueError, "at most time=7, got 8"),
+        (lambda: pack(rows(0), LENGTHS[:0]), ValueError, "at least one row"),
+        (lambda: pack(rows(), LENGTHS.float()), TypeError, "integer dtype"),
+        (lambda: unpack(rows()), TypeError, "`packed` must be a PackedSequence"),
+        (lambda: unpack(pack(rows(), LENGTHS), 6), ValueError, "at least 7, got 6"),
+        (lambda: bucket_batches(LENGTHS, 0), ValueError, "`batch_size` must be at"),
+        (lambda: bucket_batches(-LENGTHS, 2), ValueError, "at least 0, got -7"),
+        (lambda: bucket_batches([1, 2], 2), TypeError, "`lengths` must be a"),
+        (lambda: token_batches(LENGTHS, 6), ValueError, "at least 7, got 6"),
+        (lambda: token_batches(LENGTHS, 8.0), TypeError, "`max_tokens` must be an"),
+    ],
+)
+def test_bad_arguments(call, kind, match):
+    with pytest.raises(kind, match=match):
+        call()
