@@ -211,6 +211,28 @@ def test_a_loss_over_the_padding_is_caught():
     check_padding_invariance(Classifier(), x, LENGTHS, call=loss_over(-100))
 
 
+def test_a_scalar_alone_is_not_asked_of_rows():
+    """A loss of next steps has none for a row of one step."""
+    layer = nn.GRU(3, 4, batch_first=True)
+
+    def call(model, x, lengths):
+        y = model(x[:, :-1])[0]
+        beyond = mask_of(lengths, x.shape[1])[:, 1:, None]
+        return (y - x[:, 1:, :1]).masked_fill(beyond, 0).square().sum()
+
+    check = check_padding_invariance
+    check(layer, inputs(), LENGTHS, call=call)
+    message = fails(
+        "padding invariance",
+        check,
+        layer,
+        inputs(),
+        LENGTHS,
+        call=lambda m, x, n: m(x[:, :-1])[0].square().mean(),
+    )
+    assert "`output` changes by" in message
+
+
 def test_a_model_that_finds_the_padding_by_its_value_needs_pad():
     def call(model, x, lengths):
         real = (x != 0)[..., None]

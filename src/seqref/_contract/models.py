@@ -97,14 +97,15 @@ def _vary_padding(
     whole = probe.run_twice(x, lengths)
     _needs_batch_first(probe, whole, len(x))
     probe.must_react(whole, probe.run(_with(x, ~beyond, fresh), lengths))
-    rows = [
-        probe.run(x[r : r + 1, :n], lengths[r : r + 1]) for r, n in enumerate(counts)
-    ]
+    # Scalars are not compared by row, and a loss may need more steps than a row has.
+    alone = enumerate(counts) if any(v.dim() for v in whole.values()) else ()
+    rows = [probe.run(x[r : r + 1, :n], lengths[r : r + 1]) for r, n in alone]
     # A size that follows the length in every row is time; any other is not.
     stepwise = {
         key
         for key in whole
-        if all(
+        if rows
+        and all(
             row[key].dim() > 1 and row[key].shape[1] == n
             for row, n in zip(rows, counts, strict=True)
         )
