@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from seqref.tasks.counting import A, B, counting_words
+
 Layer = nn.LSTM | nn.GRU
 Cell = nn.LSTMCell | nn.GRUCell
-A, B = (1.0, 0.0), (0.0, 1.0)
 
 
 def words(
@@ -20,14 +21,7 @@ def words(
 
     NaN where nothing is asked: at every $a$, and after the word.
     """
-    x = torch.zeros(longest, 2 * longest, 2)
-    answers = torch.full((longest, 2 * longest), math.nan)
-    for row in range(longest):
-        n = row + 1
-        x[row, :n] = torch.tensor(A)
-        x[row, n : 2 * n] = torch.tensor(B)
-        answers[row, n : 2 * n] = 0
-        answers[row, 2 * n - 1] = 1
+    x, answers, _ = counting_words(range(1, longest + 1))
     return x, answers
 
 
