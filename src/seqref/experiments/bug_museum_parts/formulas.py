@@ -149,9 +149,10 @@ def import_reordered(layer: nn.LSTM, arrays: dict[str, Tensor]) -> nn.LSTM:
 
 # --8<-- [start:wrong_block]
 def remember(layer: nn.LSTM, bias: float) -> nn.LSTM:
+    b_ih, b_hh = (layer.get_parameter(f"bias_{k}_l0") for k in ("ih", "hh"))
     with torch.no_grad():
-        layer.bias_ih_l0[: layer.hidden_size] = bias
-        layer.bias_hh_l0[: layer.hidden_size] = 0
+        b_ih[: layer.hidden_size] = bias
+        b_hh[: layer.hidden_size] = 0
     return layer
 
 
@@ -160,10 +161,11 @@ def remember(layer: nn.LSTM, bias: float) -> nn.LSTM:
 
 # --8<-- [start:right_block]
 def remember_right(layer: nn.LSTM, bias: float) -> nn.LSTM:
+    b_ih, b_hh = (layer.get_parameter(f"bias_{k}_l0") for k in ("ih", "hh"))
     forget = slice(layer.hidden_size, 2 * layer.hidden_size)
     with torch.no_grad():
-        layer.bias_ih_l0[forget] = bias
-        layer.bias_hh_l0[forget] = 0
+        b_ih[forget] = bias
+        b_hh[forget] = 0
     return layer
 
 

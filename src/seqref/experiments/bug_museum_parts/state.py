@@ -22,9 +22,8 @@ class Amnesic(nn.Module):
             h_t = x.new_zeros(len(x), self.cell.hidden_size)
             if state is not None:
                 h_t = state
-            h_t = self.cell(x_t, h_t)
-            outputs.append(h_t)
-        return torch.stack(outputs, dim=1), h_t
+            outputs.append(self.cell(x_t, h_t))
+        return torch.stack(outputs, dim=1), outputs[-1]
 
 
 # --8<-- [end:amnesic]
