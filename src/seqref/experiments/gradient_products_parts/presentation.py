@@ -58,7 +58,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
         for name, chain in CHAINS.items()
     ]
     lags = [f"lag {lag}" for lag in config["lags"]]
-    depths = [f"{lag} layers" for lag in config["lags"]]
+    depths = [f"depth {lag}" for lag in config["lags"]]
     last = lags[-1]
     return {
         "bound": table(
