@@ -15,21 +15,35 @@ from seqref.recurrent.initialisation import (
     orthogonal_,
 )
 from seqref.recurrent.lstm import LSTM, LSTMCell, LSTMState
+from seqref.recurrent.lstm_history import (
+    LSTM1997,
+    CoupledGateLSTM,
+    CoupledGateLSTMCell,
+    LSTM1997Cell,
+    PeepholeLSTM,
+    PeepholeLSTMCell,
+)
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
 from seqref.recurrent.stacked import Stacked
 
 __all__ = [
     "GRU",
     "LSTM",
+    "LSTM1997",
     "RNN",
     "Bidirectional",
     "BidirectionalState",
     "ChoGRU",
     "ChoGRUCell",
+    "CoupledGateLSTM",
+    "CoupledGateLSTMCell",
     "GRUCell",
     "GRUState",
+    "LSTM1997Cell",
     "LSTMCell",
     "LSTMState",
+    "PeepholeLSTM",
+    "PeepholeLSTMCell",
     "RNNCell",
     "RNNState",
     "Stacked",
