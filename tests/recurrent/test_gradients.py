@@ -103,6 +103,29 @@ def test_padding_is_ignored(kind):
     assert torch.equal(product[2], torch.eye(product.shape[1], dtype=F64))
 
 
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_norms_whose_squares_leave_the_range_of_float32(weight):
+    layer = seqref.RNN(3, 3, bias=False)
+    with torch.no_grad():
+        layer.cell.weight_hh.copy_(weight * torch.eye(3))
+    bar = seqref.RNNState(torch.tensor([[1.0, 2.0, 2.0]]))
+    norms = gradient_norm_by_lag(layer, torch.zeros(1, 120, 3), bar)[0]
+    expected = 3 * weight ** torch.arange(121, dtype=F64)
+    # Powers of two: exact, and far beyond the root of what float32 holds.
+    assert torch.equal(norms.double(), expected)
+
+
+def test_norms_of_a_gradient_that_is_not_finite():
+    layer = seqref.RNN(2, 2, bias=False)
+    with torch.no_grad():
+        layer.cell.weight_hh.copy_(2 * torch.eye(2))
+    bar = seqref.RNNState(torch.tensor([[1.0, 0.0], [float("nan"), 1.0]]))
+    norms = gradient_norm_by_lag(layer, torch.zeros(2, 130, 2), bar)
+    assert norms[0].isfinite().int().argmin() == 128
+    assert norms[0, 128].isinf()
+    assert norms[1].isnan().all()
+
+
 def test_nested_state_no_grad_and_untouched_arguments():
     layer = seqref.Stacked([seqref.LSTM(3, 4, dtype=F64), seqref.RNN(4, 2, dtype=F64)])
     x = torch.randn(2, 5, 3, dtype=F64, requires_grad=True)

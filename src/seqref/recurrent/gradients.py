@@ -151,7 +151,7 @@ def gradient_norm_by_lag(
     n = len(_tensors(state))
     parts = [bars[i : i + n] for i in range(0, len(bars), n)]
     flat = [torch.cat([b.flatten(1) for b in part], dim=1) for part in parts]
-    norms = torch.stack(flat, dim=1).norm(dim=2)
+    norms = _norm(torch.stack(flat, dim=1))
     # Column k of the result is state number length - k.
     index = real.sum(1, keepdim=True) - torch.arange(norms.shape[1], device=x.device)
     return norms.gather(1, index.clamp(min=0)).masked_fill(index < 0, 0)
@@ -205,6 +205,13 @@ def _prepare(
         x = torch.where(mask, x, torch.zeros_like(x))
     state = layer.initial_state(batch) if state is None else state
     return x.detach(), detach_state(state), real
+
+
+def _norm(flat: Tensor) -> Tensor:
+    # The squares of entries over- and underflow long before the entries do.
+    largest = flat.abs().amax(2)
+    scale = torch.where(largest.isfinite() & (largest > 0), largest, 1)
+    return (flat / scale[:, :, None]).norm(dim=2) * scale
 
 
 def _check_layer(where: str, layer: object) -> None:
