@@ -306,7 +306,7 @@ def test_on_a_gpu(kind):
 
 @pytest.mark.errors
 def test_projections_are_refused():
-    message = r"^from_torch: `module\.proj_size` must be 0, since no layer .* got 2$"
+    message = r"^from_torch: `module\.proj_size` must be 0, got 2 \(.*ProjectedLSTM"
     with pytest.raises(ValueError, match=message):
         from_torch(nn.LSTM(3, 5, proj_size=2))
 

@@ -117,8 +117,8 @@ def _refuse_module(where: str, module: object) -> NoReturn:
 def _check_layer(where: str, source: Any) -> None:
     if source.proj_size > 0:
         raise ValueError(
-            f"{where}: `module.proj_size` must be 0, since no layer of seqref projects "
-            f"its hidden state, got {source.proj_size}"
+            f"{where}: `module.proj_size` must be 0, got {source.proj_size} (load the "
+            "weights of one layer into seqref.ProjectedLSTM: its page shows how)"
         )
     if source.dropout >= 1 and source.num_layers > 1:
         raise ValueError(

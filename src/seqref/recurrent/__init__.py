@@ -23,6 +23,19 @@ from seqref.recurrent.lstm_history import (
     PeepholeLSTM,
     PeepholeLSTMCell,
 )
+from seqref.recurrent.lstm_variants import (
+    LayerNormLSTM,
+    LayerNormLSTMCell,
+    LockedDropout,
+    ProjectedLSTM,
+    ProjectedLSTMCell,
+    VariationalLSTM,
+    VariationalLSTMCell,
+    VariationalLSTMState,
+    ZoneoutLSTM,
+    ZoneoutLSTMCell,
+    zoneout,
+)
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
 from seqref.recurrent.stacked import Stacked
 
@@ -42,11 +55,21 @@ __all__ = [
     "LSTM1997Cell",
     "LSTMCell",
     "LSTMState",
+    "LayerNormLSTM",
+    "LayerNormLSTMCell",
+    "LockedDropout",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
+    "ProjectedLSTM",
+    "ProjectedLSTMCell",
     "RNNCell",
     "RNNState",
     "Stacked",
+    "VariationalLSTM",
+    "VariationalLSTMCell",
+    "VariationalLSTMState",
+    "ZoneoutLSTM",
+    "ZoneoutLSTMCell",
     "chrono_",
     "forget_bias_",
     "gradient_norm_by_lag",
@@ -55,4 +78,5 @@ __all__ = [
     "orthogonal_",
     "state_jacobian",
     "truncated_chunks",
+    "zoneout",
 ]

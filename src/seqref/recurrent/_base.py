@@ -76,9 +76,13 @@ class RecurrentCell(nn.Module, ABC, Generic[State]):
         return self._zeros(batch_size)
 
     def _zeros(self, batch_size: int) -> State:
-        shape = (batch_size, self.hidden_size)
-        fields = [self.weight_hh.new_zeros(shape) for _ in self._fields()]
+        widths = [self._axis(field)[1] for field in self._fields()]
+        fields = [self.weight_hh.new_zeros(batch_size, width) for width in widths]
         return self.state_type(*fields)
+
+    def _axis(self, field: str) -> tuple[str, int]:
+        r"""Name and size of the second axis of a field of the state."""
+        return "hidden_size", self.hidden_size
 
     def _fields(self) -> tuple[str, ...]:
         return self.state_type._fields  # pyright: ignore[reportAttributeAccessIssue]
@@ -105,7 +109,7 @@ class RecurrentCell(nn.Module, ABC, Generic[State]):
                 f"(pass {call})"
             )
         for field, value in zip(fields, state, strict=True):
-            axes = (("batch", batch), ("hidden_size", self.hidden_size))
+            axes = (("batch", batch), self._axis(field))
             check_shape(where, f"state.{field}", value, axes)
             check_like_parameters(where, f"state.{field}", value, self.weight_hh)
         return state
