@@ -41,9 +41,10 @@ def table_by_lag(
     recipes: Sequence[str],
     lags: Sequence[int],
     cell: Any = solved,
+    word: str = "lag",
 ) -> str:
     """One line for each recipe, one column for each lag; the rest is pooled."""
-    headers = ["layer, initialisation", *[f"lag {number(lag)}" for lag in lags]]
+    headers = ["layer, initialisation", *[f"{word} {number(lag)}" for lag in lags]]
     lines = [
         [
             CATALOGUE[recipe].label,
@@ -54,6 +55,32 @@ def table_by_lag(
     return table(headers, lines)
 
 
+def table_of_settings(
+    rows: Sequence[Row], recipes: Sequence[str], lags: Sequence[int]
+) -> str:
+    """Runs that solved the task for each width and learning rate by itself."""
+    settings = sorted({(row["hidden_size"], row["learning_rate"]) for row in rows})
+    headers = ["layer, initialisation", "width", "learning rate"]
+    lines = [
+        [
+            CATALOGUE[recipe].label,
+            number(width),
+            number(rate, 1),
+            *[_count(rows, recipe, width, rate, lag) for lag in lags],
+        ]
+        for recipe in recipes
+        for width, rate in settings
+    ]
+    return table([*headers, *[f"lag {number(lag)}" for lag in lags]], lines)
+
+
+def _count(rows: Sequence[Row], recipe: str, width: int, rate: float, lag: int) -> str:
+    found = pool(
+        select(rows, recipe=recipe, hidden_size=width, learning_rate=rate, lag=lag)
+    )
+    return f"{found['good']} of {found['runs']}".replace(" ", NO_BREAK)
+
+
 def draw_by_lag(
     figure: Any,
     rows: Sequence[Row],
@@ -61,6 +88,7 @@ def draw_by_lag(
     lags: Sequence[int],
     theme: Theme,
     title: str,
+    word: str = "lag",
 ) -> None:
     """Share of the runs that solved the task against the lag, intervals as bars."""
     axes = figure.subplots()
@@ -86,7 +114,7 @@ def draw_by_lag(
     axes.set_xticks(list(places), [number(lag) for lag in lags])
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("lag (steps)")
+    axes.set_xlabel(f"{word} (steps)")
     axes.set_title(title)
     label_ends(axes, len(lags) - 1 + 0.06 * len(recipes) / 2, labels)
 
