@@ -60,8 +60,11 @@ def ratios(
     for run in runs.values():
         run()
     found: dict[str, list[float]] = {name: [] for name in runs if name != base}
+    order = list(runs)
     for _ in range(rounds):
-        took = {name: seconds(run, threads, device) for name, run in runs.items()}
+        took = {name: seconds(runs[name], threads, device) for name in order}
+        # What runs after its like finds its numbers in the cache: take turns.
+        order.reverse()
         for name, values in found.items():
             values.append(took[name] / took[base])
     return {name: quartiles(values) for name, values in found.items()}

@@ -1,0 +1,1 @@
+r"""Parts of `cpu_speed`: who runs, and the tables and the figure."""

@@ -1,0 +1,131 @@
+"""What is timed is what it is called, and equal where it is called equal."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from seqref.experiments import cpu_speed as experiment
+from seqref.experiments import gru_speed
+from seqref.experiments.cpu_speed_parts import contestants as parts
+from seqref.experiments.framework.experiment import find
+from seqref.experiments.framework.record import judgements, measure
+
+
+@pytest.fixture(scope="module")
+def record():
+    return measure(find("cpu_speed"))
+
+
+@pytest.mark.parametrize("claim", [claim.id for claim in experiment.CLAIMS])
+def test_claim_holds_and_control_fails(record, claim):
+    judged = record["claims"][claim]
+    assert judged["holds"]
+    assert not judged["control_holds"]
+    assert judgements(find("cpu_speed"), record["cases"])[claim] == judged
+
+
+def test_sizes_are_those_of_the_gru():
+    assert experiment.FULL.sizes == gru_speed.FULL.sizes
+    assert experiment.FULL.threads == gru_speed.FULL.threads
+
+
+@pytest.mark.parametrize("width", [64, 256, 512])
+def test_equal_parameters_are_equal_but_for_the_vectors(width):
+    found = parts.parameters(width)
+    assert found["lstm"] == 8 * width**2 + 8 * width
+    assert found["gru"] == 6 * width**2 + 6 * width
+    assert found["transformer"] == 12 * width**2 + 13 * width
+    assert found["transformer_equal"] == 8 * width**2 + 11 * width
+
+
+def test_the_transformer_layer_looks_back_only_and_has_no_dropout():
+    torch.manual_seed(0)
+    layer = parts.CausalLayer(64, 128).double()
+    x = torch.randn(2, 6, 64, dtype=torch.float64)
+    mask = nn.Transformer.generate_square_subsequent_mask(6, dtype=torch.float64)
+    y = layer(x, mask)
+    assert torch.equal(y, layer(x, mask))
+    x[:, 4] += 1
+    changed = (layer(x, mask) - y).abs().amax((0, 2)) > 0
+    assert changed.tolist() == [False] * 4 + [True] * 2
+
+
+@pytest.mark.parametrize("steps", [5, 40])
+def test_multiply_adds_are_those_of_a_counter(steps):
+    """The counter of torch counts two operations for a multiply-add."""
+    width = 64
+    x = torch.randn(1, steps, width)
+    math = nn.attention.SDPBackend.MATH
+    mask = nn.Transformer.generate_square_subsequent_mask(steps)
+    found = {}
+    for name, module in parts.modules(width, 0).items():
+        arguments = (x, mask) if name == "transformer" else (x,)
+        if name in ("lstm", "transformer"):
+            counter = FlopCounterMode(display=False)
+            plain = gru_speed.one_setting(1, onednn=False)
+            with nn.attention.sdpa_kernel(math), plain, counter:
+                module(*arguments)
+            found[name] = counter.get_total_flops() / 2
+    assert found == parts.multiply_adds(steps, width)
+
+
+def test_all_contestants_train_the_same_width(monkeypatch):
+    made = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a: made.append(grad(*a)) or made[-1]
+    )
+    runs = parts.contestants((2, 3, 4), 0.5, 0, "cpu", experiment.ALL)
+    assert list(runs) == ["padded", "again", *experiment.ALL]
+    for run in runs.values():
+        run()
+    counts = parts.parameters(4)
+    names = ["lstm", "lstm", "gru", "lstm", "transformer", "transformer_equal"]
+    for name, (x_bar, *others) in zip(names, made, strict=True):
+        assert x_bar.shape == (2, 3, 4)
+        assert sum(other.numel() for other in others) == counts[name]
+
+
+def test_one_row_is_not_packed():
+    runs = parts.contestants((1, 3, 4), 0.5, 0, "cpu", experiment.ALL)
+    assert "packed" not in runs
+
+
+def test_a_run_has_all_its_parts():
+    tiny = replace(
+        experiment.SMALL,
+        sizes=((1, 4, 4), (2, 3, 4)),
+        edges=((2, 2, 4),),
+        more_sizes=((2, 3, 4),),
+        rounds=2,
+    )
+    before = torch.get_num_threads(), torch.backends.mkldnn.enabled
+    found = experiment.run(tiny)
+    assert (torch.get_num_threads(), torch.backends.mkldnn.enabled) == before
+    assert len(found["series"]["rows"]) == 4
+    assert set(found["series"]["edges"][0]["ratios"]) == {"again", *experiment.ALL}
+    assert {"threads_gru_low", "b2_t2_d4_packed"} <= set(found["numbers"])
+    config = {"threads": 1, "more_threads": 2}
+    run = {
+        "config": config,
+        "size": "small",
+        "device": {"name": "x", "threads": 1},
+        "versions": {"python": "3", "torch": "2"},
+        "commit": None,
+        "date": "2026-01-01",
+    }
+    tables = experiment.tables({**found, "run": run, "experiment": "cpu_speed"})
+    assert tables["as_it_comes"].count("\n") == 2 + 2
+    assert tables["as_it_comes"].count("none") == 1
+    assert "2 threads" in tables["threads_run"]
+    assert set(tables) == {
+        "as_it_comes",
+        "without_onednn",
+        "edges",
+        "threads",
+        "threads_run",
+        "parameters",
+    }
