@@ -1,0 +1,1 @@
+r"""Parts of the experiment on memory by initialisation."""
