@@ -11,9 +11,11 @@ from seqref.recurrence import (
     Recurrent,
     detach_state,
     map_state,
+    output_width,
     reset_rows,
     scan,
     select_rows,
+    width_of,
 )
 
 
@@ -339,3 +341,21 @@ def test_scan_refuses():
         scan(layer, torch.zeros(2, 4, 3), lengths=torch.tensor([5, 1]))
     with pytest.raises(TypeError, match=r"^scan: `lengths` must have an integer dtype"):
         scan(layer, torch.zeros(2, 4, 3), lengths=torch.tensor([2.0, 1.0]))
+
+
+def test_widths_are_what_a_layer_tells():
+    class Layer:
+        input_size = 3
+        hidden_size = 5
+
+    layer = Layer()
+    assert width_of(layer, "input_size") == 3
+    assert output_width(layer) == 5
+    layer.output_size = 2
+    assert output_width(layer) == 2
+    # A layer that does not know says None, which is not a width.
+    layer.output_size = None
+    assert output_width(layer) == 5
+    layer.hidden_size = "wide"
+    assert output_width(layer) is None
+    assert width_of(layer, "depth") is None

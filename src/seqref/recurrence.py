@@ -42,6 +42,22 @@ class Recurrent(Protocol[State]):
     ) -> tuple[Tensor, State]: ...
 
 
+def width_of(layer: object, name: str) -> int | None:
+    r"""A layer's attribute `name` where it is a whole number, or None."""
+    width = getattr(layer, name, None)
+    return width if isinstance(width, int) else None
+
+
+def output_width(layer: object) -> int | None:
+    r"""Width of a layer's outputs: its `output_size`, or else its `hidden_size`.
+
+    None where it tells neither. The two differ where outputs are projected, or where
+    those of two directions stand side by side.
+    """
+    width = width_of(layer, "output_size")
+    return width_of(layer, "hidden_size") if width is None else width
+
+
 def map_state(function: Callable[..., Tensor], state: State, *others: State) -> State:
     r"""Apply `function` to each tensor of a state, or to those of several in step.
 

@@ -3,7 +3,19 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from seqref import GRU, LSTM, RNN, Bidirectional, ChoGRU, Stacked
+from seqref import (
+    GRU,
+    LSTM,
+    LSTM1997,
+    RNN,
+    Bidirectional,
+    ChoGRU,
+    LayerNormLSTM,
+    PeepholeLSTM,
+    ProjectedLSTM,
+    Stacked,
+    ZoneoutLSTM,
+)
 from seqref.interop import from_torch
 from seqref.models import SequenceClassifier
 from seqref.testing import check_padding_invariance, check_row_order
@@ -21,6 +33,13 @@ LAYERS = {
     "LSTM": lambda: LSTM(INPUT, HIDDEN),
     "GRU": lambda: GRU(INPUT, HIDDEN),
     "ChoGRU": lambda: ChoGRU(INPUT, HIDDEN),
+    "LSTM1997": lambda: LSTM1997(INPUT, HIDDEN),
+    "PeepholeLSTM": lambda: PeepholeLSTM(INPUT, HIDDEN),
+    "LayerNormLSTM": lambda: LayerNormLSTM(INPUT, HIDDEN),
+    "ProjectedLSTM": lambda: Bidirectional(
+        ProjectedLSTM(INPUT, 6, 4), ProjectedLSTM(INPUT, 6, 3)
+    ),
+    "ZoneoutLSTM": lambda: ZoneoutLSTM(INPUT, HIDDEN, zoneout_c=0.3, zoneout_h=0.1),
     "Stacked": lambda: Stacked([LSTM(INPUT, 6), GRU(6, HIDDEN)]),
     "Bidirectional": both,
     "two kinds": lambda: Bidirectional(LSTM(INPUT, HIDDEN), GRU(INPUT, 4)),
@@ -32,7 +51,7 @@ LAYERS = {
 @pytest.fixture(params=LAYERS)
 def model(request):
     torch.manual_seed(0)
-    return SequenceClassifier(LAYERS[request.param](), CLASSES).double()
+    return SequenceClassifier(LAYERS[request.param](), CLASSES).double().eval()
 
 
 def batch(seed=1):

@@ -4,17 +4,54 @@ import pytest
 import torch
 from torch import nn
 
-from seqref import LSTM, RNN, Bidirectional, Stacked
+from seqref import (
+    GRU,
+    LSTM,
+    LSTM1997,
+    RNN,
+    Bidirectional,
+    ChoGRU,
+    CoupledGateLSTM,
+    LayerNormLSTM,
+    PeepholeLSTM,
+    ProjectedLSTM,
+    Stacked,
+    VariationalLSTM,
+    ZoneoutLSTM,
+)
 from seqref.models import LanguageModel
 from seqref.recurrence import map_state
+from seqref.testing import check_causality, check_state_carry, check_target_shift
 
 VOCAB = 7
+LAYERS = {
+    "RNN": lambda: RNN(3, 5),
+    "LSTM": lambda: LSTM(3, 5),
+    "GRU": lambda: GRU(3, 5),
+    "ChoGRU": lambda: ChoGRU(3, 5),
+    "Stacked": lambda: Stacked([LSTM(3, 6), Stacked([GRU(6, 4), RNN(4, 5)])]),
+    "LSTM1997": lambda: LSTM1997(3, 5),
+    "PeepholeLSTM": lambda: PeepholeLSTM(3, 5),
+    "CoupledGateLSTM": lambda: CoupledGateLSTM(3, 5),
+    "LayerNormLSTM": lambda: LayerNormLSTM(3, 5),
+    "ProjectedLSTM": lambda: ProjectedLSTM(3, 6, 4),
+    "VariationalLSTM": lambda: VariationalLSTM(3, 5, dropout_x=0.2, dropout_h=0.3),
+    "ZoneoutLSTM": lambda: ZoneoutLSTM(3, 5, zoneout_c=0.3, zoneout_h=0.1),
+}
 
 
-@pytest.fixture(params=[LSTM, RNN], ids=["LSTM", "RNN"])
+@pytest.fixture(params=LAYERS)
 def model(request):
     torch.manual_seed(0)
-    return LanguageModel(VOCAB, request.param(3, 5)).double()
+    # Noise is for training: in evaluation each of the layers is a function.
+    return LanguageModel(VOCAB, LAYERS[request.param]()).double().eval()
+
+
+def tensors(state):
+    """The tensors of a state, in order."""
+    found = []
+    map_state(lambda tensor: found.append(tensor) or tensor, state)
+    return found
 
 
 def tokens(batch=2, time=13, seed=1):
@@ -37,7 +74,7 @@ def test_step_equals_forward(model):
     for t in range(x.shape[1]):
         scores, state = model.step(x[:, t], state)
         torch.testing.assert_close(scores, logits[:, t], rtol=1e-10, atol=1e-10)
-    for got, expected in zip(state, final, strict=True):
+    for got, expected in zip(tensors(state), tensors(final), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -49,7 +86,7 @@ def test_two_parts_with_carried_state_equal_the_whole(model):
     torch.testing.assert_close(
         torch.cat([first, second], 1), whole, rtol=1e-10, atol=1e-10
     )
-    for got, expected in zip(state, final, strict=True):
+    for got, expected in zip(tensors(state), tensors(final), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -62,11 +99,27 @@ def test_no_look_ahead(model):
     assert not torch.allclose(before[:, 6], after[:, 6])
 
 
+def test_the_checks_for_any_model_find_nothing(model):
+    x = tokens()
+    check_causality(model, x)
+    check_state_carry(model, x)
+    check_target_shift(model, x, call=lambda m, t: (m(t[:, :-1])[0], t[:, 1:]))
+
+
+def test_the_head_is_as_wide_as_the_outputs():
+    torch.manual_seed(0)
+    model = LanguageModel(VOCAB, ProjectedLSTM(3, 5, proj_size=2)).double()
+    assert model.head.in_features == 2
+    logits, _ = model(tokens())
+    assert logits.shape == (2, 13, VOCAB)
+
+
 def test_empty_sequence_and_empty_batch(model):
     state = map_state(torch.ones_like, model.initial_state(2))
     logits, after = model(tokens(time=0), state)
     assert logits.shape == (2, 0, VOCAB)
-    assert all(torch.equal(a, b) for a, b in zip(after, state, strict=True))
+    pairs = zip(tensors(after), tensors(state), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     assert model(tokens(batch=0))[0].shape == (0, 13, VOCAB)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Integer, Shaped
 from torch import Tensor, nn
 
 from seqref.errors import check_lengths, check_shape, check_size, check_tensor
-from seqref.recurrence import Recurrent
+from seqref.recurrence import Recurrent, output_width
 from seqref.recurrent import Bidirectional, Stacked
 
 
@@ -107,12 +107,9 @@ def _last(y: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _width(layer: Any) -> int:
-    r"""Width of a layer's outputs."""
-    if isinstance(layer, nn.Module) and isinstance(layer, Recurrent):
-        for width in ("output_size", "hidden_size"):
-            size = getattr(layer, width, None)
-            if isinstance(size, int):
-                return size
+    size = output_width(layer)
+    if isinstance(layer, nn.Module) and isinstance(layer, Recurrent) and size:
+        return size
     raise TypeError(
         "SequenceClassifier: `layer` must be a layer with `initial_state`, `step` and "
         "`output_size` or `hidden_size`, such as seqref.LSTM, got "

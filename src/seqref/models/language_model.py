@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqref.errors import check_shape, check_size, check_tensor
-from seqref.recurrence import Recurrent
+from seqref.recurrence import Recurrent, output_width, width_of
 
 
 class LanguageModel(nn.Module):
@@ -22,7 +22,8 @@ class LanguageModel(nn.Module):
 
     Args:
         vocab_size: Number of tokens, V.
-        layer: Any causal layer of the package, with `input_size` and `hidden_size`.
+        layer: Any causal layer of the package: with `input_size`, and `output_size` or
+            `hidden_size`.
 
     Shapes:
         - `tokens`: (batch, time), whole numbers in 0 to V - 1; `state`: what
@@ -38,15 +39,15 @@ class LanguageModel(nn.Module):
         its own.
 
     Raises:
-        TypeError: `layer` is not a causal layer with `input_size` and `hidden_size`,
-            or declares `causal = False`, as `Bidirectional` and a stack with one in it
-            do; `vocab_size` or `tokens` is of the wrong kind.
+        TypeError: `layer` is not a causal layer that tells its widths, or declares
+            `causal = False`, as `Bidirectional` and a stack with one in it do;
+            `vocab_size` or `tokens` is of the wrong kind.
         ValueError: `vocab_size` below 1; `tokens` of the wrong rank or outside the
             vocabulary.
 
     Source:
         The next-token model of Graves (2013).
-        Differs: one layer, a learned embedding in place of one-hot inputs, no
+        Differs: any causal layer, a learned embedding in place of one-hot inputs, no
         connections past the layer.
     """
 
@@ -59,22 +60,17 @@ class LanguageModel(nn.Module):
                 "declares causal = False: its outputs depend on later inputs, which "
                 "are the targets"
             )
-        input_size = getattr(layer, "input_size", None)
-        hidden_size = getattr(layer, "hidden_size", None)
-        if not (
-            isinstance(layer, Recurrent)
-            and isinstance(input_size, int)
-            and isinstance(hidden_size, int)
-        ):
+        takes, gives = width_of(layer, "input_size"), output_width(layer)
+        if not isinstance(layer, Recurrent) or takes is None or gives is None:
             raise TypeError(
                 "LanguageModel: `layer` must be a causal layer with `initial_state`, "
-                "`step`, `input_size` and `hidden_size`, such as seqref.LSTM, "
-                f"got {type(layer).__name__}"
+                "`step`, `input_size` and `output_size` or `hidden_size`, such as "
+                f"seqref.LSTM, got {type(layer).__name__}"
             )
         self.vocab_size = vocab_size
-        self.embedding = nn.Embedding(vocab_size, input_size)
+        self.embedding = nn.Embedding(vocab_size, takes)
         self.layer = layer
-        self.head = nn.Linear(hidden_size, vocab_size)
+        self.head = nn.Linear(gives, vocab_size)
 
     def initial_state(self, batch_size: int) -> Any:
         r"""The layer's initial state."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seqref.errors import Axis, check_lengths, check_shape, check_tensor
 from seqref.ops._padding import reverse_rows
-from seqref.recurrence import Recurrent
+from seqref.recurrence import Recurrent, output_width, width_of
 from seqref.recurrent._base import RefusesTorchWeights
 
 
@@ -84,7 +84,8 @@ class Bidirectional(RefusesTorchWeights):
         super().__init__()
         _check_layer("forward_layer", forward_layer)
         _check_layer("backward_layer", backward_layer)
-        sizes = [_size(each, "input_size") for each in (forward_layer, backward_layer)]
+        both = forward_layer, backward_layer
+        sizes = [width_of(each, "input_size") for each in both]
         if None not in sizes and sizes[0] != sizes[1]:
             raise ValueError(
                 "Bidirectional: `forward_layer` and `backward_layer` must have one "
@@ -98,13 +99,13 @@ class Bidirectional(RefusesTorchWeights):
     @property
     def input_size(self) -> int | None:
         r"""The width of an input, or None where neither layer tells it."""
-        size = _size(self.forward_layer, "input_size")
-        return _size(self.backward_layer, "input_size") if size is None else size
+        size = width_of(self.forward_layer, "input_size")
+        return width_of(self.backward_layer, "input_size") if size is None else size
 
     @property
     def output_size(self) -> int | None:
         r"""The width of both outputs together, or None where a layer does not tell."""
-        widths = [_width(self.forward_layer), _width(self.backward_layer)]
+        widths = [output_width(self.forward_layer), output_width(self.backward_layer)]
         return None if None in widths else sum(w for w in widths if w is not None)
 
     def initial_state(self, batch_size: int) -> BidirectionalState:
@@ -181,16 +182,6 @@ def _check_layer(name: str, layer: Any) -> None:
         f"Bidirectional: `{name}` must be a layer with `initial_state` and `step`, "
         f"such as seqref.LSTM, got {got.__module__}.{got.__qualname__}"
     )
-
-
-def _size(layer: Any, name: str) -> int | None:
-    size = getattr(layer, name, None)
-    return size if isinstance(size, int) else None
-
-
-def _width(layer: Any) -> int | None:
-    size = _size(layer, "output_size")
-    return _size(layer, "hidden_size") if size is None else size
 
 
 def _parameter(layer: nn.Module) -> Tensor | None:

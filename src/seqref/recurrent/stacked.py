@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from seqref.errors import Axis, check_lengths, check_shape, check_size, check_tensor
 from seqref.ops._padding import blank_padding, real_steps
+from seqref.recurrence import output_width, width_of
 from seqref.recurrent._base import RefusesTorchWeights
 
 
@@ -91,17 +92,17 @@ class Stacked(RefusesTorchWeights):
     @property
     def input_size(self) -> int | None:
         r"""Width of the inputs; None where the first layer does not tell it."""
-        return _width(self.layers[0], "input_size")
+        return width_of(self.layers[0], "input_size")
 
     @property
     def hidden_size(self) -> int | None:
         r"""The last layer's; None where it has none, as one of two directions."""
-        return _width(self.layers[-1], "hidden_size")
+        return width_of(self.layers[-1], "hidden_size")
 
     @property
     def output_size(self) -> int | None:
         r"""Width of the outputs; None where the last layer does not tell it."""
-        return _output_width(self.layers[-1])
+        return output_width(self.layers[-1])
 
     @property
     def causal(self) -> bool:
@@ -298,24 +299,13 @@ def _check_dropout(dropout: Any, n_layers: int) -> None:
         )
 
 
-def _width(layer: nn.Module, name: str) -> int | None:
-    width = getattr(layer, name, None)
-    return width if isinstance(width, int) else None
-
-
-def _output_width(layer: nn.Module) -> int | None:
-    r"""What a layer says of its outputs; a layer of two directions says their sum."""
-    width = _width(layer, "output_size")
-    return _width(layer, "hidden_size") if width is None else width
-
-
 def _check_widths(layers: nn.ModuleList, residual: bool) -> None:
     if not isinstance(residual, bool):
         kind = type(residual).__name__
         raise TypeError(f"Stacked: `residual` must be a bool, got {kind}")
     below: int | None = None
     for i, layer in enumerate(layers):
-        takes, gives = _width(layer, "input_size"), _output_width(layer)
+        takes, gives = width_of(layer, "input_size"), output_width(layer)
         kind = type(layer).__name__
         if None not in (below, takes) and below != takes:
             raise ValueError(
