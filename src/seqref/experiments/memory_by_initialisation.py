@@ -61,7 +61,7 @@ FULL = Config(
     batch_size=4,
     warm_up=200,
     lags=LAGS,
-    seeds=tuple(range(8)),
+    seeds=tuple(range(16)),
 )
 
 
