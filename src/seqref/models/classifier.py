@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor, nn
 
-from seqref.errors import check_lengths, check_shape, check_size, check_tensor
+from seqref.errors import check_lengths, check_size, check_tensor
 from seqref.recurrence import Recurrent, output_width
 from seqref.recurrent import Bidirectional, Stacked
+from seqref.recurrent.variable_length import last_state
 
 
 class SequenceClassifier(nn.Module):
@@ -85,25 +86,10 @@ class SequenceClassifier(nn.Module):
             check_lengths(where, lengths, *x.shape[:2], minimum=1)
         h = x if self.embedding is None else self.embedding(x)
         y, _ = self.layer(h) if lengths is None else self.layer(h, None, lengths)
-        return self.head(self._summary(y, lengths))
-
-    def _summary(self, y: Tensor, lengths: Tensor | None) -> Tensor:
-        check_shape(
-            "SequenceClassifier.forward",
-            "layer's output",
-            y,
-            (("batch", None), ("time", None), ("output", self.head.in_features)),
-        )
-        ahead = _width_ahead(self.layer)
-        last = _last(y[..., :ahead], lengths)
-        return torch.cat([last, y[:, 0, ahead:]], dim=-1)
-
-
-def _last(y: Tensor, lengths: Tensor | None) -> Tensor:
-    if lengths is None:
-        return y[:, -1]
-    rows = torch.arange(len(y), device=y.device)
-    return y[rows, lengths.to(y.device, torch.int64) - 1]
+        if lengths is None:
+            lengths = torch.full((x.shape[0],), x.shape[1], device=x.device)
+        backward_width = self.head.in_features - _width_ahead(self.layer)
+        return self.head(last_state(y, lengths, backward_width))
 
 
 def _width(layer: Any) -> int:
