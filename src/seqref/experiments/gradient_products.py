@@ -136,7 +136,8 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
         found = of_chain(name, config)
         series["chains"][name] = found.pop("series")
         cases[name] = found
-    return {"numbers": summary(cases), "series": series, "cases": cases}
+    numbers = {**summary(cases), "chain_draws": len(config.chain_seeds)}
+    return {"numbers": numbers, "series": series, "cases": cases}
 
 
 def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
