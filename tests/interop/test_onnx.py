@@ -249,7 +249,7 @@ def zeros(*shape):
         ),
         (
             {"input_forget": 1},
-            r"`attributes\['input_forget'\]` must be 0, since .* ties .*, got 1$",
+            r"`attributes\['input_forget'\]` must be 0, since .* tie its .*, got 1$",
         ),
         (
             {"activations": [b"HardSigmoid", b"Tanh", b"Tanh"]},
@@ -273,7 +273,7 @@ def test_peepholes_are_refused():
     P = zeros(15)
     P[0, 3:5] = 1
     message = (
-        r"^lstm_from_onnx: `P` must be None or zero, since no layer of seqref has "
+        r"^lstm_from_onnx: `P` must be None or zero, since an LSTMCell has no "
         r"peepholes .*, got 2 weights that are not zero$"
     )
     with pytest.raises(ValueError, match=message):

@@ -50,7 +50,7 @@ def test_contract_with_the_truncated_gradient(bias):
     x = torch.randn(2, 13, 3)
     report = check_sequence_layer(layer, x, atol=2e-5, rtol=2e-5, dtype=torch.float32)
     assert {"gradients", "padding", "chunks"} <= set(report.checked)
-    # It is the gradient of no loss, and the contract says so where it can look.
+    # It is not the gradient of the loss, and the contract sees it in float64.
     with pytest.raises(AssertionError, match="by central differences"):
         check_sequence_layer(layer, x)
 

@@ -160,7 +160,7 @@ def lstm_from_onnx(
         check_shape(where, "P", peepholes, (("directions", 1), rows))
         if peepholes.count_nonzero():
             raise ValueError(
-                f"{where}: `P` must be None or zero, since no layer of seqref has "
+                f"{where}: `P` must be None or zero, since an LSTMCell has no "
                 "peepholes (weights from the cell state to the gates), got "
                 f"{int(peepholes.count_nonzero())} weights that are not zero"
             )
@@ -318,7 +318,7 @@ _REASONS = {
     "activations": "no layer of seqref has other ones",
     "clip": "no layer of seqref bounds what goes into its activations",
     "hidden_size": "that is the last axis of `R`",
-    "input_forget": "no layer of seqref ties its forget gate to its input gate",
+    "input_forget": "an LSTMCell does not tie its forget gate to its input gate",
     "linear_before_reset": (
         "0, ONNX's default, resets before the product (cho_gru_from_onnx, ChoGRUCell), "
         "any other value after it (gru_from_onnx, GRUCell)"

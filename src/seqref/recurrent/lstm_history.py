@@ -79,8 +79,8 @@ class LSTM1997Cell(_Cell):
         gradient: ``"whole"``: what backpropagation through time gives. ``"truncated"``,
             the learning rule of the paper: an error that reaches a pre-activation
             changes the weights there and goes no further back in time, so that none
-            reaches $h_{t-1}$, and along $c$ the factor is 1. It is no gradient of any
-            loss. The outputs are the same.
+            reaches $h_{t-1}$, and along $c$ the factor is 1. That is not the gradient of
+            the loss. The outputs are the same.
         device: Where the parameters are made.
         dtype: Their dtype.
 

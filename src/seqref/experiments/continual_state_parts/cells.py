@@ -42,7 +42,7 @@ def with_forget_gate(layer: LSTM1997, bias: float, seed: int) -> LSTM:
 
     With $c = 2 c'$ the cell of 1997 is $h_t = o_t \odot \tanh c'_t$ and
     $c'_t = c'_{t-1} + i_t \odot \tanh(a / 2)$, $a$ the candidate's pre-activation. So
-    a halved candidate makes of it an LSTM with $f_t = 1$ and the state $c'$.
+    halving the candidate's weights makes an LSTM of it, with $f_t = 1$ and state $c'$.
     Here $f_t$ gets weights of its own, drawn as in a new `LSTM`, and `bias` on top.
     """
     size = layer.hidden_size
