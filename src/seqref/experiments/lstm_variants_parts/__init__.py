@@ -1,0 +1,1 @@
+r"""Parts of the experiment `lstm_variants`."""
