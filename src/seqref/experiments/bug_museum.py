@@ -64,7 +64,7 @@ FULL = Config(
 PADS = 5
 DECAY = 0.5
 ENCODERS = {"broken": padding.Encoder, "mended": padding.PackedEncoder}
-MODELS = {"broken": future.Unshifted, "mended": future.Shifted}
+MODELS = {"broken": future.LanguageModel, "mended": future.Shifted}
 SCANS = {"broken": numbers.closed_form, "mended": numbers.by_pairs}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

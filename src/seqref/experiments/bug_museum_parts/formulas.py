@@ -10,7 +10,7 @@ Outputs = Float[Tensor, "batch time hidden"]
 
 
 # --8<-- [start:linear]
-class Linear(nn.Module):
+class CharacterModel(nn.Module):
     def __init__(self, vocab_size: int, hidden_size: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, hidden_size)
@@ -36,7 +36,7 @@ class Linear(nn.Module):
 
 
 # --8<-- [start:nonlinear]
-class Nonlinear(Linear):
+class Nonlinear(CharacterModel):
     def update(self, x_t: State, h_prev: State) -> State:
         return torch.tanh(self.i2h(torch.cat([x_t, h_prev], dim=1)))
 
@@ -45,7 +45,7 @@ class Nonlinear(Linear):
 
 
 # --8<-- [start:blind]
-class BlindAttention(nn.Module):
+class AttentionDecoder(nn.Module):
     def __init__(self, input_size: int, hidden_size: int, max_length: int) -> None:
         super().__init__()
         self.encoder = nn.GRU(input_size, hidden_size, batch_first=True)
@@ -71,7 +71,7 @@ class BlindAttention(nn.Module):
 
 
 # --8<-- [start:seeing]
-class SeeingAttention(BlindAttention):
+class SeeingAttention(AttentionDecoder):
     def weights(
         self, decoded: Outputs, target: Inputs, encoded: Outputs
     ) -> Float[Tensor, "batch time source"]:

@@ -9,7 +9,7 @@ Logits = Float[Tensor, "batch time vocab"]
 
 
 # --8<-- [start:unshifted]
-class Unshifted(nn.Module):
+class LanguageModel(nn.Module):
     def __init__(self, vocab_size: int, hidden_size: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, hidden_size)
@@ -27,7 +27,7 @@ class Unshifted(nn.Module):
 
 
 # --8<-- [start:shifted]
-class Shifted(Unshifted):
+class Shifted(LanguageModel):
     def predictions_and_labels(self, tokens: Tokens) -> tuple[Logits, Tokens]:
         return self(tokens[:, :-1]), tokens[:, 1:]
 

@@ -73,7 +73,7 @@ class LastStep(Encoder):
 
 
 # --8<-- [start:loss]
-class LossOfAll(nn.Module):
+class LossModel(nn.Module):
     def __init__(self, vocab_size: int, hidden_size: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, hidden_size)
@@ -89,7 +89,7 @@ class LossOfAll(nn.Module):
 
 
 # --8<-- [start:masked_loss]
-class LossOfReal(LossOfAll):
+class LossOfReal(LossModel):
     def forward(self, tokens: Tokens, lengths: Lengths) -> Float[Tensor, ""]:
         y, _ = self.gru(self.embedding(tokens[:, :-1]))
         beyond = torch.arange(1, tokens.shape[1]) >= lengths[:, None]

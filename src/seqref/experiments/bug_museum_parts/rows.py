@@ -11,7 +11,7 @@ Pooled = Float[Tensor, "batch hidden"]
 
 
 # --8<-- [start:sorted]
-class SortedReader(nn.Module):
+class PackingReader(nn.Module):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.gru = nn.GRU(input_size, hidden_size, batch_first=True)
@@ -27,7 +27,7 @@ class SortedReader(nn.Module):
 
 
 # --8<-- [start:put_back]
-class PutBackReader(SortedReader):
+class PutBackReader(PackingReader):
     def forward(self, x: Inputs, lengths: Int[Tensor, " batch"]) -> Pooled:
         lengths, order = lengths.sort(descending=True)
         packed = pack_padded_sequence(x[order], lengths, batch_first=True)

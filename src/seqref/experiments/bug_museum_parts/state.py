@@ -11,7 +11,7 @@ Outputs = Float[Tensor, "batch time hidden"]
 
 
 # --8<-- [start:amnesic]
-class Amnesic(nn.Module):
+class LoopedGRU(nn.Module):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.cell = nn.GRUCell(input_size, hidden_size)
@@ -30,7 +30,7 @@ class Amnesic(nn.Module):
 
 
 # --8<-- [start:mindful]
-class Mindful(Amnesic):
+class Mindful(LoopedGRU):
     def forward(self, x: Inputs, state: State | None = None) -> tuple[Outputs, State]:
         h_t = x.new_zeros(len(x), self.cell.hidden_size) if state is None else state
         outputs = []
@@ -44,7 +44,7 @@ class Mindful(Amnesic):
 
 
 # --8<-- [start:reset_all]
-class ResetAll(Amnesic):
+class ResetAll(LoopedGRU):
     def forward(self, x: Inputs, state: State | None = None) -> tuple[Outputs, State]:
         h_t = x.new_zeros(len(x), self.cell.hidden_size) if state is None else state
         outputs = []
@@ -61,7 +61,7 @@ class ResetAll(Amnesic):
 
 
 # --8<-- [start:reset_rows]
-class ResetRows(Amnesic):
+class ResetRows(LoopedGRU):
     def forward(self, x: Inputs, state: State | None = None) -> tuple[Outputs, State]:
         h_t = x.new_zeros(len(x), self.cell.hidden_size) if state is None else state
         outputs = []
