@@ -254,6 +254,13 @@ def test_bad_arguments(call, error, match):
         call()
 
 
+def test_a_layer_without_biases():
+    layer = seqref.RNN(3, 5, bias=False, dtype=F64)
+    assert len(identity_(layer)) == 1
+    assert torch.equal(layer.cell.weight_hh, torch.eye(5, dtype=F64))
+    assert len(orthogonal_(nn.GRU(3, 5, bias=False))) == 3
+
+
 def test_forget_bias_of_a_projected_lstm():
     layer = nn.LSTM(3, 5, proj_size=2)
     forget_bias_(layer, 2)
@@ -273,3 +280,5 @@ def test_the_report():
         "bias_hh_l0  f, rows 5 to 9: 0",
     ]
     assert "0.5 * orthogonal" in str(orthogonal_(nn.RNN(3, 5), 0.5))
+    laws = [change.value for change in chrono_(seqref.LSTMCell(3, 5), 200)]
+    assert laws == ["log U[1, 199]", "0", "minus that of f", "0"]
