@@ -32,17 +32,9 @@ def length_text(found: Mapping[str, float], lags: list[int]) -> str:
     return f"{texts['median']} ({texts['low']} to {texts['high']})"
 
 
-def _range(case: Mapping[str, Any], part: str, lag: int) -> str:
-    middle, low, high = (text_of(at(case, part, lag, k)) for k in ORDER)
-    return middle if low == high else f"{middle} ({low} to {high})"
-
-
-ORDER = ("median", "low", "high")
-
-
 def _beside(case: Mapping[str, Any], lag: int) -> str:
     measured = at(case, "state", lag) - at(case, "state", 1)
-    return f"{text_of(measured)} against {text_of(at(case, 'biases', lag))}"
+    return f"{text_of(measured)}, {text_of(at(case, 'biases', lag))}"
 
 
 def tables(record: Mapping[str, Any]) -> dict[str, str]:
@@ -55,14 +47,15 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
 
     def by_lag(part: str) -> list[list[str]]:
         return [
-            [NAMES[name], *[_range(case, part, lag) for lag in marks]]
+            [NAMES[name], *[text_of(at(case, part, lag)) for lag in marks]]
             for name, case in layers.items()
         ]
 
     lengths = [length_text(case["one_percent"], lags) for case in layers.values()]
     states = [[*row, lag] for row, lag in zip(by_lag("state"), lengths, strict=True)]
+    pairs = [lag for lag in (10, 100, 1000) if lag in lags]
     predicted = [
-        [NAMES[name], *[_beside(case, lag) for lag in later]]
+        [NAMES[name], *[_beside(case, lag) for lag in pairs]]
         for name, case in layers.items()
         if "biases" in case
     ]
@@ -79,7 +72,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {
         "state": table(["layer", *back, "below 1 % at"], states),
         "input": table(["layer", *back], by_lag("input")),
-        "biases": table(["layer", *[f"{lag:,} steps" for lag in later]], predicted),
+        "biases": table(["layer", *[f"{lag:,} steps" for lag in pairs]], predicted),
         "saturation": table(["layer", "mean size of c", "mean slope"], saturated),
         "gates": table(["gate", *[f"left after {lag:,}" for lag in later]], constant),
     }
