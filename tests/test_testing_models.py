@@ -6,7 +6,7 @@ Each specimen is a small model with one fault; its sound twin differs in that al
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, dropout
+from torch.nn.functional import cross_entropy, dropout, pad
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import seqref
@@ -716,6 +716,62 @@ def test_a_method_and_a_function_can_be_checked():
     assert seen[-1] == torch.float32
 
 
+class Loose(nn.Module):
+    """Keeps tensors that are neither parameters nor buffers."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        self.table = torch.randn(4, 4)
+        self.seen = ()
+
+    def forward(self, x):
+        y = torch.tanh(self.linear(x) @ self.table).cumsum(1)
+        return y if not self.seen else y + self.seen[0]["mean"]
+
+
+def test_tensors_that_are_plain_attributes_are_converted_too():
+    model = Loose()
+    check_causality(model, inputs())
+    # With a graph, as after a training step, torch's deepcopy alone would refuse it.
+    model.seen = ({"mean": model(inputs()).mean()},)
+    check_causality(model, inputs())
+    assert model.table.dtype == torch.float32
+    assert model.seen[0]["mean"].requires_grad
+    fails("causality", check_causality, model, inputs(), call=lambda m, x: m(x.flip(1)))
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_a_kept_state_is_named_after_the_model_was_used(detach):
+    model = Random("kept state")
+    _, state = model.rnn(inputs())
+    model.kept = state.detach() if detach else state
+    with pytest.raises(AssertionError, match="a state kept on the module"):
+        check_causality(model, inputs())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_copy_of_a_layer_uses_its_own_weights(kind):
+    """torch.nn keeps its weights in a list as well."""
+    layer = kind(3, 4, batch_first=True)
+
+    def zeroed(model, x):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        return model(x)[0] + x.sum(dim=-1, keepdim=True).cumsum(1)
+
+    check_causality(layer, inputs(), call=zeroed)
+    assert all(parameter.abs().sum() > 0 for parameter in layer.parameters())
+    fails(
+        "causality",
+        check_causality,
+        layer,
+        inputs(),
+        call=lambda m, x: zeroed(m, x).flip(1),
+    )
+
+
 class Complex(nn.Module):
     def __init__(self):
         super().__init__()
@@ -798,6 +854,38 @@ def test_a_final_state_that_differs_is_caught():
     assert (
         "`state.steps` changes by 1 when the sequence is cut before step 1" in message
     )
+
+
+class Cached(nn.Module):
+    """A causal convolution of four steps; its state is a part's last three inputs."""
+
+    def __init__(self, fault=""):
+        super().__init__()
+        self.fault = fault
+        self.convolution = nn.Conv1d(3, 4, 4)
+
+    def forward(self, x, state=None):
+        x = x.transpose(1, 2)
+        state = torch.zeros(len(x), 3, 3) if state is None else state
+        seen = torch.cat([pad(state, (3 - state.shape[-1], 0)), x], dim=-1)
+        kept = {"": seen, "shorter": x, "zeros": pad(x, (3, 0))}[self.fault]
+        y = torch.tanh(self.convolution(seen)).transpose(1, 2)
+        return y, kept[..., -3:]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (
+            "shorter",
+            "`state` has shape (4, 3, 2) when the sequence is cut before step 4",
+        ),
+        ("zeros", "`state` at position"),
+    ],
+)
+def test_a_cache_that_is_short_after_a_short_part_is_caught(fault, words):
+    check_state_carry(Cached(), inputs())
+    assert words in fails("state carry", check_state_carry, Cached(fault), inputs())
 
 
 def test_a_state_of_another_make_is_caught():

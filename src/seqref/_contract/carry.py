@@ -73,6 +73,11 @@ def check_state_carry(
                     f"{when}, and {', '.join(want) or 'no tensor'} for the whole"
                 )
             for key, value in want.items():
+                if got[key].shape != value.shape:
+                    raise AssertionError(
+                        f"{probe.name}: {key} has shape {tuple(got[key].shape)} "
+                        f"{when}, and {tuple(value.shape)} for the whole"
+                    )
                 probe.same(at(key), when, value, got[key], CARRY_CAUSES)
         _row_by_row(probe, x)
 

@@ -163,13 +163,32 @@ class Probe:
 
 
 def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    copied = copy.deepcopy(module).eval()
+    held = {id(t) for t in (*module.parameters(), *module.buffers())}
+    # Tensors that are plain attributes: a state that was kept, a table of positions.
+    loose = [t for child in module.modules() for t in _tensors(vars(child))]
+    memo: dict[int, Any] = {
+        id(t): _in_dtype(t.detach().clone(), dtype) for t in loose if id(t) not in held
+    }
+    copied = copy.deepcopy(module, memo).eval()
     for tensor in (*copied.parameters(), *copied.buffers()):
-        if tensor.is_complex():
-            tensor.data = tensor.data.to(COMPLEX[dtype])
-        elif tensor.is_floating_point():
-            tensor.data = tensor.data.to(dtype)
+        tensor.data = _in_dtype(tensor.data, dtype)
     return copied
+
+
+def _in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if tensor.is_complex():
+        return tensor.to(COMPLEX[dtype])
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for part in value for tensor in _tensors(part)]
+    return []
 
 
 def _differ(want: Tensor, got: Tensor, tolerance: float) -> Tensor:
