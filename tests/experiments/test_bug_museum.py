@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from seqref.experiments import bug_museum
-from seqref.experiments.bug_museum_parts import cabinet, checks, formulas, numbers
+from seqref.experiments.bug_museum_parts import (
+    cabinet,
+    checks,
+    formulas,
+    judges,
+    numbers,
+)
 from seqref.experiments.framework.experiment import find
 from seqref.experiments.framework.record import judgements, measure
 from seqref.experiments.framework.seeding import generator
@@ -125,8 +131,8 @@ def test_where_the_closed_form_breaks():
 
 
 def test_the_reordered_gates_are_those_of_the_judge():
-    judge = cabinet.judge_lstm()
-    layer = cabinet.imported(formulas.import_reordered)
+    judge = judges.judge_lstm()
+    layer = judges.imported(formulas.import_reordered)
     for name, weight in judge.state_dict().items():
         assert torch.equal(layer.state_dict()[name], weight)
 

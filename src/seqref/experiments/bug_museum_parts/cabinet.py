@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.testing import assert_close
+from torch import nn
 
 from seqref.experiments.bug_museum_parts import (
     formulas,
     future,
+    judges,
     numbers,
     padding,
     rows,
@@ -21,7 +20,6 @@ from seqref.experiments.bug_museum_parts.checks import (
     INPUT,
     TIME,
     VOCAB,
-    Trial,
     Trials,
     carried,
     language,
@@ -33,10 +31,6 @@ from seqref.experiments.bug_museum_parts.checks import (
     translator,
     vectors,
 )
-
-# Outputs of a beam search that stop at different lengths: log-probability and length.
-CANDIDATES = ((-2.0, 3), (-2.8, 5), (-3.6, 8))
-DECAY, LONG = 0.5, 200
 
 
 @dataclass(frozen=True)
@@ -60,71 +54,6 @@ class Specimen:
     broken: Callable[[], Any]
     mended: Callable[[], Any]
     trials: Trials = field(default_factory=dict)
-
-
-def like(judge: Callable[[Tensor], tuple[Tensor, Any]]) -> Trial:
-    r"""A test of a model beside a judge that others wrote."""
-
-    def trial(model: Any) -> None:
-        x = vectors()
-        with torch.no_grad():
-            assert_close(model(x)[0], judge(x)[0], atol=1e-5, rtol=1e-5)
-
-    return trial
-
-
-def judge_gru() -> nn.GRU:
-    """The layer whose weights the rewritten GRU takes."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        return nn.GRU(INPUT, HIDDEN, batch_first=True)
-
-
-def judge_lstm() -> nn.LSTM:
-    """The layer whose weights are exported and imported."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        return nn.LSTM(INPUT, HIDDEN, batch_first=True)
-
-
-def exported(layer: nn.LSTM) -> dict[str, Tensor]:
-    r"""The weights with their blocks in the order i, o, f, g, as ONNX has them."""
-    found = {}
-    for name, weight in layer.state_dict().items():
-        i, f, g, o = weight.chunk(4)
-        found[name] = torch.cat([i, o, f, g])
-    return found
-
-
-def imported(take: Callable[[nn.LSTM, dict[str, Tensor]], nn.LSTM]) -> nn.LSTM:
-    """A new layer with the weights of the judge."""
-    return take(nn.LSTM(INPUT, HIDDEN, batch_first=True), exported(judge_lstm()))
-
-
-def keeps_its_cell_state(layer: nn.LSTM) -> None:
-    r"""Raise unless at least nine tenths of a cell state are left after a step."""
-    zeros = torch.zeros(1, 1, layer.hidden_size)
-    x = torch.zeros(1, 1, layer.input_size)
-    with torch.no_grad():
-        _, (_, with_ones) = layer(x, (zeros, zeros + 1))
-        _, (_, with_zeros) = layer(x, (zeros, zeros))
-    left = (with_ones - with_zeros).min().item()
-    if left < 0.9:
-        raise AssertionError(f"{left:.2f} of the cell state is left after a step")
-
-
-def never_longer(score: Callable[[float, int, float], float]) -> None:
-    r"""Raise if a larger `alpha` chooses a longer output."""
-    chosen = [numbers.chosen_length(score, CANDIDATES, k / 4) for k in range(9)]
-    if chosen != sorted(chosen, reverse=True):
-        raise AssertionError(f"lengths chosen as alpha grows: {chosen}")
-
-
-def equals_the_loop(scan: Callable[[Tensor, Tensor], Tensor]) -> None:
-    r"""Raise unless a scan equals the loop over many steps, in float32."""
-    b = torch.randn(2, LONG, generator=torch.Generator().manual_seed(0))
-    a = torch.full_like(b, DECAY)
-    assert_close(scan(a, b), numbers.loop(a, b), atol=1e-5, rtol=1e-5)
 
 
 def _ids(kind: Callable[[int, int], nn.Module]) -> Callable[[], nn.Module]:
@@ -237,9 +166,8 @@ def clairvoyant() -> list[Specimen]:
 
 
 def stateful() -> list[Specimen]:
-    r"""Specimens that lose, keep or invent a state."""
+    r"""Specimens that lose a state."""
     carry = carried(stream())
-    handed_on, steps = _vectors(state.HandedOn), stepwise(vectors())
     return [
         Specimen(
             "reset-each-step",
@@ -259,6 +187,13 @@ def stateful() -> list[Specimen]:
             _vectors(state.ResetRows),
             carry,
         ),
+    ]
+
+
+def two_results() -> list[Specimen]:
+    r"""Specimens that answer one question in several ways."""
+    handed_on, steps = _vectors(state.HandedOn), stepwise(vectors())
+    return [
         Specimen(
             "kept-state",
             "a state kept on the module",
@@ -291,7 +226,6 @@ def stateful() -> list[Specimen]:
 
 def misread() -> list[Specimen]:
     r"""Specimens whose formula is another one."""
-    x = vectors()
     return [
         Specimen(
             "no-nonlinearity",
@@ -311,32 +245,39 @@ def misread() -> list[Specimen]:
             lambda: formulas.SeeingAttention(INPUT, HIDDEN, TIME),
             translator(),
         ),
+    ]
+
+
+def unlike() -> list[Specimen]:
+    r"""Specimens that are sound, and not what they stand for."""
+    x = vectors()
+    return [
         Specimen(
             "reset-before-product",
             "another GRU than the one it stands for",
             "formulas",
             "own",
-            lambda: formulas.ResetFirst(judge_gru()),
-            lambda: formulas.ResetAfter(judge_gru()),
-            carried(x) | {"own": like(judge_gru())},
+            lambda: formulas.ResetFirst(judges.judge_gru()),
+            lambda: formulas.ResetAfter(judges.judge_gru()),
+            carried(x) | {"own": judges.like(judges.judge_gru())},
         ),
         Specimen(
             "order-of-gates",
             "weights in another order of gates",
             "formulas",
             "own",
-            lambda: imported(formulas.import_weights),
-            lambda: imported(formulas.import_reordered),
-            carried(x) | {"own": like(judge_lstm())},
+            lambda: judges.imported(formulas.import_weights),
+            lambda: judges.imported(formulas.import_reordered),
+            carried(x) | {"own": judges.like(judges.judge_lstm())},
         ),
         Specimen(
             "wrong-block",
             "a forget bias in the block of another gate",
             "formulas",
             "own",
-            lambda: formulas.remember(judge_lstm(), 4.0),
-            lambda: formulas.remember_right(judge_lstm(), 4.0),
-            carried(x) | {"own": keeps_its_cell_state},
+            lambda: formulas.remember(judges.judge_lstm(), 4.0),
+            lambda: formulas.remember_right(judges.judge_lstm(), 4.0),
+            carried(x) | {"own": judges.keeps_its_cell_state},
         ),
     ]
 
@@ -351,7 +292,7 @@ def numeric() -> list[Specimen]:
             "own",
             lambda: numbers.penalised,
             lambda: numbers.penalised_indeed,
-            {"own": never_longer},
+            {"own": judges.never_longer},
         ),
         Specimen(
             "closed-form-scan",
@@ -360,11 +301,20 @@ def numeric() -> list[Specimen]:
             "own",
             lambda: numbers.closed_form,
             lambda: numbers.by_pairs,
-            {"own": equals_the_loop},
+            {"own": judges.equals_the_loop},
         ),
     ]
 
 
 def all_specimens() -> list[Specimen]:
     r"""The whole museum, in the order of its pages."""
-    return [*padded(), *mixed(), *clairvoyant(), *stateful(), *misread(), *numeric()]
+    return [
+        *padded(),
+        *mixed(),
+        *clairvoyant(),
+        *stateful(),
+        *two_results(),
+        *misread(),
+        *unlike(),
+        *numeric(),
+    ]

@@ -138,61 +138,65 @@ def outcome(build: Callable[[], Any], trial: Trial) -> str:
     return ""
 
 
+def _masked(model: Any, x: Tensor) -> Tensor:
+    later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+    return model(x, src_mask=later)
+
+
+def _without_padding(model: Any, x: Tensor, lengths: Tensor) -> Tensor:
+    beyond = torch.arange(x.shape[1]) >= lengths[:, None]
+    return model(x, src_key_padding_mask=beyond)
+
+
+def _on_the_left(model: Any, x: Tensor) -> Tensor:
+    padded = nn.functional.pad(x.transpose(1, 2), (2, 0))
+    return torch.tanh(model(padded)).transpose(1, 2)
+
+
+def _decode(model: Any, source: Tensor, target: Tensor) -> Tensor:
+    mask = torch.ones(target.shape[1], target.shape[1], dtype=torch.bool).triu(1)
+    return model(source, target, tgt_mask=mask)
+
+
+def _next(model: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+    return model(target[:, :-1])[0], target[:, 1:]
+
+
 def sound() -> dict[str, tuple[Callable[[], nn.Module], Trials]]:
     r"""Models of torch.nn, used as they should be, and the checks that apply."""
-
-    def masked(model: Any, x: Tensor) -> Tensor:
-        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
-        return model(x, src_mask=later)
-
-    def without_padding(model: Any, x: Tensor, lengths: Tensor) -> Tensor:
-        beyond = torch.arange(x.shape[1]) >= lengths[:, None]
-        return model(x, src_key_padding_mask=beyond)
-
-    def on_the_left(model: Any, x: Tensor) -> Tensor:
-        padded = nn.functional.pad(x.transpose(1, 2), (2, 0))
-        return torch.tanh(model(padded)).transpose(1, 2)
-
-    def decode(model: Any, source: Tensor, target: Tensor) -> Tensor:
-        mask = torch.ones(target.shape[1], target.shape[1], dtype=torch.bool).triu(1)
-        return model(source, target, tgt_mask=mask)
-
-    def pair(model: Any, target: Tensor) -> tuple[Tensor, Tensor]:
-        return model(target[:, :-1])[0], target[:, 1:]
-
     x = vectors()
     wide = torch.randn(BATCH, TIME, HIDDEN, generator=generator(3))
-    found: dict[str, tuple[Callable[[], nn.Module], Trials]] = {}
-    for kind in (nn.RNN, nn.LSTM, nn.GRU):
-        trials = stepwise(x) | {
-            "padding_invariance": lambda m: check_padding_invariance(m, x, LENGTHS),
-            "row_order": lambda m: check_row_order(m, x, LENGTHS),
-            "state_carry": lambda m: check_state_carry(m, x),
-            "target_shift": lambda m: check_target_shift(m, x, call=pair),
-        }
-        found[f"nn.{kind.__name__}"] = (
-            lambda kind=kind: kind(INPUT, HIDDEN, 2, batch_first=True),
-            trials,
-        )
-    encoder: Trials = stepwise(wide, masked) | {
+    recurrent: Trials = stepwise(x) | {
+        "padding_invariance": lambda m: check_padding_invariance(m, x, LENGTHS),
+        "row_order": lambda m: check_row_order(m, x, LENGTHS),
+        "state_carry": lambda m: check_state_carry(m, x),
+        "target_shift": lambda m: check_target_shift(m, x, call=_next),
+    }
+    encoder: Trials = stepwise(wide, _masked) | {
         "padding_invariance": lambda m: check_padding_invariance(
-            m, wide, LENGTHS, call=without_padding
+            m, wide, LENGTHS, call=_without_padding
         )
     }
-    found["nn.TransformerEncoderLayer, masked"] = (
-        lambda: nn.TransformerEncoderLayer(HIDDEN, 2, 8, batch_first=True),
-        encoder,
-    )
-    found["nn.Transformer, masked"] = (
-        lambda: nn.Transformer(HIDDEN, 2, 1, 1, 8, batch_first=True),
-        {
-            "source_dependence": lambda m: check_source_dependence(
-                m, wide, wide.flip(0), call=decode
-            )
-        },
-    )
-    found["nn.Conv1d, padded on the left"] = (
-        lambda: nn.Conv1d(INPUT, HIDDEN, 3),
-        stepwise(x, on_the_left),
-    )
-    return found
+    decoder: Trials = {
+        "source_dependence": lambda m: check_source_dependence(
+            m, wide, wide.flip(0), call=_decode
+        )
+    }
+    size = (INPUT, HIDDEN, 2)
+    return {
+        "nn.RNN": (lambda: nn.RNN(*size, batch_first=True), recurrent),
+        "nn.LSTM": (lambda: nn.LSTM(*size, batch_first=True), recurrent),
+        "nn.GRU": (lambda: nn.GRU(*size, batch_first=True), recurrent),
+        "nn.TransformerEncoderLayer, masked": (
+            lambda: nn.TransformerEncoderLayer(HIDDEN, 2, 8, batch_first=True),
+            encoder,
+        ),
+        "nn.Transformer, masked": (
+            lambda: nn.Transformer(HIDDEN, 2, 1, 1, 8, batch_first=True),
+            decoder,
+        ),
+        "nn.Conv1d, padded on the left": (
+            lambda: nn.Conv1d(INPUT, HIDDEN, 3),
+            stepwise(x, _on_the_left),
+        ),
+    }
