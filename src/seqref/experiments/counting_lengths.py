@@ -93,10 +93,11 @@ def hand_made(limit: int) -> float:
     r"""Reach of $h_t = \mathrm{ReLU}(h_{t-1} \pm 1)$, which is yes at 0."""
     layer = nn.RNN(2, 1, nonlinearity="relu", batch_first=True)
     with torch.no_grad():
-        for parameter in layer.parameters():
+        parameters = dict(layer.named_parameters())
+        for parameter in parameters.values():
             parameter.zero_()
-        layer.weight_ih_l0.copy_(torch.tensor([[1.0, -1.0]]))
-        layer.weight_hh_l0.fill_(1.0)
+        parameters["weight_ih_l0"].copy_(torch.tensor([[1.0, -1.0]]))
+        parameters["weight_hh_l0"].fill_(1.0)
         x, targets, _ = counting_words(range(1, limit + 1))
         return reach(0.5 - layer(x)[0], targets)
 
