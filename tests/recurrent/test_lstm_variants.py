@@ -295,6 +295,20 @@ def test_two_directions_of_projected_layers_equal_torch():
     same([*state.forward, *state.backward], [h_n[0], c_n[0], h_n[1], c_n[1]])
 
 
+@pytest.mark.errors
+def test_weights_of_a_torch_layer_are_refused_with_the_mend():
+    state = nn.LSTM(3, 5, proj_size=2).state_dict()
+    message = (
+        r"^ProjectedLSTM.load_state_dict: these are the weights of a torch.nn.LSTM, "
+        r".*; for one layer and one direction, rename: layer.cell.load_state_dict\("
+    )
+    with pytest.raises(RuntimeError, match=message):
+        ProjectedLSTM(3, 5, 2).load_state_dict(state)
+    message = r"^LayerNormLSTM.load_state_dict: .*torch.nn has no LayerNormLSTM"
+    with pytest.raises(RuntimeError, match=message):
+        LayerNormLSTM(3, 5).load_state_dict(nn.LSTM(3, 5).state_dict())
+
+
 def test_sizes_of_a_projected_layer():
     layer = ProjectedLSTM(3, 5, 2)
     assert (layer.input_size, layer.hidden_size, layer.proj_size) == (3, 5, 2)

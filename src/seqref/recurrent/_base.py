@@ -212,6 +212,16 @@ class RecurrentLayer(RefusesTorchWeights, ABC, Generic[Cell, State]):
 def _refuse_torch_weights(name: str) -> NoReturn:
     r"""Say how the weights of a `torch.nn` layer move into a layer of this package."""
     convert = "import seqref.interop, then seqref.interop.from_torch(module)"
+    rename = (
+        "for one layer and one direction, rename: layer.cell.load_state_dict("
+        "{key.removesuffix('_l0'): value for key, value in state_dict.items()})"
+    )
+    if name == "ProjectedLSTM":
+        # Its torch.nn.LSTM is the one that from_torch has no map for.
+        raise RuntimeError(
+            f"{name}.load_state_dict: these are the weights of a torch.nn.LSTM, whose "
+            f"names end in a layer number; {rename}"
+        )
     if not hasattr(nn, name):
         raise RuntimeError(
             f"{name}.load_state_dict: these are the weights of a torch.nn layer, whose "
@@ -221,6 +231,5 @@ def _refuse_torch_weights(name: str) -> NoReturn:
     raise RuntimeError(
         f"{name}.load_state_dict: these are the weights of a torch.nn.{name}, whose "
         f"names end in a layer number. Make the layer from the module: {convert}. Or, "
-        "for one layer and one direction, rename: layer.cell.load_state_dict("
-        "{key.removesuffix('_l0'): value for key, value in state_dict.items()})"
+        f"{rename}"
     )
