@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from seqref.experiments.framework.claim import Claim, Outcome
 from seqref.experiments.framework.commands import main_of
-from seqref.experiments.framework.drawing import DASHES, Theme, label_ends
+from seqref.experiments.framework.drawing import DASHES, Theme
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.statistics import (
     mean_interval,
@@ -223,13 +223,12 @@ def draw_reach(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
     config = record["run"]["config"]
     last = 4 * config["train_to"]
     lengths = range(1, last + 1)
-    labels = []
     for i, recipe in enumerate(config["recipes"]):
         reaches = record["cases"][recipe]["reaches"]
         share = [sum(r >= n for r in reaches) / len(reaches) for n in lengths]
         style = {"color": theme.colours[i], "linestyle": DASHES[i]}
-        axes.plot(lengths, share, drawstyle="steps-mid", **style)
-        labels.append((share[-1], CATALOGUE[recipe].label, theme.colours[i]))
+        label = CATALOGUE[recipe].label
+        axes.plot(lengths, share, drawstyle="steps-mid", label=label, **style)
     axes.axvline(config["train_to"], color=theme.muted, linewidth=1)
     axes.set_xlim(1, last)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
@@ -238,7 +237,7 @@ def draw_reach(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
         f"n; the line marks the longest word of training, {config['train_to']}"
     )
     axes.set_title("Networks that are right on every word up to aⁿbⁿ")
-    label_ends(axes, last, labels)
+    axes.legend(frameon=False, labelcolor=theme.ink)
 
 
 FIGURES = {"reach": draw_reach}
