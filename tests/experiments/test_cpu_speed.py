@@ -106,6 +106,13 @@ def test_a_run_has_all_its_parts():
     found = experiment.run(tiny)
     assert (torch.get_num_threads(), torch.backends.mkldnn.enabled) == before
     assert len(found["series"]["rows"]) == 4
+    # The clock is no matter here: quiet lines, and one that is not.
+    for row in found["series"]["rows"] + found["series"]["edges"]:
+        for name in row["ratios"]:
+            row["ratios"][name] = {"median": 1.0, "low": 0.9, "high": 1.2}
+    noisy = found["series"]["threads"][0]["ratios"]
+    noisy |= {"again": {"median": 1.0, "low": 0.9, "high": 1.1}}
+    noisy |= {"packed": {"median": 1.0, "low": 0.9, "high": 1.3}}
     assert set(found["series"]["edges"][0]["ratios"]) == {"again", *experiment.ALL}
     assert {"threads_gru_low", "b2_t2_d4_packed"} <= set(found["numbers"])
     config = {"threads": 1, "more_threads": 2}
@@ -121,6 +128,9 @@ def test_a_run_has_all_its_parts():
     assert tables["as_it_comes"].count("\n") == 2 + 2
     assert tables["as_it_comes"].count("none") == 1
     assert "2 threads" in tables["threads_run"]
+    assert tables["threads"].count("disturbed") == len(experiment.ALL)
+    assert "1.00 (0.90 to 1.10)" in tables["threads"]
+    assert not any("disturbed" in tables[name] for name in ("as_it_comes", "edges"))
     assert set(tables) == {
         "as_it_comes",
         "without_onednn",

@@ -15,6 +15,9 @@ NAMES = {
     "again": "the LSTM again",
 }
 
+# Where the quartiles of a ratio are further apart, its line is not shown.
+SPREAD = 1.4
+
 
 def tables(record: Mapping[str, Any]) -> dict[str, str]:
     """Ratios as it comes and without oneDNN, at the edges, and on more threads."""
@@ -35,6 +38,13 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def disturbed(row: Mapping[str, Any]) -> bool:
+    """Whether other work on the machine moved the ratios of a line too far."""
+    return any(
+        found["high"] > SPREAD * found["low"] for found in row["ratios"].values()
+    )
+
+
 def of_ratios(rows: list[dict[str, Any]]) -> str:
     """One line for a size, one column for a contestant."""
     shown = [name for name in NAMES if any(name in row["ratios"] for row in rows)]
@@ -43,6 +53,8 @@ def of_ratios(rows: list[dict[str, Any]]) -> str:
         found = row["ratios"].get(name)
         if found is None:
             return "none"
+        if name != "again" and disturbed(row):
+            return "disturbed"
         return f"{number(found['median'])} ({found['low']:.2f} to {found['high']:.2f})"
 
     return table(
