@@ -135,7 +135,7 @@ def gradients(layer: LSTM1997, x: Tensor, upstream: Tensor, rule: str) -> Tensor
     sizes = (layer.input_size, layer.hidden_size)
     other = LSTM1997(*sizes, gradient=rule, dtype=x.dtype)
     other.load_state_dict(layer.state_dict())
-    found = torch.autograd.grad(other(x)[0], other.parameters(), upstream)
+    found = torch.autograd.grad(other(x)[0], tuple(other.parameters()), upstream)
     return torch.cat([part.flatten() for part in found])
 
 

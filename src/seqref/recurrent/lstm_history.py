@@ -79,8 +79,8 @@ class LSTM1997Cell(_Cell):
         gradient: ``"whole"``: what backpropagation through time gives. ``"truncated"``,
             the learning rule of the paper: an error that reaches a pre-activation
             changes the weights there and goes no further back in time, so that none
-            reaches $h_{t-1}$, and along $c$ the factor is 1. That is not the gradient of
-            the loss. The outputs are the same.
+            reaches $h_{t-1}$, and along $c$ the factor is 1. This is not the gradient
+            of the loss. The outputs are the same.
         device: Where the parameters are made.
         dtype: Their dtype.
 
@@ -364,8 +364,14 @@ class LSTM1997(_Layer):
     ) -> None:
         check_sizes("LSTM1997", input_size, hidden_size)
         check_choice("LSTM1997", "gradient", gradient, GRADIENTS)
-        options = {"bias": bias, "device": device, "dtype": dtype}
-        cell = LSTM1997Cell(input_size, hidden_size, gradient=gradient, **options)
+        cell = LSTM1997Cell(
+            input_size,
+            hidden_size,
+            bias=bias,
+            gradient=gradient,
+            device=device,
+            dtype=dtype,
+        )
         super().__init__(cell)
 
 
@@ -424,8 +430,10 @@ class PeepholeLSTM(_Layer):
         dtype: torch.dtype | None = None,
     ) -> None:
         check_sizes("PeepholeLSTM", input_size, hidden_size)
-        options = {"bias": bias, "device": device, "dtype": dtype}
-        super().__init__(PeepholeLSTMCell(input_size, hidden_size, **options))
+        cell = PeepholeLSTMCell(
+            input_size, hidden_size, bias=bias, device=device, dtype=dtype
+        )
+        super().__init__(cell)
 
 
 class CoupledGateLSTM(_Layer):
@@ -481,5 +489,7 @@ class CoupledGateLSTM(_Layer):
         dtype: torch.dtype | None = None,
     ) -> None:
         check_sizes("CoupledGateLSTM", input_size, hidden_size)
-        options = {"bias": bias, "device": device, "dtype": dtype}
-        super().__init__(CoupledGateLSTMCell(input_size, hidden_size, **options))
+        cell = CoupledGateLSTMCell(
+            input_size, hidden_size, bias=bias, device=device, dtype=dtype
+        )
+        super().__init__(cell)

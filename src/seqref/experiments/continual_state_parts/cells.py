@@ -33,7 +33,8 @@ def shut_gates(config: Any, seed: int) -> LSTM1997:
     """The same layer with a negative input-gate bias, the paper's remedy for drift."""
     layer = lstm_1997(config, seed)
     with torch.no_grad():
-        layer.cell.bias_ih[: config.hidden_size] += config.input_gate_bias
+        biases = dict(layer.cell.named_parameters())["bias_ih"]
+        biases[: config.hidden_size] += config.input_gate_bias
     return layer
 
 
@@ -53,8 +54,9 @@ def with_forget_gate(layer: LSTM1997, bias: float, seed: int) -> LSTM:
         for name, parameter in made.cell.named_parameters():
             i, g, o = old[name].chunk(3)
             forget = parameter[size : 2 * size].clone()
+            if name == "bias_ih":
+                forget += bias
             parameter.copy_(torch.cat([i, forget, g / 2, o]))
-        made.cell.bias_ih[size : 2 * size] += bias
     return made
 
 
