@@ -212,21 +212,22 @@ def _slope_is_lost(case: Mapping[str, Any]) -> Outcome:
 def _gradient_first(case: Mapping[str, Any]) -> Outcome:
     runs = case["runs"]
     fine = case["state_bounded"] == runs and case["loss_finite"] == runs
-    return Outcome(fine and case["gradient_finite"] == 0, case["gradient_finite"])
+    found = float(case["gradient_finite"])
+    return Outcome(fine and found == 0, found)
 
 
 def _loss_is_lost(case: Mapping[str, Any]) -> Outcome:
-    found = case["loss_after_finite"]
+    found = float(case["loss_after_finite"])
     return Outcome(found == 0, found)
 
 
 def _state_is_lost(case: Mapping[str, Any]) -> Outcome:
-    found = case["loss_finite"]
+    found = float(case["loss_finite"])
     return Outcome(found == 0, found)
 
 
 def _long_range(case: Mapping[str, Any]) -> Outcome:
-    found = case["first_infinite_lag"]
+    found = float(case["first_infinite_lag"])
     return Outcome(found == 128, found)
 
 
