@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import seqref
+from seqref import recurrent
 from seqref.recurrent._base import RecurrentCell
 from seqref.recurrent.initialisation import (
     Change,
@@ -36,6 +37,11 @@ def families(name, *more):
 
 
 RNNS, LSTMS, GRUS = families("RNN"), families("LSTM"), families("GRU", "ChoGRU")
+LSTMS += [
+    recurrent.PeepholeLSTM(3, 5, dtype=F64),
+    recurrent.ZoneoutLSTM(3, 5, zoneout_h=0.1, zoneout_c=0.1, dtype=F64),
+    recurrent.VariationalLSTM(3, 5, dropout_x=0.1, dropout_h=0.1, dtype=F64),
+]
 
 
 def ids(module):
@@ -261,10 +267,20 @@ def test_a_layer_without_biases():
     assert len(orthogonal_(nn.GRU(3, 5, bias=False))) == 3
 
 
-def test_forget_bias_of_a_projected_lstm():
+def test_a_projected_lstm():
     layer = nn.LSTM(3, 5, proj_size=2)
-    forget_bias_(layer, 2)
-    assert torch.equal((layer.bias_ih_l0 + layer.bias_hh_l0)[5:10], torch.full((5,), 2))
+    ours = recurrent.ProjectedLSTM(3, 5, 2)
+    for module, ends in ((layer, "_l0"), (ours.cell, "")):
+        forget_bias_(module, 2)
+        pair = [getattr(module, name + ends) for name in ("bias_ih", "bias_hh")]
+        assert torch.equal((pair[0] + pair[1])[5:10], torch.full((5,), 2))
+        unchanged(module, orthogonal_, ValueError, "square blocks")
+
+
+@pytest.mark.parametrize("name", ["LSTM1997", "CoupledGateLSTM", "LayerNormLSTM"])
+def test_cells_with_other_blocks_are_refused(name):
+    layer = getattr(recurrent, name)(3, 5)
+    unchanged(layer, chrono_9, TypeError, f"got {name}Cell at `cell`; nothing was")
 
 
 def test_the_report():

@@ -9,9 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from seqref.recurrent import lstm_variants as variants
 from seqref.recurrent._base import RecurrentCell
 from seqref.recurrent.gru import ChoGRUCell, GRUCell
 from seqref.recurrent.lstm import LSTMCell
+from seqref.recurrent.lstm_history import PeepholeLSTMCell
 from seqref.recurrent.rnn import RNNCell
 
 __all__ = ["Change", "Report", "chrono_", "forget_bias_", "identity_", "orthogonal_"]
@@ -48,12 +50,11 @@ class Report:
 
     def __repr__(self) -> str:
         width = max((len(c.parameter) for c in self.changes), default=0)
-        lines = [
+        return "\n".join(
             f"{c.parameter:{width}}  {c.block}, rows {c.rows[0]} to {c.rows[1] - 1}: "
             f"{c.value}"
             for c in self.changes
-        ]
-        return "\n".join(lines)
+        )
 
 
 class _Site(NamedTuple):
@@ -85,9 +86,16 @@ class _Write(NamedTuple):
 
 _NAMES = ("weight_hh", "bias_ih", "bias_hh")
 _BLOCKS = {"RNN": "h", "LSTM": "ifgo", "GRU": "rzn"}
+# They have the parameters and the blocks of an LSTMCell, and more.
+_LSTM_VARIANTS = (
+    PeepholeLSTMCell,
+    variants.ProjectedLSTMCell,
+    variants.VariationalLSTMCell,
+    variants.ZoneoutLSTMCell,
+)
 _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
     "RNN": (RNNCell, nn.RNN, nn.RNNCell),
-    "LSTM": (LSTMCell, nn.LSTM, nn.LSTMCell),
+    "LSTM": (LSTMCell, nn.LSTM, nn.LSTMCell, *_LSTM_VARIANTS),
     "GRU": (GRUCell, ChoGRUCell, nn.GRU, nn.GRUCell),
 }
 
@@ -173,9 +181,7 @@ def identity_(module: nn.Module, gain: float = 1.0) -> Report:
         width = len(site.tensors["weight_hh"])
         eye = torch.eye(width, dtype=torch.float64) * float(gain)
         writes.append(_Write(site, "weight_hh", "h", eye, law))
-        for name in ("bias_ih", "bias_hh"):
-            if name in site.tensors:
-                writes.append(_zeros(site, name, "h"))
+        writes += [_zeros(site, n, "h") for n in _NAMES[1:] if n in site.tensors]
     return _apply(where, writes)
 
 
@@ -350,8 +356,8 @@ def _check_unknown(where: str, path: str, part: nn.Module) -> None:
     if isinstance(part, (RecurrentCell, nn.RNNBase, nn.RNNCellBase)):
         at = f" at `{path}`" if path else ""
         raise TypeError(
-            f"{where}: `module` must hold no other kinds than RNN, LSTM and GRU, got "
-            f"{type(part).__name__}{at}; nothing was changed"
+            f"{where}: `module` must hold no cells but those with the blocks of RNN, "
+            f"LSTM or GRU, got {type(part).__name__}{at}; nothing was changed"
         )
 
 
