@@ -72,7 +72,7 @@ def draw(
     batch_size: int, length: int, random: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """A batch of the task; its `lag` is the length of a sequence."""
-    return tuple(Adding(length).draw(batch_size, random))
+    return Adding(length).draw(batch_size, random)
 
 
 def squared_error(outputs: Tensor, sums: Tensor) -> Tensor:
