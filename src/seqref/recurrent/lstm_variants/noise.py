@@ -464,7 +464,7 @@ class LockedDropout(nn.Module):
 
     Source:
         Gal & Ghahramani (2016); the name is that of the code of Merity, Keskar &
-        Socher (2017).
+        Socher (2018).
         Differs: batch first.
     """
 

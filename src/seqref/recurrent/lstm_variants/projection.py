@@ -47,9 +47,8 @@ class ProjectedLSTMCell(LoopedCell[LSTMState]):
         TypeError: `state` is no `LSTMState`; a size is no int.
 
     Source:
-        Sak, Senior & Beaufays (2014); the equations of `torch.nn.LSTM` with
-        `proj_size`, its names and its order of the gates.
-        Differs: no peepholes, and no second projection without a way back.
+        The equations of `torch.nn.LSTM` with `proj_size`, its names and its order of
+        the gates; its documentation names Sak, Senior & Beaufays (2014).
     """
 
     state_type = LSTMState
@@ -138,8 +137,9 @@ class ProjectedLSTM(LoopedLayer[LSTMState]):
             size is no int.
 
     Source:
-        Sak, Senior & Beaufays (2014); the equations of `torch.nn.LSTM` with
-        `proj_size`; the differences stand in `ProjectedLSTMCell`.
+        The equations of `torch.nn.LSTM` with `proj_size`; its documentation names
+        Sak, Senior & Beaufays (2014).
+        Differs: batch first; one layer, one direction.
     """
 
     def __init__(
