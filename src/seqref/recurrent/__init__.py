@@ -38,6 +38,15 @@ from seqref.recurrent.lstm_variants import (
 )
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
 from seqref.recurrent.stacked import Stacked
+from seqref.recurrent.variable_length import (
+    bucket_batches,
+    last_state,
+    lengths_to_mask,
+    pack,
+    padding_fraction,
+    token_batches,
+    unpack,
+)
 
 __all__ = [
     "GRU",
@@ -70,13 +79,20 @@ __all__ = [
     "VariationalLSTMState",
     "ZoneoutLSTM",
     "ZoneoutLSTMCell",
+    "bucket_batches",
     "chrono_",
     "forget_bias_",
     "gradient_norm_by_lag",
     "identity_",
     "jacobian_product",
+    "last_state",
+    "lengths_to_mask",
     "orthogonal_",
+    "pack",
+    "padding_fraction",
     "state_jacobian",
+    "token_batches",
     "truncated_chunks",
+    "unpack",
     "zoneout",
 ]
