@@ -117,7 +117,7 @@ def problem(config: Config) -> Problem:
         batch_size: int, lag: int, random: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         task = Copying(lag, config.length, config.symbols)
-        return tuple(task.draw(batch_size, random))
+        return task.draw(batch_size, random)
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(outputs.transpose(1, 2), targets)
