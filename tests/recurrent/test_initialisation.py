@@ -235,6 +235,7 @@ def test_meta_is_refused():
         orthogonal_(nn.GRU(3, 5, device="meta"))
 
 
+@pytest.mark.errors
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [

@@ -79,8 +79,9 @@ def measure(config: Config, case: str) -> dict[str, Any]:
             clipped = [[max(v, FLOOR) for v in column] for column in columns]
             rows = [log10_summary(column) for column in clipped]
             found[part] = {k: [row[k] for row in rows] for k in rows[0]}
-    last = max(config.lags) + 1
-    found["one_percent"] = spread(min(seed["one_percent"], last) for seed in seeds)
+    last = max(config.lags) + 1.0
+    reached = [min(float(seed["one_percent"]), last) for seed in seeds]
+    found["one_percent"] = spread(reached)
     for part in ("slope", "cell"):
         if part in seeds[0]:
             found[part] = round(median(seed[part] for seed in seeds), 6)

@@ -101,7 +101,7 @@ _KINDS: dict[str, tuple[type[nn.Module], ...]] = {
 
 
 def orthogonal_(
-    module: nn.Module, gain: float = 1.0, generator: torch.Generator | None = None
+    module: nn.Module, gain: int | float = 1.0, generator: torch.Generator | None = None
 ) -> Report:
     r"""Make each square block of each recurrent matrix `gain` times orthogonal.
 
@@ -144,7 +144,7 @@ def orthogonal_(
     return _apply(where, writes)
 
 
-def identity_(module: nn.Module, gain: float = 1.0) -> Report:
+def identity_(module: nn.Module, gain: int | float = 1.0) -> Report:
     r"""Make the recurrent matrix of plain RNNs `gain` times the identity, biases 0.
 
     $$ W_{hh} = \text{gain} \cdot I, \qquad b_{ih} = b_{hh} = 0 $$
@@ -185,7 +185,7 @@ def identity_(module: nn.Module, gain: float = 1.0) -> Report:
     return _apply(where, writes)
 
 
-def forget_bias_(module: nn.Module, value: float = 1.0) -> Report:
+def forget_bias_(module: nn.Module, value: int | float = 1.0) -> Report:
     r"""Make the sum of both biases of each LSTM's forget gate `value`.
 
     $$ b_{if} = \text{value}, \qquad b_{hf} = 0 $$
@@ -224,7 +224,7 @@ def forget_bias_(module: nn.Module, value: float = 1.0) -> Report:
 
 
 def chrono_(
-    module: nn.Module, horizon: float, generator: torch.Generator | None = None
+    module: nn.Module, horizon: int | float, generator: torch.Generator | None = None
 ) -> Report:
     r"""Spread the lags that the units of LSTMs and GRUs keep up to `horizon` steps.
 
@@ -403,7 +403,7 @@ def _check_biases(where: str, sites: list[_Site]) -> None:
             )
 
 
-def _check_finite(where: str, name: str, value: float) -> None:
+def _check_finite(where: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(
             f"{where}: `{name}` must be a number, got {type(value).__name__}"
