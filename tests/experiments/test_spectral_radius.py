@@ -111,8 +111,10 @@ def mean_field_factor(radius, std):
 @pytest.mark.parametrize(("radius", "std"), [(0.8, 0.5), (1.75, 0.5), (2.5, 1.0)])
 def test_wide_networks_grow_as_mean_field_theory_says(radius, std):
     config = replace(experiment.FULL, hidden_size=160, lags=(50, 100), radii=(radius,))
-    found = experiment.of_network(config, std, 0)["log10_factor"][0]
-    assert 10**found == pytest.approx(mean_field_factor(radius, std), rel=0.06)
+    found = experiment.of_network(config, std, 0)
+    expected = mean_field_factor(radius, std)
+    assert 10 ** found["log10_factor"][0] == pytest.approx(expected, rel=0.06)
+    assert radius * 10 ** found["log10_slope"][0] == pytest.approx(expected, rel=0.06)
 
 
 def test_where_growth_starts():
