@@ -19,12 +19,14 @@ FUNCTIONS = {
     "cho_gru_cell": "cho_gru_step",
     "gru_cell": "gru_step",
     "rnn_cell": "rnn_step",
+    "lstm_1997_cell": "lstm_1997_step",
     "lstm_cell": "lstm_step",
     "stacked": "_run",
 }
 SOURCES = {
     "forward": ROOT / "src/seqref/recurrent/bidirectional.py",
     "_run": ROOT / "src/seqref/recurrent/stacked.py",
+    "lstm_1997_step": ROOT / "src/seqref/recurrent/lstm_history.py",
 }
 MUST_SHOW = {
     "bidirectional": "x ahead behind first last second earliest cat y",
@@ -40,6 +42,10 @@ MUST_SHOW = {
     "lstm_cell": (
         "x_t h_prev c_prev weight_ih weight_hh bias_ih bias_hh gates_pre "
         "i_pre f_pre g_pre o_pre sigmoid tanh i_t f_t g_t o_t c_t h_t"
+    ),
+    "lstm_1997_cell": (
+        "x_t h_prev c_prev weight_ih weight_hh bias_ih bias_hh gates_pre "
+        "i_pre g_pre o_pre sigmoid tanh i_t g_t o_t c_t h_t"
     ),
     "stacked": "x y layer state dropout",
 }

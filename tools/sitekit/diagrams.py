@@ -195,18 +195,41 @@ def lstm_cell(scheme: Scheme) -> str:
     return canvas.text()
 
 
-def _cell_state(canvas: Canvas) -> None:
+def lstm_1997_cell(scheme: Scheme) -> str:
+    """One step of the memory cell of 1997, which has no forget gate."""
+    canvas = Canvas(
+        scheme,
+        500,
+        "The LSTM cell of 1997",
+        "The products of h_prev and of x_t are added to gates_pre, whose three blocks "
+        "i_pre, g_pre and o_pre give i_t and o_t by sigmoid and g_t by a scaled tanh. "
+        "c_t is c_prev plus i_t times g_t. h_t is o_t times a scaled tanh of c_t. The "
+        "path from c_prev to c_t has one sum and no product.",
+    )
+    canvas.frame(62, 30, 372, 450)
+    _cell_state(canvas, forgets=False)
+    _gates(canvas, "igo")
+    _products(canvas)
+    return canvas.text()
+
+
+def _cell_state(canvas: Canvas, forgets: bool = True) -> None:
     """The row c_prev → c_t, and h_t below its right end."""
     f, o, middle = _COLUMNS["f"], _COLUMNS["o"], _MIDDLE
-    canvas.line((10, 66), (f - 12, 66), state=True)
-    canvas.line((f + 11, 66), (middle - 12, 66), state=True)
+    if forgets:
+        canvas.line((10, 66), (f - 12, 66), state=True)
+        canvas.line((f + 11, 66), (middle - 12, 66), state=True)
+    else:
+        canvas.line((10, 66), (middle - 12, 66), state=True)
     canvas.line((middle + 11, 66), (412, 66), state=True)
     canvas.line((o, 66), (o, 92))
     canvas.line((o, 118), (o, 147))
     canvas.line((o + 11, 159), (412, 159), state=True)
     canvas.line((middle, 114), (middle, 78))
     canvas.function(o, 105, "tanh", width=50)
-    for x, y, sign in ((f, 66, "×"), (middle, 66, "+"), (middle, 126, "×")):
+    if forgets:
+        canvas.sign(f, 66, "×")
+    for x, y, sign in ((middle, 66, "+"), (middle, 126, "×")):
         canvas.sign(x, y, sign)
     canvas.sign(o, 159, "×")
     canvas.label(8, 56, "c_prev", "start")
@@ -215,10 +238,11 @@ def _cell_state(canvas: Canvas) -> None:
     canvas.label(412, 149, "h_t", "end")
 
 
-def _gates(canvas: Canvas) -> None:
-    """The four columns from gates_pre up to the products that use them."""
+def _gates(canvas: Canvas, gates: str = "figo") -> None:
+    """The columns from gates_pre up to the products that use them."""
     top = {"f": 78, "o": 171}
-    for gate, x in _COLUMNS.items():
+    for gate in gates:
+        x = _COLUMNS[gate]
         turn = _MIDDLE - 12 if gate == "i" else _MIDDLE + 12
         canvas.line((x, 306), (x, 260))
         if gate in top:
@@ -228,7 +252,7 @@ def _gates(canvas: Canvas) -> None:
         canvas.function(x, 247, "tanh" if gate == "g" else "sigmoid")
         canvas.label(x + 6, 287, f"{gate}_pre", "start")
         canvas.label(x + 6, 212, f"{gate}_t", "start")
-    ends = (_COLUMNS["f"], 306), (_COLUMNS["o"], 306)
+    ends = (_COLUMNS[gates[0]], 306), (_COLUMNS["o"], 306)
     canvas.line(*ends, arrow=False)
 
 
@@ -425,6 +449,7 @@ DIAGRAMS: dict[str, Callable[[Scheme], str]] = {
     "cho_gru_cell": cho_gru_cell,
     "gru_cell": gru_cell,
     "bidirectional": bidirectional,
+    "lstm_1997_cell": lstm_1997_cell,
     "lstm_cell": lstm_cell,
     "rnn_cell": rnn_cell,
     "stacked": stacked,

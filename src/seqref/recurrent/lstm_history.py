@@ -8,11 +8,41 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqref.errors import check_choice
+from seqref.ops.fused_recurrence.reference import Weights
 from seqref.recurrence import scan
 from seqref.recurrent._base import RecurrentCell, RecurrentLayer, check_sizes
 from seqref.recurrent.lstm import LSTMState
 
 GRADIENTS = ("whole", "truncated")
+
+
+def lstm_1997_step(
+    x_t: Float[Tensor, "batch input"],
+    h_prev: Float[Tensor, "batch hidden"],
+    c_prev: Float[Tensor, "batch hidden"],
+    weights: Weights,
+) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]:
+    r"""One step of the memory cell of 1997, by the equations of `LSTM1997Cell`.
+
+    Shapes:
+        - `x_t`: (batch, input); `h_prev`, `c_prev`: (batch, hidden)
+        - weights: (3 hidden, input), (3 hidden, hidden), (3 hidden,), (3 hidden,)
+        - returns: `h_t`, `c_t`, each (batch, hidden)
+
+    Source:
+        Hochreiter & Schmidhuber (1997), eqs. 3 to 9.
+    """
+    weight_ih, weight_hh, bias_ih, bias_hh = weights
+    gates_pre = linear(x_t, weight_ih, bias_ih) + linear(h_prev, weight_hh, bias_hh)
+    i_pre, g_pre, o_pre = gates_pre.chunk(3, dim=1)
+    i_t = torch.sigmoid(i_pre)
+    # eq. 5: 4 sigmoid(a) - 2, without the difference of two near numbers
+    g_t = 2 * torch.tanh(g_pre / 2)
+    o_t = torch.sigmoid(o_pre)
+    c_t = c_prev + i_t * g_t
+    # eq. 4: 2 sigmoid(a) - 1
+    h_t = o_t * torch.tanh(c_t / 2)
+    return h_t, c_t
 
 
 class _Cell(RecurrentCell[LSTMState]):
@@ -134,15 +164,7 @@ class LSTM1997Cell(_Cell):
         if self.gradient == "truncated":
             # The one way from a net input back in time; c_prev stays on the graph.
             h_prev = h_prev.detach()
-        i_pre, g_pre, o_pre = self._blocks(x_t, h_prev)
-        i_t = torch.sigmoid(i_pre)
-        # eq. 5: 4 sigmoid(a) - 2, without the difference of two near numbers
-        g_t = 2 * torch.tanh(g_pre / 2)
-        o_t = torch.sigmoid(o_pre)
-        c_t = c_prev + i_t * g_t
-        # eq. 4: 2 sigmoid(a) - 1
-        h_t = o_t * torch.tanh(c_t / 2)
-        return h_t, c_t
+        return lstm_1997_step(x_t, h_prev, c_prev, self.weights)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gradient={self.gradient!r}"
