@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 Inputs = Float[Tensor, "batch time input"]
+Step = Float[Tensor, "batch input"]
 State = Float[Tensor, "batch hidden"]
 Outputs = Float[Tensor, "batch time hidden"]
 
@@ -88,7 +89,7 @@ class ResetFirst(nn.Module):
         super().__init__()
         self.weights = nn.ParameterList(p.detach().clone() for p in layer.parameters())
 
-    def step(self, x_t: State, h_prev: State) -> State:
+    def step(self, x_t: Step, h_prev: State) -> State:
         w_ih, w_hh, b_ih, b_hh = (w.chunk(3) for w in self.weights)
         r_t = torch.sigmoid(x_t @ w_ih[0].T + b_ih[0] + h_prev @ w_hh[0].T + b_hh[0])
         z_t = torch.sigmoid(x_t @ w_ih[1].T + b_ih[1] + h_prev @ w_hh[1].T + b_hh[1])
@@ -112,7 +113,7 @@ class ResetFirst(nn.Module):
 
 # --8<-- [start:reset_after]
 class ResetAfter(ResetFirst):
-    def step(self, x_t: State, h_prev: State) -> State:
+    def step(self, x_t: Step, h_prev: State) -> State:
         w_ih, w_hh, b_ih, b_hh = (w.chunk(3) for w in self.weights)
         r_t = torch.sigmoid(x_t @ w_ih[0].T + b_ih[0] + h_prev @ w_hh[0].T + b_hh[0])
         z_t = torch.sigmoid(x_t @ w_ih[1].T + b_ih[1] + h_prev @ w_hh[1].T + b_hh[1])

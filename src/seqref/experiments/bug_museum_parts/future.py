@@ -6,6 +6,7 @@ from torch.nn.functional import pad
 
 Tokens = Int[Tensor, "batch time"]
 Logits = Float[Tensor, "batch time vocab"]
+Pair = tuple[Float[Tensor, "batch steps vocab"], Int[Tensor, "batch steps"]]
 
 
 # --8<-- [start:unshifted]
@@ -19,7 +20,7 @@ class LanguageModel(nn.Module):
     def forward(self, tokens: Tokens) -> Logits:
         return self.head(self.gru(self.embedding(tokens))[0])
 
-    def predictions_and_labels(self, tokens: Tokens) -> tuple[Logits, Tokens]:
+    def predictions_and_labels(self, tokens: Tokens) -> Pair:
         return self(tokens), tokens
 
 
@@ -28,7 +29,7 @@ class LanguageModel(nn.Module):
 
 # --8<-- [start:shifted]
 class Shifted(LanguageModel):
-    def predictions_and_labels(self, tokens: Tokens) -> tuple[Logits, Tokens]:
+    def predictions_and_labels(self, tokens: Tokens) -> Pair:
         return self(tokens[:, :-1]), tokens[:, 1:]
 
 
