@@ -76,7 +76,9 @@ def contestants(
     made: Mapping[str, nn.Module] = modules(width, seed)
     x = torch.randn(batch, steps, width, generator=generator(seed))
     x = x.to(device).requires_grad_()
-    mask = nn.Transformer.generate_square_subsequent_mask(steps, device=device)
+    mask = nn.Transformer.generate_square_subsequent_mask(
+        steps, device=torch.device(device)
+    )
     lengths = lengths_of(share, batch, steps)
     lstm = made["lstm"].to(device)
     padded = training(lambda: lstm(x)[0], [x, *lstm.parameters()])

@@ -24,7 +24,7 @@ def lengths_of(share: float, batch: int, time: int) -> Int[Tensor, " batch"]:
 
 
 def packed_output(
-    layer: nn.LSTM, x: Float[Tensor, "batch time input"], lengths: Tensor
+    layer: nn.Module, x: Float[Tensor, "batch time input"], lengths: Tensor
 ) -> Float[Tensor, "batch time hidden"]:
     """What one writes with packing: pack, run, unpack to the steps of `x`."""
     y, _ = layer(pack(x, lengths))
