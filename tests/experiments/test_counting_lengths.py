@@ -25,7 +25,7 @@ def test_reach_stops_at_the_first_wrong_word():
 
 @pytest.mark.parametrize("recipe", ["lstm", "gru"])
 def test_reach_is_that_of_the_other_experiment_on_counting(recipe):
-    network = build(recipe, 2, 6, 1, 10, seed=3)
+    network = build(recipe, 2, 6, 1, 10.0, seed=3)
     x, targets, _ = counting_words(range(1, 11))
     optimizer = torch.optim.Adam(network.parameters(), lr=0.03)
     for _ in range(150):

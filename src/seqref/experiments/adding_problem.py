@@ -91,7 +91,7 @@ PROBLEM = Problem(2, 1, draw, squared_error, explained, ENOUGH, SOLVED)
 def cells_of(config: Config) -> list[Cell]:
     """The grid; chrono is told the length."""
     return [
-        Cell(recipe, width, rate, length, config.updates, length)
+        Cell(recipe, width, rate, length, config.updates, float(length))
         for recipe in config.recipes
         for length in config.lengths
         for width in config.hidden_sizes

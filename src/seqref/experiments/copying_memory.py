@@ -95,7 +95,7 @@ def table_loss(key: Tensor, targets: Tensor, categories: int) -> float:
     return -share[key, targets].log().mean().item()
 
 
-def measure_tables(lag: int, rows: int) -> dict[str, dict[str, float]]:
+def measure_tables(lag: int, rows: int) -> dict[str, dict[str, Any]]:
     """Losses of the tables by input and by time, beside their closed forms."""
     task = Copying(lag)
     x, targets = task.draw(rows, generator(lag))

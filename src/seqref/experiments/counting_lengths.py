@@ -86,7 +86,7 @@ def reach(outputs: Tensor, targets: Tensor) -> float:
 
 def problem(config: Config) -> Problem:
     """The task as the training sees it: no early stop, solved on the words shown."""
-    return Problem(2, 1, draw, loss, reach, enough=0.0, solved=config.train_to)
+    return Problem(2, 1, draw, loss, reach, enough=0.0, solved=float(config.train_to))
 
 
 def hand_made(limit: int) -> float:
@@ -120,8 +120,9 @@ def pool_reach(rows: list[Row], config: Config) -> dict[str, Any]:
 def run(config: Config, track: Track = untracked) -> dict[str, Any]:
     """Train every cell of the grid with every seed; try the counter set by hand."""
     schedule = Schedule(batch_size=config.train_to, tests=config.try_to)
+    shown = config.train_to
     cells = [
-        Cell(recipe, width, rate, config.train_to, config.updates, config.train_to)
+        Cell(recipe, width, rate, shown, config.updates, float(shown))
         for recipe in config.recipes
         for width in config.hidden_sizes
         for rate in config.learning_rates
