@@ -172,7 +172,7 @@ def _slower_everywhere(case: Mapping[str, Any]) -> Outcome:
 
 CLAIMS = (
     Claim(
-        "C76.sizes",
+        "C145",
         "On this CPU a training step over a packed batch, half of it real, takes more "
         "than 1.1 times as long as over the padded one at every size; without oneDNN "
         "it does not.",
