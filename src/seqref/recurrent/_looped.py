@@ -1,5 +1,6 @@
 r"""Cells and layers without an op of their own: one loop over time, in Python."""
 
+from abc import abstractmethod
 from typing import Any, TypeVar
 
 import torch
@@ -27,8 +28,8 @@ class LoopedCell(RecurrentCell[State]):
     def _inputs(self, x: Tensor, state: State) -> Tensor:
         return linear(x, self.weight_ih, self.bias_ih)
 
-    def _next(self, inputs_t: Tensor, state: State) -> State:
-        raise NotImplementedError
+    @abstractmethod
+    def _next(self, inputs_t: Tensor, state: State) -> State: ...
 
     def _step(self, where: str, x_t: Tensor, state: State | None) -> tuple[Any, State]:
         state = self._checked(where, x_t, state)

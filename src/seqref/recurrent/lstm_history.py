@@ -3,14 +3,14 @@ r"""The LSTM as it was: the cell of 1997, peepholes, and coupled gates."""
 from abc import abstractmethod
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqref.errors import check_choice
 from seqref.ops.fused_recurrence.reference import Weights
-from seqref.recurrence import scan
-from seqref.recurrent._base import RecurrentCell, RecurrentLayer, check_sizes
+from seqref.recurrent._base import check_sizes
+from seqref.recurrent._looped import LoopedCell, LoopedLayer
 from seqref.recurrent.lstm import LSTMState
 
 GRADIENTS = ("whole", "truncated")
@@ -45,7 +45,7 @@ def lstm_1997_step(
     return h_t, c_t
 
 
-class _Cell(RecurrentCell[LSTMState]):
+class _Cell(LoopedCell[LSTMState]):
     state_type = LSTMState
 
     def __init__(
@@ -59,21 +59,14 @@ class _Cell(RecurrentCell[LSTMState]):
     ) -> None:
         super().__init__(input_size, hidden_size, bias, device, dtype)
 
-    def forward(
-        self,
-        x_t: Float[Tensor, "batch {self.input_size}"],
-        state: LSTMState | None = None,
-    ) -> tuple[Float[Tensor, "batch {self.hidden_size}"], LSTMState]:
-        return self._run(f"{type(self).__name__}.forward", x_t, state)
+    def _inputs(self, x: Tensor, state: LSTMState) -> Tensor:
+        # Each step is whole, as the equations have it.
+        return x
 
-    def _run(
-        self, where: str, x_t: Tensor, state: LSTMState | None
-    ) -> tuple[Tensor, LSTMState]:
-        state = self._checked(where, x_t, state)
-        h_t, c_t = self._step(x_t, state.h, state.c)
+    def _next(self, inputs_t: Tensor, state: LSTMState) -> LSTMState:
+        h_t, c_t = self._update(inputs_t, state.h, state.c)
         # As in every layer: the dtype of the state, also under autocast.
-        h_t, c_t = h_t.to(state.h.dtype), c_t.to(state.c.dtype)
-        return h_t, LSTMState(h_t, c_t)
+        return LSTMState(h_t.to(state.h.dtype), c_t.to(state.c.dtype))
 
     def _blocks(self, x_t: Tensor, h_prev: Tensor) -> tuple[Tensor, ...]:
         r"""The pre-activations, one for each block of the parameters."""
@@ -82,7 +75,7 @@ class _Cell(RecurrentCell[LSTMState]):
         return gates_pre.chunk(self.n_blocks, dim=1)
 
     @abstractmethod
-    def _step(
+    def _update(
         self, x_t: Tensor, h_prev: Tensor, c_prev: Tensor
     ) -> tuple[Tensor, Tensor]: ...
 
@@ -158,7 +151,7 @@ class LSTM1997Cell(_Cell):
         super().__init__(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
         self.gradient = gradient
 
-    def _step(
+    def _update(
         self, x_t: Tensor, h_prev: Tensor, c_prev: Tensor
     ) -> tuple[Tensor, Tensor]:
         if self.gradient == "truncated":
@@ -232,7 +225,7 @@ class PeepholeLSTMCell(_Cell):
         self.weight_ch = nn.Parameter(self.weight_hh.new_empty(3 * hidden_size))
         self.reset_parameters()
 
-    def _step(
+    def _update(
         self, x_t: Tensor, h_prev: Tensor, c_prev: Tensor
     ) -> tuple[Tensor, Tensor]:
         i_pre, f_pre, g_pre, o_pre = self._blocks(x_t, h_prev)
@@ -294,7 +287,7 @@ class CoupledGateLSTMCell(_Cell):
 
     n_blocks = 3
 
-    def _step(
+    def _update(
         self, x_t: Tensor, h_prev: Tensor, c_prev: Tensor
     ) -> tuple[Tensor, Tensor]:
         i_pre, g_pre, o_pre = self._blocks(x_t, h_prev)
@@ -306,26 +299,7 @@ class CoupledGateLSTMCell(_Cell):
         return h_t, c_t
 
 
-class _Layer(RecurrentLayer[_Cell, LSTMState]):
-    def step(
-        self,
-        x_t: Float[Tensor, "batch {self.input_size}"],
-        state: LSTMState | None = None,
-    ) -> tuple[Float[Tensor, "batch {self.hidden_size}"], LSTMState]:
-        r"""One step, the definition of the layer; None starts from zeros."""
-        return self.cell._run(f"{type(self).__name__}.step", x_t, state)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch time {self.input_size}"],
-        state: LSTMState | None = None,
-        lengths: Integer[Tensor, " batch"] | None = None,
-    ) -> tuple[Float[Tensor, "batch time {self.hidden_size}"], LSTMState]:
-        state = self._checked(x, state, lengths)
-        return scan(self, x, state, lengths)
-
-
-class LSTM1997(_Layer):
+class LSTM1997(LoopedLayer[LSTMState]):
     r"""The LSTM of 1997 over a sequence: no forget gate.
 
     $$ c_t = c_{t-1} + i_t \odot g_t \qquad h_t = o_t \odot (2\,\sigma(c_t) - 1)
@@ -361,7 +335,8 @@ class LSTM1997(_Layer):
         with negative biases.
 
     Forms:
-        `step` (one step), and `forward`, which is `scan`, a loop over it.
+        `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
+        the checks made once.
 
     Raises:
         ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
@@ -397,7 +372,7 @@ class LSTM1997(_Layer):
         super().__init__(cell)
 
 
-class PeepholeLSTM(_Layer):
+class PeepholeLSTM(LoopedLayer[LSTMState]):
     r"""An LSTM over a sequence whose gates also read the cell state.
 
     $$ c_t = f_t \odot c_{t-1} + i_t \odot g_t \qquad h_t = o_t \odot \tanh c_t
@@ -428,7 +403,8 @@ class PeepholeLSTM(_Layer):
         forget gate's bias is not special.
 
     Forms:
-        `step` (one step), and `forward`, which is `scan`, a loop over it.
+        `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
+        the checks made once.
 
     Raises:
         ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
@@ -458,7 +434,7 @@ class PeepholeLSTM(_Layer):
         super().__init__(cell)
 
 
-class CoupledGateLSTM(_Layer):
+class CoupledGateLSTM(LoopedLayer[LSTMState]):
     r"""An LSTM over a sequence that forgets as much as it writes.
 
     $$ c_t = (1 - i_t) \odot c_{t-1} + i_t \odot g_t \qquad h_t = o_t \odot \tanh c_t
@@ -487,7 +463,8 @@ class CoupledGateLSTM(_Layer):
         Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size.
 
     Forms:
-        `step` (one step), and `forward`, which is `scan`, a loop over it.
+        `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
+        the checks made once.
 
     Raises:
         ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
