@@ -20,17 +20,20 @@ from torch.nn.functional import cross_entropy
 from seqref import LSTM
 from seqref.experiments.framework.claim import Claim, Outcome
 from seqref.experiments.framework.commands import main_of
-from seqref.experiments.framework.drawing import DASHES, Theme
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
 from seqref.experiments.framework.statistics import spread
-from seqref.experiments.framework.tables import number, table
+from seqref.experiments.trained_lstm_parts.presentation import (
+    BINS,
+    GATES,
+    draw_gates,
+    tables,
+)
 from seqref.models import LanguageModel
 from seqref.tasks import Streams, Vocabulary, python_source
 from seqref.training import train
 
-GATES = ("input", "forget", "output")
-BINS = 20
+__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,26 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
         }
         for name, rows in found.items()
     }
+    cases = cases_of(config, found)
+    histograms = {
+        gate: [
+            sum(row[gate]["histogram"][i] for row in found["trained"])
+            / len(config.seeds)
+            for i in range(BINS)
+        ]
+        for gate in GATES
+    }
+    return {
+        "numbers": summary(cases, bits, found),
+        "series": {"bits": bits, "histograms": histograms},
+        "cases": cases,
+    }
+
+
+def cases_of(
+    config: Config, found: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Gates before and after training, and what each cut of the context loses."""
     longest = max(config.contexts)
     cases: dict[str, Any] = {
         f"{name}_gates": {
@@ -200,19 +223,7 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
                 row["bits"][context] - row["bits"][longest] for row in found["trained"]
             )
         }
-    histograms = {
-        gate: [
-            sum(row[gate]["histogram"][i] for row in found["trained"])
-            / len(config.seeds)
-            for i in range(BINS)
-        ]
-        for gate in GATES
-    }
-    return {
-        "numbers": summary(cases, bits, found),
-        "series": {"bits": bits, "histograms": histograms},
-        "cases": cases,
-    }
+    return cases
 
 
 def summary(
@@ -264,59 +275,6 @@ CLAIMS = (
         control="before_gates",
     ),
 )
-
-
-def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """Bits by context, and where the gates stand."""
-    bits = record["series"]["bits"]
-    rows = [
-        [number(int(context)), *[f"{bits['trained'][context][k]:.2f}" for k in KEYS]]
-        for context in bits["trained"]
-    ]
-    cases = record["cases"]
-    gates_rows = [
-        [label, *[_percent(cases[f"{name}_gates"][gate]) for gate in GATES]]
-        for name, label in (("before", "before training"), ("trained", "trained"))
-    ]
-    return {
-        "context": table(
-            [
-                "characters of context",
-                "bits per character: median",
-                "lowest",
-                "highest",
-            ],
-            rows,
-        ),
-        "gates": table(["values below 0.1 or above 0.9, %", *GATES], gates_rows),
-    }
-
-
-KEYS = ("median", "low", "high")
-
-
-def _percent(found: Mapping[str, float]) -> str:
-    return "{:.0f} ({:.0f} to {:.0f})".format(*(100 * found[key] for key in KEYS))
-
-
-def draw_gates(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
-    """Histograms of the gates of the trained models."""
-    axes = figure.subplots()
-    edges = [i / BINS for i in range(BINS + 1)]
-    for index, gate in enumerate(GATES):
-        axes.stairs(
-            [100 * share for share in record["series"]["histograms"][gate]],
-            edges,
-            color=theme.colours[index],
-            linestyle=DASHES[index],
-            linewidth=1.8,
-            label=f"{gate} gate",
-        )
-    axes.set_xlabel("value of the gate")
-    axes.set_ylabel("share of values, %")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, labelcolor=theme.ink)
 
 
 FIGURES = {"gates": draw_gates}

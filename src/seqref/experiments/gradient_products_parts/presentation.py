@@ -1,6 +1,6 @@
 r"""Tables and the figure of `gradient_products`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqref.experiments.framework.drawing import (
@@ -46,17 +46,6 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
         ]
         for name in RECTIFIERS
     ]
-    chains = [
-        [
-            chain.label,
-            *[
-                f"{power_of_ten(cases[name]['median'][mark])} "
-                f"({number(cases[name]['deviation'][mark], 2)})"
-                for mark in marks
-            ],
-        ]
-        for name, chain in CHAINS.items()
-    ]
     lags = [f"lag {lag}" for lag in config["lags"]]
     depths = [f"depth {lag}" for lag in config["lags"]]
     last = lags[-1]
@@ -67,8 +56,23 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
         ),
         "ablation": table(["matrix", "slopes of tanh", "slopes of 1"], ablation),
         "relu": table(["network", *lags, "largest state"], rectifiers),
-        "chains": table(["chain", *depths], chains),
+        "chains": table(["chain", *depths], _chain_rows(cases, marks)),
     }
+
+
+def _chain_rows(cases: Mapping[str, Any], marks: Sequence[str]) -> list[list[str]]:
+    """Median of the norm at each depth, and the deviation of its logarithm."""
+    return [
+        [
+            chain.label,
+            *[
+                f"{power_of_ten(cases[name]['median'][mark])} "
+                f"({number(cases[name]['deviation'][mark], 2)})"
+                for mark in marks
+            ],
+        ]
+        for name, chain in CHAINS.items()
+    ]
 
 
 def draw_chains(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:

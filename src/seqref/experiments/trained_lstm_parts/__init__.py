@@ -1,0 +1,1 @@
+r"""Parts of `gradient_overflow`: clipping, and its tables and figure."""
