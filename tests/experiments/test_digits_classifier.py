@@ -72,13 +72,24 @@ def test_modes_tell_the_network_what_they_say():
     assert gaps[2] > 1e-3
 
 
-def test_a_run_has_every_case_and_test_rows_are_not_trained_on():
+def test_a_run_has_every_case_and_test_rows_are_not_trained_on(monkeypatch):
+    trained_on, train = [], experiment.train
+
+    def spy(config, network, rows, seed, mode):
+        trained_on.append(rows)
+        train(config, network, rows, seed, mode)
+
+    monkeypatch.setattr(experiment, "train", spy)
     found = experiment.run(TINY)
     assert set(found["cases"]) == {
         *("gru", "first_step", "last_column", "linear", "linear_image")
     }
     fitting, held_out = inked_digits(TINY.test_rows, seed=0)
     assert len(fitting.labels) + len(held_out.labels) == 1797
+    assert len(trained_on) == 3
+    for rows in trained_on:
+        assert torch.equal(rows.x, fitting.x[: TINY.train_rows])
+        assert torch.equal(rows.labels, fitting.labels[: TINY.train_rows])
     case = found["cases"]["gru"]["accuracy"]
     assert case["0"] == case["40"]
     assert 0 <= case["0"]["low"] <= case["0"]["median"] <= case["0"]["high"] <= 1

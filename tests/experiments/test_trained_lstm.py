@@ -24,11 +24,20 @@ def model():
     return LanguageModel(7, LSTM(3, 5))
 
 
+def hold_candidates_at_one(model):
+    cell = model.layer.cell
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.unflatten(0, (4, 5))[2] = 0
+        cell.bias_ih[10:15] = 50
+
+
 def tokens(length=400):
     return torch.randint(7, (length,), generator=torch.Generator().manual_seed(1))
 
 
 def test_gates_are_those_that_make_the_next_state(model):
+    hold_candidates_at_one(model)
     text = tokens()
     found = experiment.gates(TINY, model, text)
     rows = text[:18].view(2, 9)
@@ -37,10 +46,11 @@ def test_gates_are_those_that_make_the_next_state(model):
         y, state = model.layer(h)
         _, before = model.layer(h[:, :-1])
     last = {name: values.view(9, 2, 5)[-1] for name, values in found.items()}
-    # h = o tanh(c), and c lies between f c' - i and f c' + i.
+    # With candidates of 1: c = f c' + i, and h = o tanh(c).
     torch.testing.assert_close(y[:, -1], last["output"] * torch.tanh(state.c))
-    rest = (state.c - last["forget"] * before.c).abs()
-    assert (rest <= last["input"] + 1e-6).all()
+    torch.testing.assert_close(
+        state.c, last["forget"] * before.c + last["input"], rtol=1e-5, atol=1e-6
+    )
 
 
 def test_shares_near_the_ends_and_the_histogram():

@@ -44,6 +44,7 @@ LAYERS = {
     "Bidirectional": both,
     "two kinds": lambda: Bidirectional(LSTM(INPUT, HIDDEN), GRU(INPUT, 4)),
     "stack of both": lambda: Stacked([both(), both(width=2 * HIDDEN)]),
+    "three layers": lambda: Stacked([LSTM(INPUT, 6), both(width=6), GRU(10, HIDDEN)]),
     "both below one": lambda: Stacked([both(), GRU(2 * HIDDEN, HIDDEN)]),
 }
 
@@ -194,6 +195,18 @@ class Widthless(nn.Module):
             r"`layer` must be a layer with .* got torch.nn.modules.rnn.LSTM",
         ),
         (lambda m: SequenceClassifier(Widthless(), 4), TypeError, "got .*Widthless"),
+        (
+            lambda m: SequenceClassifier(Bidirectional(both(), LSTM(3, 5)), 4),
+            TypeError,
+            "causal in each direction, and Bidirectional within Bidirectional",
+        ),
+        (
+            lambda m: SequenceClassifier(
+                Stacked([Bidirectional(LSTM(3, 5), Stacked([both()]))]), 4
+            ),
+            TypeError,
+            "and Stacked within Bidirectional declares causal = False",
+        ),
         (lambda m: SequenceClassifier(LSTM(3, 5), 0), ValueError, "at least 1, got 0"),
         (lambda m: SequenceClassifier(LSTM(3, 5), 2.0), TypeError, "`n_classes`"),
         (

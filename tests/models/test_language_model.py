@@ -151,6 +151,14 @@ def test_temperature_zero_takes_the_likeliest_token_each_time(model):
     assert torch.equal(cold, drawn)
 
 
+def test_a_temperature_that_float32_rounds_to_zero():
+    torch.manual_seed(0)
+    model = LanguageModel(VOCAB, LSTM(3, 5))
+    prompt = tokens(time=4)
+    cold = model.sample(prompt, 6, temperature=1e-300)
+    assert torch.equal(cold, model.sample(prompt, 6, temperature=0.0))
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_sample_frequencies_follow_the_softmax(temperature):
     torch.manual_seed(0)

@@ -43,9 +43,9 @@ class SequenceClassifier(nn.Module):
         for a summary of width D. Layer and embedding keep their own.
 
     Raises:
-        TypeError: `layer` is no layer with `initial_state` and a known width,
-            `embedding` no module, `n_classes` no int; `lengths` is not of an integer
-            dtype.
+        TypeError: `layer` is no layer with `initial_state` and a known width, or a
+            direction of it is itself no causal layer; `embedding` is no module,
+            `n_classes` no int; `lengths` is not of an integer dtype.
         ValueError: `n_classes` below 1; `x` has no time axis or no step; a length is
             below 1 or above time.
 
@@ -64,10 +64,12 @@ class SequenceClassifier(nn.Module):
                 f"{where}: `embedding` must be a module or None, "
                 f"got {type(embedding).__name__}"
             )
+        width = _width(layer)
+        _check_directions(layer)
         self.n_classes = n_classes
         self.embedding = embedding
         self.layer: Any = layer
-        self.head = nn.Linear(_width(layer), n_classes)
+        self.head = nn.Linear(width, n_classes)
 
     def forward(
         self,
@@ -110,3 +112,18 @@ def _width_ahead(layer: Any) -> int:
     if isinstance(layer, Bidirectional):
         layer = layer.forward_layer
     return _width(layer)
+
+
+def _check_directions(layer: Any) -> None:
+    r"""Refuse a direction that reads in both: its summary would be in between."""
+    while isinstance(layer, Stacked):
+        layer = layer.layers[-1]
+    if not isinstance(layer, Bidirectional):
+        return
+    for each in (layer.forward_layer, layer.backward_layer):
+        if not getattr(each, "causal", True):
+            raise TypeError(
+                "SequenceClassifier: `layer` must be causal in each direction, and "
+                f"{type(each).__name__} within {type(layer).__name__} declares "
+                "causal = False"
+            )

@@ -163,5 +163,7 @@ def _draw(
         return scores.argmax(dim=-1)
     # The largest score is set to 0 first: a small temperature then cannot overflow.
     scores = scores - scores.max(dim=-1, keepdim=True).values
+    # A temperature that the dtype rounds to 0 would make 0 / 0 of the largest score.
+    temperature = max(temperature, torch.finfo(scores.dtype).tiny)
     weights = torch.softmax(scores / temperature, dim=-1)
     return torch.multinomial(weights, 1, generator=generator).squeeze(-1)
