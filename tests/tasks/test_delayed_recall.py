@@ -73,6 +73,19 @@ def test_a_seed_gives_the_same_sequences_in_every_dtype():
     assert not torch.equal(task.draw(7, generator(4)).x, x)
 
 
+def test_a_seed_gives_the_same_sequences_under_every_default_dtype():
+    task = DelayedRecall(lag=5, noise=1.0)
+    expected = task.draw(7, generator(3))
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = task.draw(7, generator(3))
+    finally:
+        torch.set_default_dtype(usual)
+    assert got.x.dtype == torch.float32
+    assert torch.equal(got.x, expected.x)
+
+
 def test_without_a_generator_torchs_own_is_used():
     task = DelayedRecall(lag=2, noise=1.0)
     with torch.random.fork_rng(devices=[]):

@@ -105,7 +105,9 @@ class DelayedRecall:
         symbol = torch.randint(
             self.symbols, (batch_size,), generator=generator, device=home
         )
-        x = torch.zeros(batch_size, self.time, self.symbols, device=home)
+        x = torch.zeros(
+            batch_size, self.time, self.symbols, dtype=torch.float32, device=home
+        )
         x[:, 0] = one_hot(symbol, self.symbols)
         if self.noise:
             x[:, 1:] = self.noise * self._noise(batch_size, generator, home)
@@ -116,4 +118,6 @@ class DelayedRecall:
         self, batch_size: int, generator: torch.Generator | None, home: torch.device
     ) -> Tensor:
         size = (batch_size, self.lag, self.symbols)
-        return torch.randn(size, generator=generator, device=home)
+        return torch.randn(
+            size, generator=generator, dtype=torch.float32, device=home
+        )

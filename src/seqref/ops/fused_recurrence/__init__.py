@@ -272,7 +272,7 @@ def fused_cho_gru(
         RuntimeError: a backend was asked for that cannot run here.
 
     Source:
-        Cho et al. (2014), eqs. 5 to 8, which have no biases.
+        Cho et al. (2014), eqs. 5 to 8 of the third arXiv version, without biases.
     """  # noqa: E501
     where = "fused_cho_gru"
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)

@@ -147,7 +147,7 @@ def cho_gru_step(
         - returns: `h_t` (batch, hidden)
 
     Source:
-        Cho et al. (2014), eqs. 5 to 8, which have no biases.
+        Cho et al. (2014), eqs. 5 to 8 of the third arXiv version, without biases.
         Differs: two bias vectors and gate order as in `torch.nn.GRUCell`.
     """
     weight_ih, weight_hh, bias_ih, bias_hh = weights
