@@ -118,6 +118,4 @@ class DelayedRecall:
         self, batch_size: int, generator: torch.Generator | None, home: torch.device
     ) -> Tensor:
         size = (batch_size, self.lag, self.symbols)
-        return torch.randn(
-            size, generator=generator, dtype=torch.float32, device=home
-        )
+        return torch.randn(size, generator=generator, dtype=torch.float32, device=home)
