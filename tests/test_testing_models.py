@@ -556,6 +556,31 @@ def test_a_nonlinearity_at_each_step_alone_is_caught():
     fails("nonlinearity", check_nonlinearity, model, inputs())
 
 
+class Windowed(nn.Module):
+    """A convolution whose steps meet within one half of the input alone."""
+
+    def __init__(self, activation, dilation, stride, last):
+        super().__init__()
+        size = 2 if dilation > 1 else 3
+        self.convolution = nn.Conv1d(3, 4, size, dilation=dilation, stride=stride)
+        self.activation, self.last, self.head = activation, last, nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = self.activation(self.convolution(x.transpose(1, 2)).transpose(1, 2))
+        return self.head(y)[:, -1:] if self.last else self.head(y)
+
+
+@pytest.mark.parametrize(
+    ("dilation", "stride", "last"), [(1, 1, True), (1, 3, False), (2, 1, True)]
+)
+def test_a_nonlinearity_within_one_half_is_no_sum_over_steps(dilation, stride, last):
+    for activation in (torch.tanh, torch.relu):
+        model = Windowed(activation, dilation, stride, last)
+        assert check_nonlinearity(model, inputs()) is None
+    linear = Windowed(nn.Identity(), dilation, stride, last)
+    fails("nonlinearity", check_nonlinearity, linear, inputs())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_of_torch_are_nonlinear(kind):
     check_nonlinearity(kind(3, 4, batch_first=True), inputs(batch=1))
