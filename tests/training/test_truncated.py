@@ -54,6 +54,14 @@ def test_evaluate_is_the_mean_over_all_targets():
     assert evaluate(model, streams) == pytest.approx(expected, rel=1e-12)
 
 
+def test_evaluate_passes_over_a_chunk_of_padding_alone():
+    model, tokens = small_model(), text()[None]
+    x, y = tokens[:, :-1], tokens[:, 1:]
+    blank = torch.full_like(y, PADDING)
+    expected = evaluate(model, [(x, y)])
+    assert evaluate(model, [(x, y), (x, blank)]) == pytest.approx(expected, rel=1e-12)
+
+
 def test_evaluate_without_carry_starts_each_chunk_anew():
     model = small_model()
     streams = Streams(text(), 2, 8)

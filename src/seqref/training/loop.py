@@ -142,8 +142,9 @@ def fit(
         - returns: the last `Step`, or None where there was none
 
     Raises:
-        NonFiniteLossError: the loss or the gradient's norm is not finite. The
-            parameters are those before that step.
+        NonFiniteLossError: the loss or the gradient's norm is not finite; the
+            parameters are then those before that step. Or a checkpoint is due and a
+            parameter is not finite: no file is written.
         TypeError: `loss` does not return a pair of a scalar and a state.
         ValueError: an argument is out of range, a pass has no batch, or the file to
             resume from is torn, foreign or of another run; nothing is changed then.

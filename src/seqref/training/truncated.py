@@ -126,7 +126,7 @@ def chunk_loss(
 ) -> tuple[Tensor, Any]:
     r"""Mean cross-entropy of one chunk, and the state after it, not detached.
 
-    Targets of -100 are padding and do not count.
+    Targets of -100 are padding and do not count; of none but these the mean is NaN.
 
     Shapes:
         - `inputs`, `targets`: (batch, time); `state`: the model's, or None
@@ -194,8 +194,7 @@ def train(
         however long the stream.
 
     Raises:
-        NonFiniteLossError: the loss or the gradient's norm is not finite. The
-            parameters are those before that step.
+        NonFiniteLossError: as for `fit`.
         ValueError: as for `fit`, or `inputs` and `targets` differ in shape.
         RuntimeError: an extra is not installed.
 
@@ -250,7 +249,8 @@ def evaluate(model: LanguageModel, chunks: Chunks, *, carry: bool = True) -> flo
             loss, after = _streamed(model, chunk, state)
             state = after if carry else None
             real = _real_targets(chunk)
-            total += loss.item() * real
+            # The mean over no target is NaN.
+            total += loss.item() * real if real else 0.0
             count += real
     finally:
         model.train(was_training)
