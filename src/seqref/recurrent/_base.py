@@ -64,6 +64,8 @@ class RecurrentCell(nn.Module, ABC, Generic[State]):
     def initial_state(self, batch_size: int) -> State:
         r"""Zeros with the dtype and device of the parameters.
 
+        A mask that is part of the state is drawn in training and one in evaluation.
+
         Shapes:
             - returns: each field (batch, hidden)
 
@@ -176,6 +178,8 @@ class RecurrentLayer(RefusesTorchWeights, ABC, Generic[Cell, State]):
 
     def initial_state(self, batch_size: int) -> State:
         r"""Zeros with the dtype and device of the parameters.
+
+        A mask that is part of the state is drawn in training and one in evaluation.
 
         Shapes:
             - returns: each field (batch, hidden)
