@@ -282,6 +282,7 @@ def draw_by_lag(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
     """What is kept of a gradient against the lag."""
     axes = figure.subplots()
     series, labels, i = record["series"], [], 0
+    last = len(next(iter(series["by_lag"].values()))[0]) - 1
     for kind, curves in series["by_lag"].items():
         for scale, curve in zip(series["scales"], curves, strict=True):
             middle = [point["median"] for point in curve]
@@ -290,10 +291,10 @@ def draw_by_lag(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
             labels.append((middle[-1], f"{NAMES[kind]}, × {scale:g}", colour))
             i += 1
     power_ticks(axes, range(-25, 1, 5))
-    axes.set_xlim(0, len(middle) - 1)
+    axes.set_xlim(0, last)
     axes.set_xlabel("lag (steps)")
     axes.set_title("What is left of a gradient, by scale of the weights")
-    label_ends(axes, len(middle) - 1, labels)
+    label_ends(axes, last, labels)
 
 
 FIGURES = {"by_lag": draw_by_lag}

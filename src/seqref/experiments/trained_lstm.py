@@ -108,7 +108,7 @@ def gates(
     config: Config, model: LanguageModel, tokens: Int[Tensor, " time"]
 ) -> dict[str, Float[Tensor, "..."]]:
     """Every value of the three gates over rows of held-out text."""
-    cell = model.layer.cell
+    cell: Any = model.layer.cell
     rows = tokens[: config.gate_rows * config.gate_steps].view(config.gate_rows, -1)
     found: dict[str, list[Tensor]] = {name: [] for name in GATES}
     state = model.initial_state(config.gate_rows)
