@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, dropout, pad
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import seqref
+from seqref._contract.probe import other
 from seqref.models import LanguageModel
 from seqref.testing import (
     check_causality,
@@ -579,6 +580,58 @@ def test_a_nonlinearity_within_one_half_is_no_sum_over_steps(dilation, stride, l
         assert check_nonlinearity(model, inputs()) is None
     linear = Windowed(nn.Identity(), dilation, stride, last)
     fails("nonlinearity", check_nonlinearity, linear, inputs())
+
+
+def test_other_ids_differ_everywhere_and_by_seed():
+    x = torch.tensor([[1, 4, 7], [7, 4, 4]])
+    found = [other(x, seed) for seed in range(4)]
+    for one in found:
+        assert (one != x).all()
+        assert set(one.unique().tolist()) <= {1, 4, 7}
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_a_difference_counts_relative_to_the_largest_value():
+    """From 1e-9 of it, as the page says."""
+
+    def leaking(share):
+        def call(model, x):
+            return 1e8 * (model(x) + share * x[:, -1:, :1])
+
+        return call
+
+    step = nn.Linear(3, 4)
+    check_causality(step, inputs(), call=leaking(1e-11))
+    fails("causality", check_causality, step, inputs(), call=leaking(1e-7))
+
+
+def test_a_row_that_depends_on_others_at_its_last_step_alone():
+    """Of outputs as long as the longest row, each row's own steps are compared."""
+
+    def call(model, x, lengths):
+        y = model(x[:, : int(lengths.max())])
+        last = torch.arange(y.shape[1]) == lengths[:, None] - 1
+        return y + last[..., None] * y[:, :1].mean(dim=0)
+
+    lengths = torch.tensor([3, 6, 2, 4])
+    message = fails(
+        "row order", check_row_order, nn.Linear(3, 4), inputs(), lengths, call=call
+    )
+    assert "when it is alone in the batch" in message
+
+
+def test_the_faster_way_of_torch_without_gradients_is_not_taken():
+    """It returns fewer steps, and the rows would have another shape alone."""
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2)
+    x = torch.randn(4, 6, 4).masked_fill(mask_of(LENGTHS, 6)[..., None], 0)
+
+    def call(model, x):
+        return model(x, src_key_padding_mask=(x == 0).all(dim=-1))
+
+    with torch.no_grad():
+        assert check_row_order(model, x, call=call) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

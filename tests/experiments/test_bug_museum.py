@@ -15,10 +15,11 @@ from seqref.experiments.bug_museum_parts import (
     formulas,
     judges,
     numbers,
+    padding,
 )
 from seqref.experiments.framework.experiment import find
 from seqref.experiments.framework.record import judgements, measure
-from seqref.experiments.framework.seeding import generator
+from seqref.experiments.framework.seeding import generator, seeded
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 SPECIMENS = {specimen.name: specimen for specimen in cabinet.all_specimens()}
@@ -115,7 +116,7 @@ def test_the_scan_by_pairs_at_any_length(time):
 
 
 def test_where_the_closed_form_breaks():
-    """A quotient overflows before the product underflows."""
+    """The sum of quotients overflows before the product underflows."""
     ones = torch.ones(1, 200)
     half = torch.full((1, 200), 0.5)
     found = numbers.closed_form(half, ones)[0]
@@ -125,6 +126,10 @@ def test_where_the_closed_form_breaks():
     config = bug_museum.SMALL
     broken = bug_museum.scan_error(config, "broken", "float32", 0.5)
     assert 120 < broken["first_not_finite"] < 135
+    b = torch.randn(4, 200, generator=generator(0), dtype=torch.float64).float()
+    finite = numbers.closed_form(torch.full_like(b, 0.5), b).isfinite().all(dim=0)
+    assert finite[: broken["first_not_finite"] - 1].all()
+    assert not finite[broken["first_not_finite"] - 1]
     mended = bug_museum.scan_error(config, "mended", "float32", 0.5)
     assert mended["first_not_finite"] == 0
     assert mended["error_before"] < 1e-6
@@ -140,6 +145,17 @@ def test_the_reordered_gates_are_those_of_the_judge():
 def test_padding_moves_the_summary_and_packing_keeps_it(record):
     config = bug_museum.SMALL
     assert bug_museum.moved_by_padding(config, "broken", 0, 0) == 0
+    with seeded(3), torch.no_grad():
+        encoder = padding.Encoder(config.vocab_size, config.hidden_size).double()
+        tokens = torch.randint(1, 16, (32, 12), generator=generator(1003))
+        one = encoder.gru(encoder.embedding(tokens))[0][:, -1]
+        two = encoder.gru(encoder.embedding(nn.functional.pad(tokens, (0, 5))))[0]
+    moved = [
+        ((b[-1] - a).norm() / a.norm()).item() for a, b in zip(one, two, strict=True)
+    ]
+    found = bug_museum.moved_by_padding(config, "broken", 5, 3)
+    # The lower of the two middle values, as torch has it.
+    assert found == pytest.approx(sorted(moved)[15], rel=1e-10)
     numbers_ = record["numbers"]
     assert numbers_["moved_broken_5"] > numbers_["moved_broken_1"] > 0.2
     assert numbers_["moved_mended_5"] == 0
@@ -166,6 +182,8 @@ def test_a_small_run_is_quick_and_can_be_judged_again(record):
 
 def test_tables_have_a_row_for_each_case(record):
     tables = bug_museum.tables(record)
+    trials = sum(len(specimen.trials) for specimen in SPECIMENS.values())
+    assert record["numbers"]["trials"] == trials
     assert tables["matrix"].count("\n") == 2 + len(SPECIMENS)
     assert tables["matrix"].count("**caught**") == len(SPECIMENS)
     assert "**silent**" not in tables["matrix"]

@@ -1,5 +1,7 @@
 """Growth of the cell state on a stream: what is measured is what the names say."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from seqref.experiments import continual_state as experiment
 from seqref.experiments.continual_state_parts import cells, latch
 from seqref.experiments.framework.experiment import find
 from seqref.experiments.framework.record import judgements, measure
-from seqref.experiments.framework.seeding import generator
+from seqref.experiments.framework.seeding import generator, seeded
 
 F64 = torch.float64
 EXACT = {"atol": 1e-10, "rtol": 1e-10}
@@ -73,6 +75,39 @@ def test_states_are_those_of_one_stream_with_and_without_resets():
         x = torch.randn((config.batch_size, 100, 32), generator=random, dtype=F64)
         _, state = layer(x)
     torch.testing.assert_close(reset[3], state.c, **EXACT)
+
+
+def test_size_and_saturation_are_those_of_the_states():
+    config = dataclasses.replace(experiment.SMALL, marks=(1, 100), seeds=(0, 1, 2))
+    for name, scale in (("forget_open", 2.0), ("lstm_1997", 1.0)):
+        case = cells.CASES[name]
+        found = experiment.growth(case, config)
+        for at in range(2):
+            states = [experiment.states(case, config, s)[at] for s in config.seeds]
+            sizes = [(scale * c).square().mean().sqrt().item() for c in states]
+            middle = 10 ** found["log10_size"][at]["median"]
+            assert middle == pytest.approx(sorted(sizes)[1], rel=1e-4)
+            # In the units of 1997, 2 atanh(0.99).
+            flat = [((scale * c).abs() > 5.293).double().mean().item() for c in states]
+            assert found["saturated"][at] == pytest.approx(sorted(flat)[1], abs=1e-6)
+
+
+def test_a_trained_network_is_tested_at_both_ends_of_the_stream():
+    config = dataclasses.replace(experiment.SMALL, train_updates=0, test_steps=60)
+    with seeded(7):
+        layer, head = latch.layer_of("whole", 4), torch.nn.Linear(4, latch.MARKS)
+    x, target = latch.stream(config.train_batch, 60, generator(2007))
+    with torch.no_grad():
+        y, state = layer(x)
+        right = (head(y).argmax(-1) == target).double()
+    assert latch.trained(config, "whole", 7) == pytest.approx(
+        {
+            "first": right[:, :5].mean().item(),
+            "last": right[:, 54:].mean().item(),
+            "largest": state.c.abs().amax().item(),
+        }
+    )
+    assert right[:, :6].mean() != right[:, 54:].mean()
 
 
 def test_the_angle_is_that_of_one_gradient_to_the_other():
