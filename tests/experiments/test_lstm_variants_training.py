@@ -30,7 +30,10 @@ def test_layers_are_what_their_names_say():
         assert type(layer) is kind
         assert layer.training
     assert experiment.layer_of(CONFIG, "zoneout").cell.zoneout_c == CONFIG.zoneout_c
-    assert experiment.layer_of(CONFIG, "variational").cell.dropout_h == 0.25
+    rates = {"": (0.25, 0.25), "_inputs": (0.25, 0.0), "_state": (0.0, 0.25)}
+    for end, wanted in rates.items():
+        cell = experiment.layer_of(CONFIG, f"variational{end}").cell
+        assert (cell.dropout_x, cell.dropout_h) == wanted
 
 
 def test_scores_are_those_of_evaluation():

@@ -4,8 +4,8 @@ The task is to tell the sign of a sum: of two features out of several, over the 
 half of a sequence of normal noise. Networks see a hundred or fewer sequences again and
 again, until they know them, and are tried on others at regular intervals. For each
 seed the best loss and the best accuracy on those others are taken, whenever they came.
-The kinds differ in the layer alone: plain, zoneout, variational dropout; and plain once
-more with other seeds, as a measure of chance.
+The kinds differ in the layer alone: plain, zoneout, variational dropout with both of
+its masks and with either; and plain once more with other seeds, as a measure of chance.
 """
 
 from collections.abc import Callable, Mapping
@@ -82,6 +82,8 @@ LABELS = {
     "plain": "plain",
     "zoneout": "zoneout",
     "variational": "variational dropout",
+    "variational_inputs": "variational dropout, inputs alone",
+    "variational_state": "variational dropout, hidden state alone",
     "plain_again": "plain, other seeds",
 }
 
@@ -89,15 +91,19 @@ LABELS = {
 def layer_of(config: Config, name: str) -> nn.Module:
     """The layer of a kind."""
     sizes = config.features, config.width
+
+    def variational(dropout_x: float, dropout_h: float) -> nn.Module:
+        return VariationalLSTM(*sizes, dropout_x=dropout_x, dropout_h=dropout_h)
+
     makers: dict[str, Callable[[], nn.Module]] = {
         "plain": lambda: LSTM(*sizes),
         "plain_again": lambda: LSTM(*sizes),
         "zoneout": lambda: ZoneoutLSTM(
             *sizes, zoneout_c=config.zoneout_c, zoneout_h=config.zoneout_h
         ),
-        "variational": lambda: VariationalLSTM(
-            *sizes, dropout_x=config.dropout_x, dropout_h=config.dropout_h
-        ),
+        "variational": lambda: variational(config.dropout_x, config.dropout_h),
+        "variational_inputs": lambda: variational(config.dropout_x, 0.0),
+        "variational_state": lambda: variational(0.0, config.dropout_h),
     }
     return makers[name]()
 
