@@ -164,6 +164,31 @@ def test_a_state_that_is_not_read_has_slope_zero():
     assert (norms[:, 0] > 1).all()
 
 
+def test_masks_are_part_of_the_state():
+    layer = seqref.VariationalLSTM(3, 4, dropout_x=0.3, dropout_h=0.3, dtype=F64)
+    x, state = torch.randn(2, 60, 3, dtype=F64), layer.initial_state(2)
+    product = jacobian_product(layer, x, state)
+    assert (torch.linalg.matrix_norm(product, 2) >= 1).all()
+    torch.testing.assert_close(product[0, 8:, 8:], torch.eye(7, dtype=F64), **EXACT)
+    assert not product[:, 8:, :8].any()
+
+    def run(flat):
+        start = state._replace(h=flat[None, :4], c=flat[None, 4:])
+        masks = {"mask_x": state.mask_x[:1], "mask_h": state.mask_h[:1]}
+        _, end = layer(x[:1], start._replace(**masks))
+        return torch.cat([end.h[0], end.c[0]])
+
+    expected = torch.autograd.functional.jacobian(run, torch.zeros(8, dtype=F64))
+    torch.testing.assert_close(product[0, :8, :8], expected, **EXACT)
+    assert torch.linalg.matrix_norm(expected, 2) < 1e-3
+    bar = map_state(torch.zeros_like, state)._replace(h=torch.ones(2, 4, dtype=F64))
+    assert (gradient_norm_by_lag(layer, x, bar, state)[:, -1] > 1e-3).all()
+    layer.eval()
+    block = jacobian_product(layer, x, state)[:, :8, :8]
+    left = gradient_norm_by_lag(layer, x, bar, state)[:, -1]
+    torch.testing.assert_close(left, block[:, :4].sum(1).norm(dim=1), **EXACT)
+
+
 @pytest.mark.errors
 def test_bad_arguments():
     layer, x, state = case("RNN")

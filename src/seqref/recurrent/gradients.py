@@ -58,6 +58,10 @@ def jacobian_product(
 ) -> Float[Tensor, "batch state state"]:
     r"""The Jacobian of the final state by the first: $J_T J_{T-1} \cdots J_1$.
 
+    What a step hands on as it is, such as the masks of a `VariationalLSTM`, is part of
+    the state too, and has the identity on the diagonal: the norm is then never below 1.
+    The block of $h$ and $c$, at fixed masks, is `product[:, :2 * hidden, :2 * hidden]`.
+
     Args:
         layer: A causal layer, see `seqref.recurrence.Recurrent`. Its rows must not act
             on one another.
@@ -104,6 +108,9 @@ def gradient_norm_by_lag(
 
     $$ \lVert (J_T J_{T-1} \cdots J_{T-k+1})^\top \bar h_T \rVert_2
     \quad \text{for } k = 0, \dots, T $$
+
+    Every tensor of the state counts. Masks of a `VariationalLSTM` in training get a
+    gradient at each step, and it adds up; in evaluation no step reads them.
 
     Args:
         layer: A causal layer, see `seqref.recurrence.Recurrent`.

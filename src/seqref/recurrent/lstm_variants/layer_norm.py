@@ -58,8 +58,8 @@ class LayerNormLSTMCell(LoopedCell[LSTMState]):
     Source:
         Ba, Kiros & Hinton (2016), in the form of `lnlstm_layer` in their code.
         Differs: order of the gates as in `torch.nn.LSTMCell`; the biases are those of
-        the norms alone, where that code adds a further one inside and one outside of
-        the norm of the inputs.
+        the norms alone, where that code adds one further vector twice, inside and
+        outside of the norm of the inputs.
     """
 
     state_type = LSTMState
