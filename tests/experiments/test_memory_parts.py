@@ -250,6 +250,17 @@ def test_the_interval_of_a_mean_covers_it_about_as_often_as_it_says():
     assert 0.90 < covered / 400 < 0.98
 
 
+@pytest.mark.parametrize(("size", "share"), [(5, 0.84), (20, 0.93)])
+def test_the_interval_is_too_narrow_for_few_values(size, share):
+    random, covered = generator(0), 0
+    for _ in range(1000):
+        values = torch.randn(size, generator=random, dtype=torch.float64)
+        found = mean_interval(values.tolist())
+        covered += found["low"] <= 0 <= found["high"]
+    # Three standard errors of a share are 0.035 and 0.024.
+    assert covered / 1000 == pytest.approx(share, abs=0.03)
+
+
 def test_the_interval_of_equal_values_has_no_width():
     found = mean_interval([0.5, 0.5, 0.5])
     assert found == {"mean": 0.5, "low": 0.5, "high": 0.5}

@@ -20,8 +20,8 @@ def check_draw(
 ) -> torch.device:
     r"""Check the arguments of a draw; the device on which to draw random numbers.
 
-    Numbers are drawn where the generator lives and moved afterwards: one seed gives the
-    same batch on every device.
+    Numbers are drawn where the generator lives and moved afterwards: a generator gives
+    the same batch wherever that goes.
 
     Raises:
         TypeError: `batch_size` is no int, or `generator` no `torch.Generator`.

@@ -71,8 +71,8 @@ class Adding:
         r"""Random sequences and their sums.
 
         Numbers are drawn in float32 on the generator's device and then converted: a
-        seed gives the same sequences in every dtype and on every device. The sum is
-        taken in `dtype`.
+        generator gives the same sequences in every dtype and wherever they go. The sum
+        is taken in `dtype`.
 
         Args:
             batch_size: How many sequences.

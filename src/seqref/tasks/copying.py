@@ -95,8 +95,8 @@ class Copying:
     ) -> Batch:
         r"""Random strings in one-hot form, and the category to write at each step.
 
-        Symbols are drawn on the generator's device: a seed gives the same strings on
-        every device.
+        Symbols are drawn on the generator's device: a generator gives the same strings
+        wherever they go.
 
         Args:
             batch_size: How many sequences.

@@ -39,7 +39,7 @@ def counting_words(
     Args:
         counts: The n of each word, at least 1.
         dtype: Floating dtype of inputs and targets.
-        device: Where the words go; `None` is the CPU.
+        device: Where the words go; `None` is torch's default device.
 
     Shapes:
         - returns: `x` (batch, time, input = 2), one-hot; `targets` (batch, time);

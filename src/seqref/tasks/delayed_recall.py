@@ -83,7 +83,7 @@ class DelayedRecall:
         r"""Random sequences and the symbol of each.
 
         Numbers are drawn in float32 on the generator's device and then converted: a
-        seed gives the same sequences in every dtype and on every device.
+        generator gives the same sequences in every dtype and wherever they go.
 
         Args:
             batch_size: How many sequences.

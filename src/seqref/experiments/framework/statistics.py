@@ -67,8 +67,10 @@ def share_interval(good: int, runs: int) -> dict[str, float]:
 def mean_interval(values: Sequence[float]) -> dict[str, float]:
     r"""The mean, with the 95 % interval of the percentile bootstrap.
 
-    `RESAMPLES` draws with replacement, always the same ones for as many values. Values
-    that are all equal get an interval of width 0, which says nothing of other seeds.
+    `RESAMPLES` draws with replacement, always the same ones for as many values. It is
+    too narrow for few values: of normal ones it holds the true mean in about 93 % of
+    samples of 20 and 84 % of samples of five. Values that are all equal get an interval
+    of width 0, which says nothing of other seeds.
 
     Raises:
         ValueError: There are no values.

@@ -93,6 +93,9 @@ def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
 def pool(rows: Sequence[Row]) -> Row:
     r"""Rows taken together: mean score and share of solved runs, with 95 % intervals.
 
+    The intervals take all runs for draws of one kind. Rows of several settings are not,
+    and share their seeds; a page that prints them says so.
+
     Raises:
         ValueError: There are no rows.
     """
