@@ -19,6 +19,8 @@ from seqref.recurrent.variable_length import (
 
 F64 = torch.float64
 LENGTHS = torch.tensor([2, 7, 4, 1])
+BATCH = r"`lengths` must have shape \(batch,\), got "
+ROWS = r"`lengths` must have shape \(rows,\), got "
 
 
 def rows(n=4, time=7, width=3):
@@ -30,6 +32,30 @@ def rows(n=4, time=7, width=3):
 def test_mask_by_hand(dtype):
     found = lengths_to_mask(torch.tensor([2, 0, 3], dtype=dtype), 3)
     assert found.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+
+
+def test_a_mask_of_no_steps_and_one_of_no_rows():
+    assert lengths_to_mask(torch.zeros(2, dtype=torch.int64), 0).shape == (2, 0)
+    assert lengths_to_mask(LENGTHS[:0], 3).shape == (0, 3)
+
+
+def test_mask_and_last_state_where_lengths_cannot_be_read():
+    many = torch.stack([LENGTHS, LENGTHS.flip(0)])
+    y = rows()
+    masks = torch.func.vmap(lambda lengths: lengths_to_mask(lengths, 7))(many)
+    ends = torch.func.vmap(lambda lengths: last_state(y, lengths, 1))(many)
+    for row, lengths in enumerate(many):
+        assert torch.equal(masks[row], lengths_to_mask(lengths, 7))
+        assert torch.equal(ends[row], last_state(y, lengths, 1))
+
+    class Reader(nn.Module):
+        def forward(self, y, lengths):
+            blank = ~lengths_to_mask(lengths, y.shape[1])[..., None]
+            return last_state(y.masked_fill(blank, 0.0), lengths)
+
+    exported = torch.export.export(Reader(), (y, LENGTHS)).module()
+    for lengths in many:
+        assert torch.equal(exported(y, lengths), last_state(y, lengths))
 
 
 def test_last_state_is_the_final_state_with_nan_in_the_padding():
@@ -175,6 +201,7 @@ def test_padding_fraction_by_hand():
     assert padding_fraction(lengths, [[0, 1], [2, 3]]) == 1 - 8 / 14
     assert padding_fraction(lengths, [[3]]) == 0.0
     assert padding_fraction(lengths, []) == 0.0
+    assert padding_fraction(lengths, [[], [0, 1]]) == 1 - 5 / 8
 
 
 @pytest.mark.errors
@@ -182,7 +209,14 @@ def test_padding_fraction_by_hand():
     ("call", "kind", "match"),
     [
         (lambda: lengths_to_mask(LENGTHS, 6), ValueError, "at most time=6, got 7"),
-        (lambda: lengths_to_mask(LENGTHS[None], 7), ValueError, "`lengths` must have"),
+        (lambda: lengths_to_mask(LENGTHS[None], 7), ValueError, BATCH + r"\(1, 4\)"),
+        (lambda: lengths_to_mask(LENGTHS[0], 7), ValueError, BATCH + r"\(\)"),
+        (lambda: lengths_to_mask([2, 7], 7), TypeError, "`lengths` must be a torch.T"),
+        (
+            lambda: lengths_to_mask(LENGTHS * 0, -1),
+            ValueError,
+            "`time` must be at .* 0",
+        ),
         (lambda: lengths_to_mask(LENGTHS, 7.0), TypeError, "`time` must be an int"),
         (lambda: last_state(rows()[0], LENGTHS), ValueError, "`y` must have shape"),
         (lambda: last_state(rows(), LENGTHS - 1), ValueError, "at least 1, got 0"),
@@ -198,7 +232,15 @@ def test_padding_fraction_by_hand():
         (lambda: bucket_batches(LENGTHS, 0), ValueError, "`batch_size` must be at"),
         (lambda: bucket_batches(-LENGTHS, 2), ValueError, "at least 0, got -7"),
         (lambda: bucket_batches([1, 2], 2), TypeError, "`lengths` must be a"),
+        (lambda: bucket_batches(LENGTHS[None], 2), ValueError, ROWS + r"\(1, 4\)"),
+        (lambda: bucket_batches(LENGTHS[0], 2), ValueError, ROWS + r"\(\)"),
+        (lambda: bucket_batches(LENGTHS.float(), 2), TypeError, "integer dtype"),
+        (lambda: padding_fraction([1, 2], [[0]]), TypeError, "`lengths` must be a"),
+        (lambda: padding_fraction(LENGTHS[None], [[0]]), ValueError, ROWS),
         (lambda: token_batches(LENGTHS, 6), ValueError, "at least 7, got 6"),
+        (lambda: token_batches(LENGTHS, 0), ValueError, "at least 7, got 0"),
+        (lambda: token_batches(LENGTHS * 0, 0), ValueError, "at least 1, got 0"),
+        (lambda: token_batches(LENGTHS[:0], 0), ValueError, "at least 1, got 0"),
         (lambda: token_batches(LENGTHS, 8.0), TypeError, "`max_tokens` must be an"),
     ],
 )

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import (
     pad_packed_sequence,
 )
 
-from seqref.errors import check_lengths, check_shape, check_size, check_tensor
+from seqref.errors import check_lengths, check_shape, check_size
 from seqref.ops._padding import real_steps
 
 __all__ = [
@@ -47,11 +47,11 @@ def lengths_to_mask(
     Raises:
         ValueError: `lengths` has the wrong shape, a length is below 0 or above `time`,
             or `time` is below 0.
-        TypeError: `lengths` is not of an integer dtype, or `time` is no int.
+        TypeError: `lengths` is no tensor or not of an integer dtype, or `time` is no
+            int.
     """
     where = "lengths_to_mask"
     check_size(where, "time", time, minimum=0)
-    check_tensor(where, "lengths", lengths)
     check_shape(where, "lengths", lengths, (("batch", None),))
     check_lengths(where, lengths, lengths.shape[0], time)
     return real_steps(lengths, time)
@@ -91,7 +91,7 @@ def last_state(
     """
     where = "last_state"
     check_shape(where, "y", y, (("batch", None), ("time", None), ("width", None)))
-    _check_some_steps(where, y, lengths)
+    check_lengths(where, lengths, *y.shape[:2], minimum=1)
     check_size(where, "backward_width", backward_width, minimum=0)
     width = y.shape[2]
     if backward_width > width:
@@ -131,7 +131,7 @@ def pack(
     check_shape(where, "x", x, (("batch", None), ("time", None), ("width", None)))
     if x.shape[0] == 0:
         raise ValueError(f"{where}: `x` must have at least one row, got {x.shape[0]}")
-    _check_some_steps(where, x, lengths)
+    check_lengths(where, lengths, *x.shape[:2], minimum=1)
     return pack_padded_sequence(
         x, lengths.to("cpu", torch.int64), batch_first=True, enforce_sorted=False
     )
@@ -185,7 +185,9 @@ def padding_fraction(
     """
     known = _as_list("padding_fraction", lengths)
     real = sum(known[row] for batch in batches for row in batch)
-    padded = sum(len(batch) * max(known[row] for row in batch) for batch in batches)
+    padded = sum(
+        len(rows) * max([0, *(known[row] for row in rows)]) for rows in batches
+    )
     return 1 - real / padded if padded else 0.0
 
 
@@ -250,7 +252,6 @@ def token_batches(
     """
     where = "token_batches"
     known = _as_list(where, lengths)
-    check_size(where, "max_tokens", max_tokens)
     check_size(where, "max_tokens", max_tokens, minimum=max([1, *known]))
     batches: list[list[int]] = []
     for row in _sorted_rows(known, generator):
@@ -261,17 +262,7 @@ def token_batches(
     return _shuffled(batches, generator)
 
 
-def _check_some_steps(where: str, x: Tensor, lengths: Tensor) -> None:
-    check_lengths(where, lengths, *x.shape[:2])
-    if lengths.numel() and int(lengths.to(torch.int64).min()) < 1:
-        raise ValueError(
-            f"{where}: `lengths` must be at least 1, got 0 (a row without a step has "
-            "no output; leave it out)"
-        )
-
-
 def _as_list(where: str, lengths: Tensor) -> list[int]:
-    check_tensor(where, "lengths", lengths)
     check_shape(where, "lengths", lengths, (("rows", None),))
     check_lengths(where, lengths, lengths.shape[0], _NO_LIMIT)
     return lengths.tolist()
