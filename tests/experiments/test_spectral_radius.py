@@ -96,6 +96,15 @@ def test_at_rest_the_factor_is_the_radius():
     assert found["log10_slope"] == 0
 
 
+def test_factor_and_slopes_are_of_the_same_steps():
+    layer = experiment.tanh_layer(torch.tensor([[1.2]], dtype=F64))
+    x = torch.randn(1, 30, 1, generator=generator(0), dtype=F64)
+    found = experiment.growth(layer, x, (5, 12))
+    # One unit has one slope at each step, and the rule is exact.
+    expected = math.log10(1.2) + found["log10_slope"]
+    assert found["log10_factor"] == pytest.approx(expected, abs=1e-8)
+
+
 def mean_field_factor(radius, std):
     """The factor for infinitely wide random networks, by quadrature."""
     z, weights = np.polynomial.hermite_e.hermegauss(101)
