@@ -116,7 +116,10 @@ def draw_by_lag(
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel(f"{word} (steps)")
     axes.set_title(title)
-    label_ends(axes, len(lags) - 1 + 0.06 * len(recipes) / 2, labels)
+    end = len(lags) - 1 + 0.06 * len(recipes) / 2
+    # The frame ends where the names begin, or its lower edge runs through them.
+    axes.set_xlim(-0.25, end)
+    label_ends(axes, end, labels)
 
 
 def _bars(shares: Sequence[Mapping[str, float]]) -> list[list[float]]:
