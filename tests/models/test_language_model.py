@@ -141,6 +141,28 @@ def test_sample_repeats_with_its_generator(model):
     assert not torch.equal(first, other)
 
 
+def test_the_default_temperature_is_one(model):
+    drawn = [
+        model.sample(
+            tokens(batch=1, time=4).expand(50, -1),
+            5,
+            generator=torch.Generator().manual_seed(3),
+            **options,
+        )
+        for options in ({}, {"temperature": 1.0}, {"temperature": 1.5})
+    ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_scores_near_the_end_of_the_range_are_sampled():
+    torch.manual_seed(0)
+    model = LanguageModel(VOCAB, LSTM(3, 5))
+    with torch.no_grad():
+        model.head.bias[2] = 3e38
+    assert (model.sample(tokens(), 4, temperature=0.5) == 2).all()
+
+
 def test_temperature_zero_takes_the_likeliest_token_each_time(model):
     prompt = tokens(time=4)
     drawn = model.sample(prompt, 6, temperature=0.0)

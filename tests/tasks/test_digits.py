@@ -47,6 +47,11 @@ def test_shapes_dtypes_and_lengths(parts):
     assert set(test.labels.tolist()) == set(range(CLASSES))
 
 
+def test_the_defaults_are_500_test_rows_and_seed_0():
+    for one, other in zip(inked_digits(), inked_digits(500, seed=0), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def test_steps_follow_the_reading_order_and_all_have_ink(parts):
     train, _ = parts
     for x, length in zip(train.x[:50], train.lengths[:50].tolist(), strict=True):
