@@ -1,6 +1,7 @@
 """What is timed is what it is called, and equal where it is called equal."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from seqref.experiments import cpu_speed as experiment
 from seqref.experiments import gru_speed
 from seqref.experiments.cpu_speed_parts import contestants as parts
+from seqref.experiments.cpu_speed_parts.presentation import disturbed
 from seqref.experiments.framework.experiment import find
-from seqref.experiments.framework.record import judgements, measure
+from seqref.experiments.framework.record import judgements, load, measure
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,16 @@ def test_all_contestants_train_the_same_width(monkeypatch):
     for name, (x_bar, *others) in zip(names, made, strict=True):
         assert x_bar.shape == (2, 3, 4)
         assert sum(other.numel() for other in others) == counts[name]
+
+
+def test_lines_that_sentences_quote_are_not_disturbed():
+    """The lowest and highest ratios, and three of the edges."""
+    folder = Path(__file__).resolve().parents[2] / "docs" / "_data"
+    series = load("cpu_speed", folder)["series"]
+    quoted = ([256, 4, 256], [128, 4, 512], [1, 4096, 64])
+    edges = [row for row in series["edges"] if row["size"] in quoted]
+    assert len(edges) == len(quoted)
+    assert not any(disturbed(row) for row in series["rows"] + edges)
 
 
 def test_one_row_is_not_packed():
