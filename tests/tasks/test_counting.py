@@ -42,11 +42,18 @@ def test_a_word_is_right_only_if_every_answer_is():
     said[3, 3] = said[3, 5] = 1
     # What is said at an `a` does not count, whatever it is.
     said[4, 5] = 1
-    said[4, :3] = NAN
+    said[4, :3] = torch.tensor([1.0, NAN, 7.0])
     assert words_right(said, targets).tolist() == [True, False, False, False, True]
     # A logit of exactly 0, or NaN where a yes is due, is no yes.
     said[0, 5], said[4, 5] = 0, NAN
     assert not words_right(said, targets).any()
+
+
+def test_what_is_said_in_the_padding_does_not_count():
+    _, targets, _ = counting_words([1, 3])
+    said = torch.full(targets.shape, -1.0)
+    said[0, 1:] = said[1, 5] = 1
+    assert words_right(said, targets).tolist() == [True, True]
 
 
 @pytest.mark.parametrize("counts", [range(1, 11), [1], [4, 4], [1, 30]])
