@@ -186,4 +186,4 @@ class TestCommittedBibliography:
     def test_dois_and_addresses_are_well_formed(self):
         for key, entry in bibliography(Site()).items():
             for address in re.findall(r'href="([^"]+)"', entry.html):
-                assert re.fullmatch(r"https://[\w./?=()-]+", address), key
+                assert re.fullmatch(r"https://[\w./?=()~-]+", address), key
