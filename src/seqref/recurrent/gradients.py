@@ -152,8 +152,6 @@ def gradient_norm_by_lag(
         _tensors(states[-1]),
         [s for each in states for s in _tensors(each)],
         [bar.detach() for bar in _tensors(state_bar)],
-        allow_unused=True,
-        materialize_grads=True,
     )
     n = len(_tensors(state))
     parts = [bars[i : i + n] for i in range(0, len(bars), n)]
@@ -181,8 +179,6 @@ def _step_jacobian(
             total,
             inputs,
             retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
         )
         rows.append(torch.cat([part.flatten(1) for part in found], dim=1))
     return torch.stack(rows, dim=1), detach_state(following)
