@@ -83,7 +83,10 @@ def of_parameters(rows: list[dict[str, Any]]) -> str:
 
 
 def draw_ratios(figure: Any, record: Mapping[str, Any], theme: Any) -> None:
-    """Ratios by size, one panel for a setting; the padded LSTM is the line at 1."""
+    """Ratios by size, one panel for a setting; the padded LSTM is the line at 1.
+
+    Without the lines that were disturbed.
+    """
     rows = record["series"]["rows"]
     sizes = list(dict.fromkeys(tuple(row["size"]) for row in rows))
     settings = list(dict.fromkeys(row["setting"] for row in rows))
@@ -95,7 +98,7 @@ def draw_ratios(figure: Any, record: Mapping[str, Any], theme: Any) -> None:
             found = {
                 tuple(row["size"]): row["ratios"][name]["median"]
                 for row in here
-                if name in row["ratios"]
+                if name in row["ratios"] and not disturbed(row)
             }
             places = [-sizes.index(size) for size in found]
             heights = [math.log2(value) for value in found.values()]
