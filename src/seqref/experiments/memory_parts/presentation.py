@@ -22,11 +22,12 @@ def interval(low: float, high: float) -> str:
 
 
 def solved(rows: Sequence[Row]) -> str:
-    """Runs that solved the task, of how many, with the interval of the share."""
+    """Runs that solved the task, of how many; below it the interval of the share."""
     found = pool(rows)
     share = found["share"]
     count = f"{found['good']} of {found['runs']}".replace(" ", NO_BREAK)
-    return f"{count} ({interval(share['low'], share['high'])})"
+    # One below the other: four such cells beside each other would not fit a page.
+    return f"{count}<br>({interval(share['low'], share['high'])})"
 
 
 def mean_score(rows: Sequence[Row]) -> str:
