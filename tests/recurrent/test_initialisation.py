@@ -299,3 +299,20 @@ def test_the_report():
     assert "0.5 * orthogonal" in str(orthogonal_(nn.RNN(3, 5), 0.5))
     laws = [change.value for change in chrono_(seqref.LSTMCell(3, 5), 200)]
     assert laws == ["log U[1, 199]", "0", "minus that of f", "0"]
+
+
+def test_defaults_and_the_smallest_horizon():
+    lstm = nn.LSTM(3, 5)
+    forget_bias_(lstm)
+    assert (lstm.bias_ih_l0 + lstm.bias_hh_l0)[5:10].tolist() == [1.0] * 5
+    # log U[1, 2]: a horizon of 3 is the first whole one that leaves room for a draw.
+    chrono_(lstm, horizon=3)
+    drawn = (lstm.bias_ih_l0 + lstm.bias_hh_l0)[5:10]
+    assert (drawn >= 0).all()
+    assert (drawn <= math.log(2)).all()
+    rnn = nn.RNN(3, 5)
+    identity_(rnn)
+    assert torch.equal(rnn.weight_hh_l0, torch.eye(5))
+    assert str(identity_(rnn)).splitlines()[0].endswith(": identity")
+    half = str(identity_(rnn, gain=0.5))
+    assert half.splitlines()[0].endswith(": 0.5 * identity")
