@@ -9,6 +9,7 @@ import http.server
 import os
 import shutil
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,19 @@ WIDTHS = {"wide": 1400, "narrow": 360}
 
 # Chromium's sandbox does not start for root in a container.
 ARGUMENTS = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+
+# False if five seconds pass without them.
+TWO_FRAMES = """() => Promise.race([
+  new Promise(done => setTimeout(done, 5000, false)),
+  new Promise(done => requestAnimationFrame(() =>
+    requestAnimationFrame(() => done(true))))
+])"""
+
+UNREACHABLE = """() => [...document.querySelectorAll(
+    'article .math-display, article pre > code, .md-typeset__scrollwrap')]
+  .filter(e => e.getClientRects().length && e.scrollWidth > e.clientWidth + 1)
+  .filter(e => e.tabIndex < 0)
+  .map(e => e.outerHTML.slice(0, 120))"""
 
 
 def pages() -> list[str]:
@@ -156,10 +170,29 @@ class Visit:
         self.page.evaluate(
             """() => Promise.race([
               new Promise(done => setTimeout(done, 20000)),
-              document.fonts.ready.then(() => new Promise(done =>
-                requestAnimationFrame(() => requestAnimationFrame(done))))
+              document.fonts.ready
             ])"""
         )
+        for _ in range(4):
+            if self.page.evaluate(TWO_FRAMES):
+                return
+            # A picture of the page makes a browser that stopped drawing go on.
+            self.page.screenshot()
+        pytest.fail(
+            "the browser draws no frames: "
+            f"the page is {self.page.evaluate('document.visibilityState')}"
+        )
+
+    def unreachable(self) -> list[str]:
+        """Parts that scroll sideways and that no keyboard reaches.
+
+        Scripts mark them when the browser tells them of a new width; a busy machine
+        has ten seconds for it.
+        """
+        end = time.monotonic() + 10
+        while (found := self.page.evaluate(UNREACHABLE)) and time.monotonic() < end:
+            self.settle()
+        return found
 
     def overflow(self) -> list[str]:
         """Elements that reach beyond the window and make the page scroll sideways."""

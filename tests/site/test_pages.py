@@ -28,12 +28,6 @@ FORMULAS = """[...document.querySelectorAll('article math')]
   size: m.getBoundingClientRect().width, text: m.textContent,
   font: getComputedStyle(m).fontFamily}))"""
 
-UNREACHABLE = """() => [...document.querySelectorAll(
-    'article .math-display, article pre > code, .md-typeset__scrollwrap')]
-  .filter(e => e.getClientRects().length && e.scrollWidth > e.clientWidth + 1)
-  .filter(e => e.tabIndex < 0)
-  .map(e => e.outerHTML.slice(0, 120))"""
-
 WORDS = "document.querySelector('article').textContent.trim().split(/\\s+/).length"
 
 
@@ -55,7 +49,7 @@ def test_page(visit, address, page_path):
         seen.show_everything()
         assert seen.page.evaluate(BROKEN_IMAGES) == [], case
         assert seen.overflow() == [], case
-        assert seen.page.evaluate(UNREACHABLE) == [], case
+        assert seen.unreachable() == [], case
     assert seen.faults() == []
     seen.thin_out()
     for case in cases():
