@@ -211,7 +211,8 @@ def test_tables_show_counts_and_intervals():
     rows = [{"recipe": "rnn", "lag": 5, "scores": [1.0] * 10, "good": 10}]
     rows[0]["made"] = [7] * 10
     # Wilson's interval for 10 of 10 begins at 10 / (10 + 1.96**2).
-    assert solved(rows).replace("\N{NO-BREAK SPACE}", " ") == "10 of 10<br>(72 to 100 %)"
+    shown = solved(rows).replace("\N{NO-BREAK SPACE}", " ")
+    assert shown == "10 of 10<br>(72 to 100 %)"
     text = table_by_lag(rows, ["rnn"], [5])
     assert text.startswith("| layer, initialisation | lag 5 |\n")
     assert "tanh RNN, default" in text
