@@ -144,6 +144,29 @@ def test_nested_state_no_grad_and_untouched_arguments():
     assert all(p.grad is None for p in layer.parameters())
 
 
+@pytest.mark.parametrize("lengths", [None, [5, 2]])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_under_inference_mode(kind, lengths):
+    layer = getattr(seqref, kind)(3, 4, dtype=F64)
+
+    def measure(x, bar, lengths):
+        real = None if lengths is None else torch.tensor(lengths)
+        state = layer(x)[1]
+        return (
+            state_jacobian(layer, x[:, 0], state),
+            jacobian_product(layer, x, lengths=real),
+            gradient_norm_by_lag(layer, x, bar, state, lengths=real),
+        )
+
+    x = torch.randn(2, 5, 3, dtype=F64)
+    bar = map_state(torch.randn_like, layer.initial_state(2))
+    expected = measure(x, bar, lengths)
+    with torch.inference_mode():
+        found = measure(x.clone(), map_state(torch.clone, bar), lengths)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_state_that_is_not_read_has_slope_zero():
     class Last:
         """Its state is the input of the step before."""

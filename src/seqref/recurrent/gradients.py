@@ -141,18 +141,18 @@ def gradient_norm_by_lag(
     where = "gradient_norm_by_lag"
     x, state, real = _prepare(where, layer, x, state, lengths)
     map_state(_same_shape, state, state_bar)
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         states = [map_state(lambda s: s.detach().requires_grad_(), state)]
         for t in range(x.shape[1]):
             _, following = layer.step(x[:, t], states[-1])
             # A copy, lest a state that is handed on count as the one before it.
             kept = map_state(_where(real[:, t]), following, states[-1])
             states.append(map_state(torch.clone, kept))
-    bars = torch.autograd.grad(
-        _tensors(states[-1]),
-        [s for each in states for s in _tensors(each)],
-        [bar.detach() for bar in _tensors(state_bar)],
-    )
+        bars = torch.autograd.grad(
+            _tensors(states[-1]),
+            [s for each in states for s in _tensors(each)],
+            [bar.detach() for bar in _tensors(state_bar)],
+        )
     n = len(_tensors(state))
     parts = [bars[i : i + n] for i in range(0, len(bars), n)]
     flat = [torch.cat([b.flatten(1) for b in part], dim=1) for part in parts]
@@ -165,10 +165,11 @@ def gradient_norm_by_lag(
 def _step_jacobian(
     layer: Recurrent[State], x_t: Tensor, state: State
 ) -> tuple[Tensor, State]:
-    leaf = map_state(lambda s: s.detach().clone().requires_grad_(), state)
-    inputs = _tensors(leaf)
-    with torch.enable_grad():
-        following = layer.step(x_t.detach(), leaf)[1]
+    # What inference mode made cannot be recorded, and a copy can.
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = map_state(lambda s: s.detach().clone().requires_grad_(), state)
+        inputs = _tensors(leaf)
+        following = layer.step(x_t.detach().clone(), leaf)[1]
         flat = _flatten(following)
         # With the old state beside it, a new one that ignores it has slope zero too.
         totals = torch.cat([flat, _flatten(leaf)], dim=1).sum(0).unbind()
@@ -198,16 +199,20 @@ def _prepare(
             f"{where}: `x` must have shape (batch, time, ...), got {tuple(x.shape)}"
         )
     batch, time = x.shape[:2]
-    real = torch.ones(batch, time, dtype=torch.bool, device=x.device)
     if lengths is not None:
         check_lengths(where, lengths, batch, time)
-        steps = torch.arange(time, device=x.device)
-        real = steps < lengths.to(x.device).long()[:, None]
-        # The slope of a step that is thrown away must be finite all the same.
-        mask = real.reshape(batch, time, *[1] * (x.dim() - 2))
-        x = torch.where(mask, x, torch.zeros_like(x))
-    state = layer.initial_state(batch) if state is None else state
-    return x.detach(), detach_state(state), real
+    # What inference mode made cannot be recorded, and a copy made outside can.
+    with torch.inference_mode(False):
+        x = x.detach().clone()
+        real = torch.ones(batch, time, dtype=torch.bool, device=x.device)
+        if lengths is not None:
+            steps = torch.arange(time, device=x.device)
+            real = steps < lengths.to(x.device, copy=True).long()[:, None]
+            # The slope of a step that is thrown away must be finite all the same.
+            mask = real.reshape(batch, time, *[1] * (x.dim() - 2))
+            x = torch.where(mask, x, torch.zeros_like(x))
+        state = layer.initial_state(batch) if state is None else state
+        return x, map_state(lambda s: s.detach().clone(), state), real
 
 
 def _norm(flat: Tensor) -> Tensor:
