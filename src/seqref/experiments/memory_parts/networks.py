@@ -8,6 +8,7 @@ parameters and the same equations, which is faster on a CPU for RNN and GRU.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -52,6 +53,20 @@ def _as_it_comes(layer: nn.RNNBase, horizon: float) -> None:
     pass
 
 
+def _chrono_of(block: str) -> Callable[[nn.RNNBase, float], None]:
+    """Chrono biases in one block of rows, the other as it comes."""
+
+    def initialise(layer: nn.RNNBase, horizon: float) -> None:
+        parameters = dict(layer.named_parameters())
+        before = {name: value.detach().clone() for name, value in parameters.items()}
+        for name, rows, found, _ in chrono_(layer, horizon):
+            if found != block:
+                with torch.no_grad():
+                    parameters[name][slice(*rows)] = before[name][slice(*rows)]
+
+    return initialise
+
+
 CATALOGUE = {
     "rnn": Recipe("tanh RNN, default", _tanh, _as_it_comes),
     "rnn_orthogonal": Recipe(
@@ -62,7 +77,16 @@ CATALOGUE = {
     "lstm_bias_1": Recipe(
         "LSTM, forget bias 1", _lstm, lambda layer, _: forget_bias_(layer, 1.0)
     ),
+    "lstm_bias_5": Recipe(
+        "LSTM, forget bias 5", _lstm, lambda layer, _: forget_bias_(layer, 5.0)
+    ),
     "lstm_chrono": Recipe("LSTM, chrono", _lstm, chrono_),
+    "lstm_chrono_forget": Recipe(
+        "LSTM, chrono, forget bias alone", _lstm, _chrono_of("f")
+    ),
+    "lstm_chrono_input": Recipe(
+        "LSTM, chrono, input bias alone", _lstm, _chrono_of("i")
+    ),
     "gru": Recipe("GRU, default", _gru, _as_it_comes),
     "gru_chrono": Recipe("GRU, chrono", _gru, chrono_),
 }
