@@ -139,6 +139,52 @@ def test_packed_rows_are_rows_run_alone(bias, bidirectional):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_not_packed_the_forward_half_is_right_in_one_layer_alone(kind, layers):
+    torch.manual_seed(0)
+    layer = kind(3, 5, layers, bidirectional=True, batch_first=True, dtype=F64)
+    right = last_state(unpack(layer(pack(rows(), LENGTHS))[0])[0], LENGTHS, 5)
+    found = last_state(layer(rows())[0], LENGTHS, 5)
+    forward, backward = (found - right).abs().amax(0).split(5)
+    assert (forward.max() < 1e-12) == (layers == 1)
+    assert backward.max() > 1e-3
+
+
+def test_a_relu_overflows_in_a_long_padding_of_zeros():
+    torch.manual_seed(0)
+    layer = nn.RNN(3, 5, nonlinearity="relu", batch_first=True)
+    with torch.no_grad():
+        layer.weight_hh_l0.abs_().mul_(4)
+    lengths = torch.tensor([3])
+    x = torch.zeros(1, 200, 3)
+    x[:, :3] = torch.randn(1, 3, 3)
+    for given, finite in ((x, False), (pack(x, lengths), True)):
+        y, _ = layer(given)
+        summary = last_state(y if given is x else unpack(y)[0], lengths)
+        assert summary.isfinite().all()
+        grads = torch.autograd.grad(summary.sum(), list(layer.parameters()))
+        assert all(grad.isfinite().all() for grad in grads) == finite
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM])
+def test_an_initial_state_is_in_the_order_of_the_batch(kind):
+    torch.manual_seed(0)
+    layer, x = kind(3, 5, batch_first=True, dtype=F64), rows()
+    start = [torch.randn(1, 4, 5, dtype=F64) for _ in range(1 + (kind is nn.LSTM))]
+
+    def final(x, parts):
+        _, end = layer(x, tuple(parts) if kind is nn.LSTM else parts[0])
+        return torch.stack(end if kind is nn.LSTM else [end])
+
+    found = final(pack(x, LENGTHS), start)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = final(
+            x[row : row + 1, :length], [part[:, row : row + 1] for part in start]
+        )
+        torch.testing.assert_close(found[:, :, row], alone[:, :, 0])
+
+
 def test_pack_and_unpack_are_inverse():
     x = rows() * lengths_to_mask(LENGTHS, 7)[..., None]
     back, lengths = unpack(pack(x, LENGTHS))
