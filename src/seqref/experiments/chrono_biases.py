@@ -73,11 +73,12 @@ def start(recipe: str, lag: int, width: int, seeds: Sequence[int]) -> dict[str, 
     `apart` is the distance of the last outputs after the two symbols, `slope` the
     median over units of $1 - \tanh^2 c$ there; of both the median over the seeds.
     """
-    x = torch.zeros(SYMBOLS, lag + 1, SYMBOLS)
+    # In float32 what is left of a symbol would be rounding.
+    x = torch.zeros(SYMBOLS, lag + 1, SYMBOLS, dtype=torch.float64)
     x[:, 0] = torch.eye(SYMBOLS)
     apart, slope = [], []
     for seed in seeds:
-        network = build(recipe, SYMBOLS, width, SYMBOLS, lag, seed)
+        network = build(recipe, SYMBOLS, width, SYMBOLS, lag, seed).double()
         y, state = network.layer(x)
         apart.append((y[0, -1] - y[1, -1]).norm().item())
         slope.append(median((1 - state.c.tanh().square()).flatten().tolist()))
