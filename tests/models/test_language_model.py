@@ -155,6 +155,17 @@ def test_the_default_temperature_is_one(model):
     assert not torch.equal(drawn[0], drawn[2])
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_sampling_keeps_the_mode_and_noise_is_of_training_alone(training):
+    torch.manual_seed(0)
+    layer = Stacked([LSTM(3, 6), LSTM(6, 5)], dropout=0.5)
+    model = LanguageModel(VOCAB, layer).train(training)
+    before = torch.get_rng_state()
+    model.sample(tokens(), 4, generator=torch.Generator().manual_seed(3))
+    assert model.training == layer.training == training
+    assert torch.equal(torch.get_rng_state(), before) == (not training)
+
+
 def test_scores_near_the_end_of_the_range_are_sampled():
     torch.manual_seed(0)
     model = LanguageModel(VOCAB, LSTM(3, 5))

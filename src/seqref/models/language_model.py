@@ -42,8 +42,8 @@ class LanguageModel(nn.Module):
         TypeError: `layer` is not a causal layer that tells its widths, or declares
             `causal = False`, as `Bidirectional` and a stack with one in it do;
             `vocab_size` or `tokens` is of the wrong kind.
-        ValueError: `vocab_size` below 1; `tokens` of the wrong rank or outside the
-            vocabulary.
+        ValueError: `vocab_size` below 1; `tokens` of the wrong rank, or on a CPU
+            outside the vocabulary (other devices are not asked: they would wait).
 
     Source:
         The next-token model of Graves (2013).
@@ -104,11 +104,14 @@ class LanguageModel(nn.Module):
     ) -> Int[Tensor, "batch {length}"]:
         r"""Draw `length` tokens after `prompt`, one at a time.
 
+        The mode stays as it is: call `eval()` first where a layer has noise in
+        training, such as dropout, which `generator` does not control.
+
         Args:
             prompt: What was there before; at least one token a row.
             length: How many tokens to draw.
             temperature: The logits are divided by it. 1 draws from the model, less
-                makes likely tokens likelier, 0 takes the likeliest.
+                widens the odds between tokens, 0 takes the likeliest.
             generator: Where the random numbers come from; None is torch's own.
 
         Shapes:
