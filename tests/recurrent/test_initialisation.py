@@ -1,6 +1,7 @@
 """The laws in closed form, every layer and direction, what stays, what is refused."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -254,11 +255,35 @@ def test_meta_is_refused():
         (lambda: orthogonal_([]), TypeError, "must be a torch.nn.Module, got list"),
         (lambda: forget_bias_(nn.LSTM(3, 5), math.nan), ValueError, "be finite"),
         (lambda: identity_(nn.RNN(3, 5), "1"), TypeError, "`gain` must be a number"),
+        (lambda: orthogonal_(nn.GRU(3, 5), 10**400), ValueError, "finite in float32"),
+        (lambda: chrono_(nn.GRU(3, 5), 1e39), ValueError, "finite in float32"),
     ],
 )
 def test_bad_arguments(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda m: orthogonal_(m, 1e30), "weight_hh_l0"),
+        (lambda m: identity_(m, 1e6), "weight_hh_l0"),
+        (lambda m: forget_bias_(m, -1e6), "bias_ih_l0"),
+    ],
+)
+def test_a_number_that_the_dtype_cannot_hold(call, name):
+    kind = nn.LSTM if name == "bias_ih_l0" else nn.RNN
+    match = f"`{name}` must get numbers that torch.float16 can hold, .* nothing was"
+    unchanged(kind(3, 5, dtype=torch.float16), call, ValueError, match)
+    call(kind(3, 5))
+
+
+@pytest.mark.errors
+def test_numbers_of_other_kinds():
+    layer = nn.RNN(3, 5)
+    assert "0.5 * identity" in str(identity_(layer, Fraction(1, 2)))
+    assert torch.equal(layer.weight_hh_l0, torch.eye(5) / 2)
 
 
 def test_a_layer_without_biases():

@@ -1,6 +1,5 @@
 r"""Initialisations that set how long a recurrent layer remembers before training."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
@@ -122,15 +121,16 @@ def orthogonal_(
     Raises:
         TypeError: `module` is no module, or holds no recurrent layer, or one of an
             unknown kind; `gain` is no number, `generator` no generator.
-        ValueError: `gain` is not finite; a block is not square (`proj_size`); a
-            parameter is computed from others, shared by two places or without values.
+        ValueError: `gain` is not finite, or too large for the dtype; a block is not
+            square (`proj_size`); a parameter is computed from others, shared by two
+            places or without values.
 
     Source:
         Saxe, McClelland & Ganguli (2014), for deep linear networks.
         Differs: recurrent; each gate has its own matrix.
     """
     where = "orthogonal_"
-    _check_finite(where, "gain", gain)
+    gain = _finite(where, "gain", gain)
     _check_generator(where, generator)
     sites = _square_sites(where, module)
     writes = []
@@ -138,7 +138,7 @@ def orthogonal_(
         for block in _BLOCKS[site.kind]:
             like = site.block("weight_hh", block)
             drawn = _workspace(like, generator)
-            nn.init.orthogonal_(drawn, float(gain), generator=generator)
+            nn.init.orthogonal_(drawn, gain, generator=generator)
             law = "orthogonal" if gain == 1 else f"{gain:g} * orthogonal"
             writes.append(_Write(site, "weight_hh", block, drawn, law))
     return _apply(where, writes)
@@ -163,8 +163,8 @@ def identity_(module: nn.Module, gain: int | float = 1.0) -> Report:
     Raises:
         TypeError: `module` is no module, or holds no recurrent layer, or one with
             gates or of an unknown kind; `gain` is no number.
-        ValueError: `gain` is not finite; a parameter is computed from others, shared
-            by two places or without values.
+        ValueError: `gain` is not finite, or too large for the dtype; a parameter is
+            computed from others, shared by two places or without values.
 
     Source:
         Le, Jaitly & Hinton (2015), abstract: the identity or a multiple of it, in a
@@ -172,14 +172,14 @@ def identity_(module: nn.Module, gain: int | float = 1.0) -> Report:
         Differs: the nonlinearity is the layer's own; the input weights stay.
     """
     where = "identity_"
-    _check_finite(where, "gain", gain)
+    gain = _finite(where, "gain", gain)
     sites = _square_sites(where, module)
     _check_kinds(where, sites, ("RNN",), "one recurrent matrix without gates")
     law = "identity" if gain == 1 else f"{gain:g} * identity"
     writes = []
     for site in sites:
         width = len(site.tensors["weight_hh"])
-        eye = torch.eye(width, dtype=torch.float64) * float(gain)
+        eye = torch.eye(width, dtype=torch.float64) * gain
         writes.append(_Write(site, "weight_hh", "h", eye, law))
         writes += [_zeros(site, n, "h") for n in _NAMES[1:] if n in site.tensors]
     return _apply(where, writes)
@@ -203,8 +203,9 @@ def forget_bias_(module: nn.Module, value: int | float = 1.0) -> Report:
     Raises:
         TypeError: `module` is no module, or holds no recurrent layer, or one that is
             no LSTM; `value` is no number.
-        ValueError: `value` is not finite; a layer has no biases; a parameter is
-            computed from others, shared by two places or without values.
+        ValueError: `value` is not finite, or too large for the dtype; a layer has no
+            biases; a parameter is computed from others, shared by two places or without
+            values.
 
     Source:
         Gers, Schmidhuber & Cummins (2000); the value 1: Jozefowicz, Zaremba &
@@ -212,13 +213,14 @@ def forget_bias_(module: nn.Module, value: int | float = 1.0) -> Report:
         Differs: torch's second bias of the gate is set to 0.
     """
     where = "forget_bias_"
-    _check_finite(where, "value", value)
+    value = _finite(where, "value", value)
     sites = list(_sites(where, module))
     _check_kinds(where, sites, ("LSTM",), "a forget gate")
     _check_biases(where, sites)
     writes = []
     for site in sites:
-        values = torch.full_like(site.block("bias_ih", "f"), float(value))
+        block = site.block("bias_ih", "f")
+        values = torch.full(block.shape, value, dtype=torch.float64)
         writes += _sum(site, "f", values, f"{value:g}")
     return _apply(where, writes)
 
@@ -257,19 +259,19 @@ def chrono_(
         page of this module from the same leak.
     """
     where = "chrono_"
-    _check_finite(where, "horizon", horizon)
+    horizon = _finite(where, "horizon", horizon)
     if horizon <= 2:
         raise ValueError(f"{where}: `horizon` must be above 2, got {horizon}")
     _check_generator(where, generator)
     sites = list(_sites(where, module))
     _check_kinds(where, sites, ("LSTM", "GRU"), "a gate that keeps")
     _check_biases(where, sites)
-    law = f"log U[1, {float(horizon - 1):g}]"
+    law = f"log U[1, {horizon - 1:g}]"
     writes = []
     for site in sites:
         keeps = "f" if site.kind == "LSTM" else "z"
         drawn = _workspace(site.block("bias_ih", keeps), generator)
-        drawn.uniform_(1, float(horizon - 1), generator=generator).log_()
+        drawn.uniform_(1, horizon - 1, generator=generator).log_()
         writes += _sum(site, keeps, drawn, law)
         if site.kind == "LSTM":
             writes += _sum(site, "i", -drawn, "minus that of f")
@@ -375,6 +377,11 @@ def _check_target(where: str, write: _Write, seen: dict[object, str]) -> None:
             f"{where}: `{name}` must hold values, got a tensor on the device meta "
             "(call to_empty first); nothing was changed"
         )
+    if write.values.abs().max() > torch.finfo(tensor.dtype).max:
+        raise ValueError(
+            f"{where}: `{name}` must get numbers that {tensor.dtype} can hold, got "
+            f"{write.law}; nothing was changed"
+        )
     first = seen.setdefault((tensor.device, tensor.data_ptr()), name)
     if first != name:
         raise ValueError(
@@ -403,13 +410,15 @@ def _check_biases(where: str, sites: list[_Site]) -> None:
             )
 
 
-def _check_finite(where: str, name: str, value: object) -> None:
+def _finite(where: str, name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(
             f"{where}: `{name}` must be a number, got {type(value).__name__}"
         )
-    if not math.isfinite(value):
-        raise ValueError(f"{where}: `{name}` must be finite, got {value}")
+    # The numbers of a law are drawn in float32 unless the parameters are wider.
+    if not abs(value) <= torch.finfo(torch.float32).max:
+        raise ValueError(f"{where}: `{name}` must be finite in float32, got {value}")
+    return float(value)
 
 
 def _check_generator(where: str, generator: object) -> None:
