@@ -100,14 +100,61 @@ def test_a_trained_network_is_tested_at_both_ends_of_the_stream():
     with torch.no_grad():
         y, state = layer(x)
         right = (head(y).argmax(-1) == target).double()
+        held = head(latch.held_in_range(layer, x, 5)).argmax(-1) == target
     assert latch.trained(config, "whole", 7) == pytest.approx(
         {
             "first": right[:, :5].mean().item(),
             "last": right[:, 54:].mean().item(),
+            "held": held[:, 54:].double().mean().item(),
             "largest": state.c.abs().amax().item(),
         }
     )
     assert right[:, :6].mean() != right[:, 54:].mean()
+
+
+def test_a_held_state_stays_where_the_first_steps_took_it():
+    layer = LSTM1997(2, 1)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        layer.cell.weight_ih[1, 0] = 1e3
+        layer.cell.bias_ih.copy_(torch.tensor([1e3, 0, 1e3]))
+    x = torch.zeros(2, 7, 2)
+    x[0, :, 0], x[1, :, 0] = 1, -1
+    # Twos are added; the range is that of three steps in any row, on either side.
+    x[1, :2] = 0
+    held = latch.held_in_range(layer, x, 3)[..., 0]
+    expected = torch.tensor([[2, 4, 6, 8, 8, 8, 8], [0, 0, -2, -4, -6, -8, -8]])
+    torch.testing.assert_close(held, torch.tanh(expected / 2))
+
+
+def test_growth_needs_a_mean_and_any_of_three_things_gives_one():
+    """Gate and candidate read the same inputs; biases; the way back through h."""
+
+    def growth(shared=False, biases=False, fed_back=False):
+        sizes = []
+        for seed in (0, 1):
+            layer = cells.lstm_1997(experiment.FULL, seed)
+            state, random = layer.initial_state(8), generator(seed + 1000)
+            with torch.no_grad():
+                if not shared:
+                    layer.cell.weight_ih[:32, 16:] = 0
+                    layer.cell.weight_ih[32:64, :16] = 0
+                if not biases:
+                    layer.cell.bias_ih.zero_()
+                    layer.cell.bias_hh.zero_()
+                if not fed_back:
+                    layer.cell.weight_hh.zero_()
+                for steps in (500, 4500):
+                    x = torch.randn((8, steps, 32), generator=random, dtype=F64)
+                    _, state = layer(x, state)
+                    sizes.append(state.c.square().mean().sqrt())
+        return ((sizes[1] + sizes[3]) / (sizes[0] + sizes[2])).item()
+
+    # With none of them it is a random walk: the square root of 10.
+    assert growth() == pytest.approx(10**0.5, rel=0.15)
+    for name in ("shared", "biases", "fed_back"):
+        assert growth(**{name: True}) > 6, name
 
 
 def test_the_angle_is_that_of_one_gradient_to_the_other():
@@ -144,5 +191,5 @@ def test_training_is_by_the_rule_that_is_named():
     for kind in ("whole", "truncated"):
         assert latch.layer_of(kind, 4).cell.gradient == kind
     found = latch.trained(experiment.SMALL, "lstm", 0)
-    assert set(found) == {"first", "last", "largest"}
+    assert set(found) == {"first", "last", "held", "largest"}
     assert latch.trained(experiment.SMALL, "lstm", 0) == found

@@ -92,6 +92,13 @@ def test_the_raw_state_keeps_all():
     assert carried.jacobian_norm(5, 20, True, 1) < 0.9
 
 
+def test_with_gates_that_forget_the_normed_state_keeps_more(monkeypatch):
+    for bias in (0.0, 2.0):
+        monkeypatch.setattr(carried, "OPEN", bias)
+        raw, normed = (carried.jacobian_norm(32, 50, n, 1) for n in (False, True))
+        assert normed > 10 * raw
+
+
 @pytest.fixture(scope="module")
 def small():
     return measure(find("lstm_variants"))
@@ -103,6 +110,16 @@ def test_claims_hold_and_controls_fail(small):
         assert claim["holds"], identifier
         assert not claim["control_holds"], identifier
     assert judgements(find("lstm_variants"), small["cases"]) == small["claims"]
+
+
+def test_the_narrow_layer_is_another_width_of_the_same(small):
+    config = dataclasses.replace(experiment.SMALL, width=8)
+    expected = experiment.by_lag(config, "layer_norm", 1.0)[100]
+    narrow, wide = small["series"]["narrow"], small["series"]["by_lag"]["layer_norm"][0]
+    assert narrow[100] == pytest.approx(expected, abs=1e-5)
+    assert abs(narrow[100]["median"] - wide[100]["median"]) > 1
+    last = experiment.tables(small)["lags"].splitlines()[-1]
+    assert "layer norm, weights × 1, width 8" in last
 
 
 def test_the_plain_layer_sees_what_the_normed_one_does_not(small):

@@ -6,7 +6,8 @@ state after so many steps, and how much of it does the output still show? Beside
 the remedies: a negative bias of the input gates, resets at marked ends, and the forget
 gate, with all other weights the same. Two more measurements: the angle between the
 truncated gradient of 1997 and the whole one, and trained cells on a stream a hundred
-times as long as what they were trained on.
+times as long as what they were trained on, as they are and with the cell state held
+within the range that it had over the trained length.
 """
 
 from collections.abc import Mapping
@@ -192,7 +193,7 @@ def summary(config: Config, series: Mapping[str, Any]) -> dict[str, Any]:
     for steps, angle in zip(config.gradient_steps, series["angles"], strict=True):
         found[f"cosine_{steps}"] = angle["median"]
     for kind, case in series["learned"].items():
-        for key in ("first", "last"):
+        for key in ("first", "last", "held"):
             found[f"{kind}_{key}_lowest"] = case[key]["low"]
         found[f"{kind}_largest"] = case["largest"]["median"]
     return found
@@ -256,6 +257,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
             label,
             f"{series['learned'][kind]['first']['low']:.1%}",
             f"{series['learned'][kind]['last']['low']:.1%}",
+            f"{series['learned'][kind]['held']['low']:.1%}",
             number(series["learned"][kind]["largest"]["median"]),
         ]
         for kind, label in KINDS.items()
@@ -271,6 +273,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
                 "network",
                 "right, as far as it was trained",
                 "right, last tenth of the stream",
+                "the same, state held in range",
                 "largest cell state at the end",
             ],
             learned,

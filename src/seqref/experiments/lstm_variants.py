@@ -10,7 +10,7 @@ carries it as it is and in the form that carries it normalized.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class Config:
     """Sizes, scales and seeds of one run."""
 
     width: int
+    narrow_width: int
     lags: int
     warm_up: int
     scales: tuple[float, ...]
@@ -49,6 +50,7 @@ class Config:
 
 SMALL = Config(
     width=32,
+    narrow_width=8,
     lags=100,
     warm_up=20,
     scales=(1.0, 4.0, 16.0),
@@ -63,6 +65,7 @@ SMALL = Config(
 )
 FULL = Config(
     width=64,
+    narrow_width=16,
     lags=100,
     warm_up=50,
     scales=(1.0, 4.0, 16.0),
@@ -128,7 +131,8 @@ def gradients(config: Config, track: Track) -> dict[str, Any]:
                 f"lag_{m}": max(medians[m]) - min(medians[m]) for m in MARKS
             },
         }
-    return {"curves": found, "cases": cases}
+    narrow = by_lag(replace(config, width=config.narrow_width), "layer_norm", 1.0)
+    return {"curves": found, "narrow": narrow, "cases": cases}
 
 
 def batch(
@@ -174,13 +178,23 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
             for seed in config.seeds
         ]
         cases[name] = {"jacobian": spread(norms)}
-    series = {"scales": list(config.scales), "by_lag": found["curves"]}
-    return {"numbers": summary(cases), "series": series, "cases": cases}
+    series = {
+        "scales": list(config.scales),
+        "by_lag": found["curves"],
+        "narrow": found["narrow"],
+    }
+    return {"numbers": summary(cases, series), "series": series, "cases": cases}
 
 
-def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
+def summary(cases: Mapping[str, Any], series: Mapping[str, Any]) -> dict[str, Any]:
     """Scalars and ready-made text for sentences."""
     found: dict[str, Any] = {}
+    for name, curve in (
+        ("layer_norm", series["by_lag"]["layer_norm"][0]),
+        ("narrow", series["narrow"]),
+    ):
+        for key in ("median", "low", "high"):
+            found[f"{name}_{key}_100"] = power_of_ten(curve[100][key])
     for kind in KINDS:
         for mark in MARKS:
             value = cases[kind]["at_default"][f"lag_{mark}"]
@@ -258,11 +272,20 @@ def _row(found: Mapping[str, float]) -> list[str]:
 def tables(record: Mapping[str, Any]) -> dict[str, str]:
     """What is kept by lag and scale; what is explained; what is left."""
     series, cases = record["series"], record["cases"]
-    kept = [
-        [f"{NAMES[kind]}, weights × {scale:g}"]
-        + [power_of_ten(curve[mark]["median"]) for mark in MARKS]
+    labelled = [
+        (f"{NAMES[kind]}, weights × {scale:g}", curve)
         for kind, curves in series["by_lag"].items()
         for scale, curve in zip(series["scales"], curves, strict=True)
+    ]
+    narrow = record["run"]["config"]["narrow_width"]
+    labelled.append((f"layer norm, weights × 1, width {narrow}", series["narrow"]))
+    kept = [
+        [
+            label,
+            *(power_of_ten(curve[mark]["median"]) for mark in MARKS),
+            " to ".join(power_of_ten(curve[MARKS[-1]][k]) for k in ("low", "high")),
+        ]
+        for label, curve in labelled
     ]
     labels = ("layer norm", "layer norm, a constant 1 beside the input", "plain")
     shares = [
@@ -272,7 +295,9 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     forms = {"as it is": "carried_raw", "normalized": "carried_normed"}
     left = [[label, *_row(cases[name]["jacobian"])] for label, name in forms.items()]
     return {
-        "lags": table(["LSTM", *(f"lag {mark}" for mark in MARKS)], kept),
+        "lags": table(
+            ["LSTM", *(f"lag {m}" for m in MARKS), "lag 100, lowest to highest"], kept
+        ),
         "series": table(["LSTM", "median", "lowest", "highest"], shares),
         "carried": table(["cell state carried", "median", "lowest", "highest"], left),
     }

@@ -194,6 +194,9 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
         for name, case in cases.items()
         for key in ("loss", "accuracy", "last_loss", "own_accuracy")
     }
+    for name, case in cases.items():
+        for key, value in case["accuracy_difference"].items():
+            numbers[f"{name}_accuracy_points_{key}"] = 100 * value
     return {"numbers": numbers, "series": {"runs": runs}, "cases": cases}
 
 
@@ -204,7 +207,8 @@ def _helps(case: Mapping[str, Any]) -> Outcome:
 
 def _harms(case: Mapping[str, Any]) -> Outcome:
     found = case["accuracy_difference"]
-    return Outcome(found["mean"] < -0.01, found["mean"])
+    # Twice what other seeds make of the plain layer.
+    return Outcome(found["mean"] < -0.02, found["mean"])
 
 
 CLAIMS = (
@@ -219,10 +223,10 @@ CLAIMS = (
     Claim(
         "C141.variational",
         "With variational dropout the best accuracy on other sequences is lower by "
-        "more than a point; with zoneout it is not.",
+        "more than two points; with other seeds alone it is not.",
         _harms,
         case="variational",
-        control="zoneout",
+        control="plain_again",
     ),
 )
 

@@ -34,6 +34,23 @@ def layer_of(kind: str, width: int) -> LSTM1997 | LSTM:
     return LSTM1997(INPUTS, width, gradient=kind)
 
 
+def held_in_range(layer: LSTM1997 | LSTM, x: Tensor, steps: int) -> Tensor:
+    """Outputs where no cell state may leave the range that it had in the first steps.
+
+    What growth alone costs: the network is the same, and so is its stream.
+    """
+    state, outputs = layer.initial_state(x.shape[0]), []
+    largest = torch.zeros(layer.hidden_size)
+    for t, x_t in enumerate(x.unbind(1)):
+        y_t, state = layer.step(x_t, state)
+        outputs.append(y_t)
+        if t < steps:
+            largest = torch.maximum(largest, state.c.abs().amax(0))
+        else:
+            state = state._replace(c=state.c.clamp(-largest, largest))
+    return torch.stack(outputs, dim=1)
+
+
 def trained(config: Any, kind: str, seed: int) -> dict[str, float]:
     """Train on short pieces from a fresh state, test on one long stream."""
     with seeded(seed):
@@ -52,10 +69,15 @@ def trained(config: Any, kind: str, seed: int) -> dict[str, float]:
     x, target = stream(config.train_batch, config.test_steps, generator(seed + 2000))
     with torch.no_grad():
         y, state = layer(x)
-        right = (head(y).argmax(-1) == target).double().mean(0)
+        held = held_in_range(layer, x, config.train_steps)
+        right, right_held = (
+            (head(outputs).argmax(-1) == target).double().mean(0)
+            for outputs in (y, held)
+        )
     tail = config.test_steps // 10
     return {
         "first": right[: config.train_steps].mean().item(),
         "last": right[-tail:].mean().item(),
+        "held": right_held[-tail:].mean().item(),
         "largest": state.c.abs().max().item(),
     }
