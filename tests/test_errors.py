@@ -108,6 +108,17 @@ def test_size_too_small():
         errors.check_size("f", "n", -1, minimum=0)
 
 
+def test_generator():
+    errors.check_generator("tasks.draw", None)
+    errors.check_generator("tasks.draw", torch.Generator())
+    with pytest.raises(TypeError) as error:
+        errors.check_generator("tasks.draw", 0)
+    assert str(error.value) == (
+        "tasks.draw: `generator` must be a torch.Generator or None, got int "
+        "(torch.Generator().manual_seed(0))"
+    )
+
+
 def test_choice():
     assert errors.check_choice("f", "how", "a", ("a", "b")) is None
     with pytest.raises(ValueError, match=r"^f: `how` must be one of 'a', 'b', got 3$"):

@@ -115,6 +115,15 @@ def check_choice(where: str, name: str, value: object, choices: Sequence[str]) -
         raise ValueError(f"{where}: `{name}` must be one of {known}, got {value!r}")
 
 
+def check_generator(where: str, generator: object) -> None:
+    r"""Raise `TypeError` unless `generator` is a `torch.Generator` or None."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"{where}: `generator` must be a torch.Generator or None, got "
+            f"{type(generator).__name__} (torch.Generator().manual_seed(0))"
+        )
+
+
 def check_lengths(
     where: str, lengths: Tensor, batch: int, time: int, minimum: int = 0
 ) -> None:

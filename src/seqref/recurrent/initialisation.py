@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from seqref.errors import check_generator
 from seqref.recurrent import lstm_variants as variants
 from seqref.recurrent._base import RecurrentCell
 from seqref.recurrent.gru import ChoGRUCell, GRUCell
@@ -131,7 +132,7 @@ def orthogonal_(
     """
     where = "orthogonal_"
     gain = _finite(where, "gain", gain)
-    _check_generator(where, generator)
+    check_generator(where, generator)
     sites = _square_sites(where, module)
     writes = []
     for site in sites:
@@ -262,7 +263,7 @@ def chrono_(
     horizon = _finite(where, "horizon", horizon)
     if horizon <= 2:
         raise ValueError(f"{where}: `horizon` must be above 2, got {horizon}")
-    _check_generator(where, generator)
+    check_generator(where, generator)
     sites = list(_sites(where, module))
     _check_kinds(where, sites, ("LSTM", "GRU"), "a gate that keeps")
     _check_biases(where, sites)
@@ -419,11 +420,3 @@ def _finite(where: str, name: str, value: object) -> float:
     if not abs(value) <= torch.finfo(torch.float32).max:
         raise ValueError(f"{where}: `{name}` must be finite in float32, got {value}")
     return float(value)
-
-
-def _check_generator(where: str, generator: object) -> None:
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"{where}: `generator` must be a torch.Generator or None, got "
-            f"{type(generator).__name__}"
-        )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from seqref.errors import check_size
+from seqref.errors import check_generator, check_size
 
 
 class Batch(NamedTuple):
@@ -28,14 +28,8 @@ def check_draw(
         ValueError: `batch_size` is below 1.
     """
     check_size(where, "batch_size", batch_size)
-    if generator is None:
-        return torch.device("cpu")
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"{where}: `generator` must be a torch.Generator, got "
-            f"{type(generator).__name__} (torch.Generator().manual_seed(0))"
-        )
-    return generator.device
+    check_generator(where, generator)
+    return torch.device("cpu") if generator is None else generator.device
 
 
 def check_dtype(where: str, dtype: torch.dtype) -> None:
