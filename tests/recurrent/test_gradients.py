@@ -225,5 +225,17 @@ def test_bad_arguments():
         jacobian_product(layer, x, lengths=torch.tensor([1, 2, 7]))
     with pytest.raises(ValueError, match="gradient_norm_by_lag: `state_bar`"):
         gradient_norm_by_lag(layer, x, seqref.RNNState(torch.ones(3, 5, dtype=F64)))
-    with pytest.raises(TypeError, match="one structure"):
+    with pytest.raises(TypeError, match=r"norm_by_lag: `state_bar` .* RNNState, got T"):
         gradient_norm_by_lag(layer, x, torch.ones(3, 4, dtype=F64))
+    for other in ({"dtype": torch.float32}, {"device": "meta"}):
+        bar = map_state(lambda s, other=other: s.to(**other), state)
+        with pytest.raises(ValueError, match=r"`state_bar` must .* got torch\.float"):
+            gradient_norm_by_lag(layer, x, bar)
+    with pytest.raises(ValueError, match="state_jacobian: `x_t` must have shape"):
+        state_jacobian(layer, x[0, 0, 0])
+
+
+def test_no_state_is_the_initial_one():
+    layer, x, _ = case("LSTM")
+    found = state_jacobian(layer, x[:, 0])
+    assert torch.equal(found, state_jacobian(layer, x[:, 0], layer.initial_state(3)))

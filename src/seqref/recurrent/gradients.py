@@ -15,7 +15,9 @@ State = TypeVar("State")
 
 
 def state_jacobian(
-    layer: Recurrent[State], x_t: Float[Tensor, "batch ..."], state: State
+    layer: Recurrent[State],
+    x_t: Float[Tensor, "batch ..."],
+    state: State | None = None,
 ) -> Float[Tensor, "batch state state"]:
     r"""The Jacobian of one step: of the new state by the old one, in each row.
 
@@ -28,7 +30,7 @@ def state_jacobian(
         layer: A causal layer, see `seqref.recurrence.Recurrent`. Its rows must not act
             on one another.
         x_t: The input of the step.
-        state: The state before the step.
+        state: The state before the step; None means `initial_state`.
 
     Shapes:
         - `x_t`: (batch, input); each tensor of `state`: (batch, ...)
@@ -40,13 +42,16 @@ def state_jacobian(
 
     Raises:
         TypeError: `layer` is no causal layer, or `x_t` is no tensor.
-        ValueError: the layer's `step` finds a wrong shape.
+        ValueError: `x_t` has no axis, or the layer's `step` finds a wrong shape.
 
     Source:
         The definition.
     """
     _check_layer("state_jacobian", layer)
     check_tensor("state_jacobian", "x_t", x_t)
+    if x_t.dim() == 0:
+        raise ValueError("state_jacobian: `x_t` must have shape (batch, ...), got ()")
+    state = layer.initial_state(len(x_t)) if state is None else state
     return _step_jacobian(layer, x_t, state)[0]
 
 
@@ -132,15 +137,16 @@ def gradient_norm_by_lag(
     Raises:
         TypeError: `layer` is no causal layer, `x` is no tensor, `state_bar` has not the
             structure of the state, or `lengths` is not of an integer dtype.
-        ValueError: `x` has fewer than two axes, `lengths` or the shape of `state_bar`
-            is wrong, or the layer's `step` finds a wrong shape.
+        ValueError: `x` has fewer than two axes, `lengths` is wrong, `state_bar` has
+            not the shapes, dtypes and device of the state, or the layer's `step` finds
+            a wrong shape.
 
     Source:
         The chain rule.
     """
     where = "gradient_norm_by_lag"
     x, state, real = _prepare(where, layer, x, state, lengths)
-    map_state(_same_shape, state, state_bar)
+    _check_bar(where, state, state_bar)
     with torch.inference_mode(False), torch.enable_grad():
         states = [map_state(lambda s: s.detach().requires_grad_(), state)]
         for t in range(x.shape[1]):
@@ -237,10 +243,24 @@ def _where(keep: Tensor):
     return choose
 
 
-def _same_shape(old: Tensor, bar: Tensor) -> Tensor:
-    axes = [(f"axis {axis}", size) for axis, size in enumerate(old.shape)]
-    check_shape("gradient_norm_by_lag", "state_bar", bar, axes)
-    return old
+def _check_bar(where: str, state: State, state_bar: State) -> None:
+    def check(old: Tensor, bar: Tensor) -> Tensor:
+        axes = [(f"axis {axis}", size) for axis, size in enumerate(old.shape)]
+        check_shape(where, "state_bar", bar, axes)
+        if (bar.dtype, bar.device) != (old.dtype, old.device):
+            raise ValueError(
+                f"{where}: `state_bar` must have the state's dtype and device, "
+                f"{old.dtype} on {old.device}, got {bar.dtype} on {bar.device}"
+            )
+        return old
+
+    try:
+        map_state(check, state, state_bar)
+    except TypeError as error:
+        raise TypeError(
+            f"{where}: `state_bar` must have the structure of the state, "
+            f"{type(state).__name__}, got {type(state_bar).__name__} ({error})"
+        ) from error
 
 
 def _tensors(state: object) -> list[Tensor]:
