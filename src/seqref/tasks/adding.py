@@ -30,7 +30,8 @@ class Adding:
         Hochreiter & Schmidhuber (1996), experiment 1; the form with U[0, 1] and one
         mark in each half as Arjovsky, Shah & Bengio (2016) are quoted.
         Differs: from 1996 in the range of the numbers, in where the marks lie, in the
-        fixed length, and in having no -1 at both ends.
+        fixed length, in having no -1 at both ends, and in the target, which there is
+        0.5 plus a quarter of the sum.
     """
 
     time: int
