@@ -125,3 +125,17 @@ def test_every_layer_has_its_row(small):
     assert found["saturation"].count("\n") == 2 + 3
     assert "| LSTM, default |" in found["input"]
     assert "| 0.99 | 0.90 |" in found["gates"]
+
+
+def test_far_growth_goes_through_the_hidden_state():
+    """Under a forget bias of 5: without W_hh the gradient falls, with it, it grows."""
+    left = {}
+    for name in ("whole", "cut"):
+        layer = layers.build("lstm_bias_5", 16, 64, 0)
+        with torch.no_grad():
+            if name == "cut":
+                layer.cell.weight_hh.zero_()
+        found = layers.measure_layer(layer, 1, 200, (10, 1000), seed=1000)
+        left[name] = found["state"][1] / found["state"][0]
+    assert left["cut"] < 0.01
+    assert left["whole"] > 1
