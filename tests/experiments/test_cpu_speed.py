@@ -14,6 +14,7 @@ from seqref.experiments.cpu_speed_parts import contestants as parts
 from seqref.experiments.cpu_speed_parts.presentation import disturbed
 from seqref.experiments.framework.experiment import find
 from seqref.experiments.framework.record import judgements, load, measure
+from seqref.experiments.padding_cost_parts.packing import lengths_of
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,18 @@ def test_lines_that_sentences_quote_are_not_disturbed():
     edges = [row for row in series["edges"] if row["size"] in quoted]
     assert len(edges) == len(quoted)
     assert not any(disturbed(row) for row in edges)
+
+
+def test_how_much_of_the_packed_batches_is_real():
+    """As the page says; the row that fills the rectangle counts most among few."""
+    full = experiment.FULL
+    for batch, steps, _ in (*full.sizes, *full.edges, *full.more_sizes):
+        lengths = lengths_of(full.share, batch, steps)
+        real = lengths.double().mean().item() / steps
+        if batch >= 32:
+            assert 0.515 < real < 0.545
+        else:
+            assert real == {1: 1, 8: 5 / 8}[batch]
 
 
 def test_one_row_is_not_packed():
