@@ -250,6 +250,29 @@ def test_padding_fraction_by_hand():
     assert padding_fraction(lengths, [[], [0, 1]]) == 1 - 5 / 8
 
 
+def test_padding_fraction_of_what_can_be_read_once_and_of_a_sampler():
+    lengths = torch.tensor([1, 4, 3, 0])
+    batches = [[0, 1], [2, 3]]
+    expected = padding_fraction(lengths, batches)
+    assert expected > 0
+    assert padding_fraction(lengths, (iter(batch) for batch in batches)) == expected
+    sampler = torch.utils.data.BatchSampler(range(4), 2, drop_last=False)
+    assert padding_fraction(lengths, sampler) == expected
+
+
+@pytest.mark.parametrize("form", [bucket_batches, token_batches])
+def test_the_order_is_drawn_on_the_generators_device(form):
+    def make(generator=None):
+        return form(many(), 200, generator=generator)
+
+    expected = make(torch.Generator().manual_seed(0))
+    lengths = many()
+    with torch.device("meta"):
+        found = form(lengths, 200, generator=torch.Generator("cpu").manual_seed(0))
+        assert sum(map(len, form(lengths, 200))) == 103
+    assert found == expected
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     ("call", "kind", "match"),
@@ -272,6 +295,7 @@ def test_padding_fraction_by_hand():
         (lambda: pack(rows(), LENGTHS - 1), ValueError, "pack: .* at least 1, got 0"),
         (lambda: pack(rows(), LENGTHS + 1), ValueError, "at most time=7, got 8"),
         (lambda: pack(rows(0), LENGTHS[:0]), ValueError, "at least one row"),
+        (lambda: pack(rows()[..., :0], LENGTHS), ValueError, "and one feature"),
         (lambda: pack(rows(), LENGTHS.float()), TypeError, "integer dtype"),
         (lambda: unpack(rows()), TypeError, "`packed` must be a PackedSequence"),
         (lambda: unpack(pack(rows(), LENGTHS), 6), ValueError, "at least 7, got 6"),
@@ -283,6 +307,16 @@ def test_padding_fraction_by_hand():
         (lambda: bucket_batches(LENGTHS.float(), 2), TypeError, "integer dtype"),
         (lambda: padding_fraction([1, 2], [[0]]), TypeError, "`lengths` must be a"),
         (lambda: padding_fraction(LENGTHS[None], [[0]]), ValueError, ROWS),
+        (
+            lambda: padding_fraction(LENGTHS, [[0, 4]]),
+            ValueError,
+            "rows from 0 to 3, got 4",
+        ),
+        (lambda: padding_fraction(LENGTHS, [[-1]]), ValueError, "0 to 3, got -1"),
+        (lambda: padding_fraction(LENGTHS, [0, 1]), TypeError, "_fraction: `batches`"),
+        (lambda: padding_fraction(LENGTHS, [[0.0]]), TypeError, "_fraction: `batches`"),
+        (lambda: bucket_batches(LENGTHS, 2, generator=0), TypeError, "`generator` mu"),
+        (lambda: token_batches(LENGTHS, 9, generator=0), TypeError, "`generator` must"),
         (lambda: token_batches(LENGTHS, 6), ValueError, "at least 7, got 6"),
         (lambda: token_batches(LENGTHS, 0), ValueError, "at least 7, got 0"),
         (lambda: token_batches(LENGTHS * 0, 0), ValueError, "at least 1, got 0"),

@@ -3,7 +3,8 @@ r"""Rows of different length: masks, last states, packing, batches with less pad
 Padding is on the right. Packing is torch's own, with the row order kept and checked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from operator import index
 
 import torch
 from jaxtyping import Bool, Float, Integer, Shaped
@@ -14,7 +15,7 @@ from torch.nn.utils.rnn import (
     pad_packed_sequence,
 )
 
-from seqref.errors import check_lengths, check_shape, check_size
+from seqref.errors import check_generator, check_lengths, check_shape, check_size
 from seqref.ops._padding import real_steps
 
 __all__ = [
@@ -118,19 +119,23 @@ def pack(
         lengths: Number of real steps of each row, at least 1; on any device.
 
     Shapes:
-        - `x`: (batch, time, width) with at least one row; `lengths`: (batch,)
+        - `x`: (batch, time, width) with at least one row and one feature; `lengths`:
+            (batch,)
         - returns: a packed sequence whose data is (steps, width), with
             steps = sum(lengths)
 
     Raises:
-        ValueError: `x` or `lengths` has the wrong shape, there is no row, or a length
-            is below 1 or above time.
+        ValueError: `x` or `lengths` has the wrong shape, there is no row or no feature,
+            or a length is below 1 or above time.
         TypeError: `x` is no tensor, or `lengths` is not of an integer dtype.
     """
     where = "pack"
     check_shape(where, "x", x, (("batch", None), ("time", None), ("width", None)))
-    if x.shape[0] == 0:
-        raise ValueError(f"{where}: `x` must have at least one row, got {x.shape[0]}")
+    if 0 in (x.shape[0], x.shape[2]):
+        raise ValueError(
+            f"{where}: `x` must have at least one row and one feature, got "
+            f"{tuple(x.shape)}"
+        )
     check_lengths(where, lengths, *x.shape[:2], minimum=1)
     return pack_padded_sequence(
         x, lengths.to("cpu", torch.int64), batch_first=True, enforce_sorted=False
@@ -166,7 +171,7 @@ def unpack(
 
 
 def padding_fraction(
-    lengths: Integer[Tensor, " rows"], batches: Sequence[Sequence[int]]
+    lengths: Integer[Tensor, " rows"], batches: Iterable[Iterable[int]]
 ) -> float:
     r"""Share of the steps of padded batches that are padding.
 
@@ -174,20 +179,25 @@ def padding_fraction(
 
     Args:
         lengths: Number of real steps of each row.
-        batches: Indices of the rows of each batch.
+        batches: Indices of the rows of each batch; a batch sampler of torch will do.
 
     Shapes:
         - `lengths`: (rows,)
 
     Raises:
-        ValueError: `lengths` has the wrong shape or a length is below 0.
-        TypeError: `lengths` is no tensor, or not of an integer dtype.
+        ValueError: `lengths` has the wrong shape or a length is below 0; an index is
+            below 0 or not below the number of rows.
+        TypeError: `lengths` is no tensor, or not of an integer dtype; `batches` holds
+            something else than indices in batches.
     """
-    known = _as_list("padding_fraction", lengths)
-    real = sum(known[row] for batch in batches for row in batch)
-    padded = sum(
-        len(rows) * max([0, *(known[row] for row in rows)]) for rows in batches
-    )
+    where = "padding_fraction"
+    known = _as_list(where, lengths)
+    real = padded = 0
+    # One pass: a generator can be read once.
+    for batch in batches:
+        rows = _indices(where, batch, len(known))
+        real += sum(known[row] for row in rows)
+        padded += len(rows) * max([0, *(known[row] for row in rows)])
     return 1 - real / padded if padded else 0.0
 
 
@@ -215,10 +225,12 @@ def bucket_batches(
     Raises:
         ValueError: `lengths` has the wrong shape, a length is below 0, or `batch_size`
             is below 1.
-        TypeError: `lengths` is not of an integer dtype, or `batch_size` is no int.
+        TypeError: `lengths` is not of an integer dtype, `batch_size` is no int, or
+            `generator` no generator.
     """
     where = "bucket_batches"
     check_size(where, "batch_size", batch_size)
+    check_generator(where, generator)
     rows = _sorted_rows(_as_list(where, lengths), generator)
     cut = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
     return _shuffled(cut, generator)
@@ -248,11 +260,13 @@ def token_batches(
     Raises:
         ValueError: `lengths` has the wrong shape, a length is below 0, or `max_tokens`
             is below 1 or below the longest row.
-        TypeError: `lengths` is not of an integer dtype, or `max_tokens` is no int.
+        TypeError: `lengths` is not of an integer dtype, `max_tokens` is no int, or
+            `generator` no generator.
     """
     where = "token_batches"
     known = _as_list(where, lengths)
     check_size(where, "max_tokens", max_tokens, minimum=max([1, *known]))
+    check_generator(where, generator)
     batches: list[list[int]] = []
     for row in _sorted_rows(known, generator):
         # In ascending order the new row is the longest.
@@ -268,14 +282,33 @@ def _as_list(where: str, lengths: Tensor) -> list[int]:
     return lengths.tolist()
 
 
+def _indices(where: str, batch: Iterable[int], n_rows: int) -> list[int]:
+    try:
+        rows = [index(row) for row in batch]
+    except TypeError as error:
+        raise TypeError(
+            f"{where}: `batches` must hold indices, one iterable a batch ({error})"
+        ) from error
+    for row in rows:
+        if not 0 <= row < n_rows:
+            raise ValueError(
+                f"{where}: `batches` must hold rows from 0 to {n_rows - 1}, got {row}"
+            )
+    return rows
+
+
+def _order(size: int, generator: torch.Generator | None) -> list[int]:
+    # The device of the generator: torch's default device may be another.
+    device = torch.device("cpu") if generator is None else generator.device
+    return torch.randperm(size, generator=generator, device=device).tolist()
+
+
 def _shuffled(
     items: list[list[int]], generator: torch.Generator | None
 ) -> list[list[int]]:
-    order = torch.randperm(len(items), generator=generator).tolist()
-    return [items[place] for place in order]
+    return [items[place] for place in _order(len(items), generator)]
 
 
 def _sorted_rows(known: list[int], generator: torch.Generator | None) -> list[int]:
     # A stable sort of a random order: rows of equal length stay in random order.
-    order = torch.randperm(len(known), generator=generator).tolist()
-    return sorted(order, key=known.__getitem__)
+    return sorted(_order(len(known), generator), key=known.__getitem__)
