@@ -210,6 +210,14 @@ def test_sample_frequencies_follow_the_softmax(temperature):
     assert ((observed - p).abs() < 4 * (p * (1 - p) / count).sqrt() + 1e-9).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_sample_has_the_dtype_of_its_prompt(dtype, temperature):
+    model, prompt = LanguageModel(VOCAB, LSTM(3, 5)), tokens().to(dtype)
+    for length in (0, 3):
+        assert model.sample(prompt, length, temperature=temperature).dtype == dtype
+
+
 def test_sample_of_length_zero_and_no_gradient(model):
     assert model.sample(tokens(), 0).shape == (2, 0)
     assert all(p.grad is None for p in model.parameters())

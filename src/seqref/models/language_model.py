@@ -116,7 +116,7 @@ class LanguageModel(nn.Module):
 
         Shapes:
             - `prompt`: (batch, time), time at least 1
-            - returns: (batch, length), the drawn tokens without the prompt
+            - returns: (batch, length), drawn after the prompt and in its dtype
 
         Raises:
             ValueError: an empty `prompt`, a negative `length` or `temperature`.
@@ -138,7 +138,9 @@ class LanguageModel(nn.Module):
             token = _draw(scores, temperature, generator)
             drawn.append(token)
             scores, state = self.step(token, state)
-        return torch.stack(drawn, dim=1) if drawn else prompt[:, :0]
+        if not drawn:
+            return prompt[:, :0]
+        return torch.stack(drawn, dim=1).to(prompt.dtype)
 
     def _check(
         self, where: str, name: str, tokens: Tensor, axes: tuple[tuple[str, None], ...]
