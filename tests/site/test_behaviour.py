@@ -164,7 +164,16 @@ def test_the_ledger_can_be_filtered(visit, address, site, how):
     seen.page.evaluate(f"location.hash = '#{hidden}'")
     seen.page.locator(f"#{hidden}").wait_for(state="visible")
     assert shown_rows(seen) == everything
+    assert seen.page.url.endswith(f"{LEDGER}#{hidden}"), "the address holds a choice"
     assert seen.faults() == []
+
+
+def test_the_filters_fit_the_narrowest_window(visit, address):
+    """320 pixels are what a page enlarged four times has left of 1,280."""
+    seen = visit(address, LEDGER)
+    seen.page.set_viewport_size({"width": 320, "height": 900})
+    seen.settle()
+    assert seen.overflow() == []
 
 
 def test_without_a_script_the_ledger_shows_all_rows_and_no_filter(visit, address):

@@ -118,7 +118,10 @@ def test_ledger_page_shows_every_row(site):
     citation = finding.select_one("a.citation")
     assert citation["href"] == "../reference/bibliography.md#elman1990"
     assert "eq. 2" in finding.text
-    assert evidence.a["href"] == "../recurrent/toy.md#the-value"
+    limits, page = evidence.find_all("a")
+    assert limits["href"] == "#" + soup.select_one("dl.sk-limits dt")["id"]
+    assert page["href"] == "../recurrent/toy.md#the-value"
+    assert page.text == "recurrent/toy#the-value"
     assert [code.text for code in evidence.select("code")] == [
         "toy",
         "test_toy.py::test_value",
@@ -176,7 +179,8 @@ def test_concept_page_shows_its_rows_and_links_the_ledger(site):
     assert not rows[0].has_attr("id")
     assert not soup.select("form")
     # The page does not link itself.
-    assert rows[0].find_all("dd")[1].a is None
+    (limits,) = rows[0].find_all("dd")[1].find_all("a")
+    assert limits["href"] == "../evidence/claims.md#limits-toy"
 
 
 def test_checks_of_a_row_are_those_of_its_id_alone(site):

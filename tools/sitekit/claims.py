@@ -163,14 +163,13 @@ class ClaimsExtension(SiteExtension):
         term = etree.SubElement(box, "dt")
         name = etree.SubElement(term, "a")
         name.set("class", "sk-claim-id")
-        name.set("href", page_of(self.md).link(f"{PAGE}#{row.id}"))
+        name.set("href", self._on_ledger(row.id))
         name.text = row.id
         name.tail = " "
         if whole:
             box.set("id", row.id)
             box.set("data-verdict", row.verdict)
             box.set("data-concepts", " ".join(row.concepts))
-            name.set("href", f"#{row.id}")
         self._text(etree.SubElement(term, "span"), row.said)
         term[-1].tail = " "
         verdict = etree.SubElement(term, "strong")
@@ -181,6 +180,10 @@ class ClaimsExtension(SiteExtension):
         self._text(etree.SubElement(box, "dd"), finding)
         self._evidence(etree.SubElement(box, "dd"), row)
 
+    def _on_ledger(self, anchor: str) -> str:
+        page = page_of(self.md)
+        return f"#{anchor}" if page.uri == PAGE else page.link(f"{PAGE}#{anchor}")
+
     def _text(self, parent: etree.Element, text: str) -> None:
         parent.text = preprocess(self.md, " ".join(text.split()))
 
@@ -189,10 +192,12 @@ class ClaimsExtension(SiteExtension):
         line.set("class", "sk-evidence")
         if row.experiment:
             _labelled(line, "Experiment ", "code", row.experiment)
+            limits = _labelled(line, "", "a", "limits")
+            limits.set("href", self._on_ledger(_limits_id(row.experiment)))
         else:
             etree.SubElement(line, "span").text = "Primary source"
         if row.page.partition("#")[0] != page.uri:
-            link = _labelled(line, "page ", "a", row.page.removesuffix(".md"))
+            link = _labelled(line, "page ", "a", row.page.replace(".md", ""))
             link.set("href", page.link(row.page))
         if row.test:
             _labelled(line, "test ", "code", row.test.removeprefix("tests/"))
@@ -211,8 +216,13 @@ class ClaimsExtension(SiteExtension):
         box.set("class", "sk-limits")
         for name, text in ledger.limits.items():
             term = etree.SubElement(box, "dt")
+            term.set("id", _limits_id(name))
             etree.SubElement(term, "code").text = name
             self._text(etree.SubElement(box, "dd"), text)
+
+
+def _limits_id(experiment: str) -> str:
+    return f"limits-{experiment}"
 
 
 def _labelled(line: etree.Element, label: str, tag: str, text: str) -> etree.Element:

@@ -23,13 +23,13 @@
     form.querySelector("output").value = `${shown} of ${rows.length} claims`;
   }
 
-  function remember() {
+  function remember(row) {
     const address = new URL(location.href);
     for (const { name, value } of selects) {
       if (value) address.searchParams.set(name, value);
       else address.searchParams.delete(name);
     }
-    address.hash = "";
+    address.hash = row ? row.id : "";
     history.replaceState(history.state, "", address);
   }
 
@@ -48,13 +48,14 @@
     if (!row || !row.hidden) return;
     for (const select of selects) select.value = "";
     apply();
+    remember(row);
     row.scrollIntoView();
   }
 
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", () => {
     apply();
-    remember();
+    remember(null);
   });
   addEventListener("hashchange", follow);
   form.hidden = false;
