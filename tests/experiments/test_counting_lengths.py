@@ -59,6 +59,16 @@ def test_a_pool_counts_those_who_know_the_words_shown_and_twice_that():
     assert case["mean"]["mean"] == pytest.approx(16.8)
 
 
+@pytest.mark.parametrize("config", [experiment.SMALL, experiment.FULL])
+def test_trained_networks_could_pass_what_the_one_set_by_hand_passes(config):
+    # The trial ends at `try_to`: no mean can hold a check that asks for it.
+    (claim,) = (claim for claim in experiment.CLAIMS if claim.id == "C129")
+    rows = [{"scores": [config.try_to, config.train_to, config.train_to]}]
+    assert claim.check(experiment.pool_reach(rows, config)).holds
+    rows = [{"scores": [2.0 * config.train_to] * 3}]
+    assert not claim.check(experiment.pool_reach(rows, config)).holds
+
+
 @pytest.fixture(scope="module")
 def record():
     return measure(find("counting_lengths"))
