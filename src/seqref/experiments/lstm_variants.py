@@ -20,13 +20,19 @@ from torch import Tensor, nn
 from seqref import LSTM, LayerNormLSTM, LSTMState
 from seqref.experiments.framework.claim import Claim, Outcome
 from seqref.experiments.framework.commands import main_of
-from seqref.experiments.framework.drawing import DASHES, Theme, label_ends, power_ticks
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
 from seqref.experiments.framework.statistics import log10_summary, spread
-from seqref.experiments.framework.tables import number, power_of_ten, table
+from seqref.experiments.framework.tables import power_of_ten
 from seqref.experiments.lstm_variants_parts.carried import jacobian_norm
+from seqref.experiments.lstm_variants_parts.presentation import (
+    MARKS,
+    draw_by_lag,
+    tables,
+)
 from seqref.recurrent.gradients import gradient_norm_by_lag
+
+__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,7 @@ FULL = Config(
     series_seeds=(0, 1, 2, 3, 4),
     seeds=tuple(range(10)),
 )
-MARKS = (10, 50, 100)
 KINDS = {"plain": LSTM, "layer_norm": LayerNormLSTM}
-NAMES = {"plain": "plain", "layer_norm": "layer norm"}
 # Kind of layer, and whether each input has a constant 1 beside it.
 SERIES = {
     "layer_norm_series": ("layer_norm", False),
@@ -263,63 +267,6 @@ CLAIMS = (
         control="carried_raw",
     ),
 )
-
-
-def _row(found: Mapping[str, float]) -> list[str]:
-    return [number(found[key]) for key in ("median", "low", "high")]
-
-
-def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """What is kept by lag and scale; what is explained; what is left."""
-    series, cases = record["series"], record["cases"]
-    labelled = [
-        (f"{NAMES[kind]}, weights × {scale:g}", curve)
-        for kind, curves in series["by_lag"].items()
-        for scale, curve in zip(series["scales"], curves, strict=True)
-    ]
-    narrow = record["run"]["config"]["narrow_width"]
-    labelled.append((f"layer norm, weights × 1, width {narrow}", series["narrow"]))
-    kept = [
-        [
-            label,
-            *(power_of_ten(curve[mark]["median"]) for mark in MARKS),
-            " to ".join(power_of_ten(curve[MARKS[-1]][k]) for k in ("low", "high")),
-        ]
-        for label, curve in labelled
-    ]
-    labels = ("layer norm", "layer norm, a constant 1 beside the input", "plain")
-    shares = [
-        [label, *_row(cases[name]["explained"])]
-        for label, name in zip(labels, SERIES, strict=True)
-    ]
-    forms = {"as it is": "carried_raw", "normalized": "carried_normed"}
-    left = [[label, *_row(cases[name]["jacobian"])] for label, name in forms.items()]
-    return {
-        "lags": table(
-            ["LSTM", *(f"lag {m}" for m in MARKS), "lag 100, lowest to highest"], kept
-        ),
-        "series": table(["LSTM", "median", "lowest", "highest"], shares),
-        "carried": table(["cell state carried", "median", "lowest", "highest"], left),
-    }
-
-
-def draw_by_lag(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
-    """What is kept of a gradient against the lag."""
-    axes = figure.subplots()
-    series, labels, i = record["series"], [], 0
-    last = len(next(iter(series["by_lag"].values()))[0]) - 1
-    for kind, curves in series["by_lag"].items():
-        for scale, curve in zip(series["scales"], curves, strict=True):
-            middle = [point["median"] for point in curve]
-            colour = theme.colours[i]
-            axes.plot(range(len(middle)), middle, color=colour, linestyle=DASHES[i])
-            labels.append((middle[-1], f"{NAMES[kind]}, × {scale:g}", colour))
-            i += 1
-    power_ticks(axes, range(-25, 1, 5))
-    axes.set_xlim(0, last)
-    axes.set_xlabel("lag (steps)")
-    axes.set_title("What is left of a gradient, by scale of the weights")
-    label_ends(axes, last, labels)
 
 
 FIGURES = {"by_lag": draw_by_lag}
