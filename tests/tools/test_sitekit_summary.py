@@ -178,6 +178,45 @@ class TestLineage:
         assert " H" + str(x["ssm/d"] - 4) in lineage.draw(found, "light")
         assert f" H{edges['recurrent/e'] + 4}" in lineage.draw(found, "light")
 
+    def test_each_arrow_ends_alone_and_passes_behind_no_box(self):
+        def concept(name, year, *parents):
+            return Concept(name, "A title", "", year, parents, {}, Path())
+
+        # b leads to c in its own column's way, and to e past d; a to e past all.
+        found = [
+            concept("recurrent/a", 1990),
+            concept("recurrent/b", 1991, "recurrent/a"),
+            concept("recurrent/c", 1992, "recurrent/a"),
+            concept("recurrent/d", 1993, "recurrent/b", "recurrent/c", "recurrent/a"),
+            concept("recurrent/e", 1994, "recurrent/b", "recurrent/c"),
+            concept("ssm/f", 1995, "recurrent/b", "recurrent/c", "recurrent/e"),
+        ]
+        for these in (found, concepts(Site())):
+            _, boxes, _ = lineage._layout(these)
+            edges = lineage._edges(these, boxes)
+            assert len(edges) == sum(len(one.parents) for one in these)
+            assert len({(edge.stop, edge.bottom) for edge in edges}) == len(edges)
+            for edge in edges:
+                for box in boxes.values():
+                    in_the_way = box.x <= edge.x <= box.x + box.width
+                    above, below = box.y + 36 <= edge.top, edge.bottom <= box.y
+                    assert not in_the_way or above or below, (edge, box)
+                    # A line that leaves a side does not lie on one that ends there.
+                    if edge.origin == box.x + box.width and edge.x > edge.origin:
+                        assert edge.top not in {one.bottom for one in edges}
+
+    def test_a_line_hops_over_another_that_goes_down(self):
+        edge = lineage._Edge(origin=0, x=0, top=0, bottom=50, stop=100)
+        down = lineage._Edge(origin=40, x=40, top=0, bottom=90, stop=60)
+        short = lineage._Edge(origin=60, x=60, top=0, bottom=40, stop=90)
+        path = edge.path([down, short])
+        assert path == "M0 0 V44 q0 6 6 6 H35 a5 5 0 0 1 10 0 H100"
+        back = lineage._Edge(origin=100, x=100, top=0, bottom=50, stop=0)
+        path = back.path([down])
+        assert path == "M100 0 V44 q0 6 -6 6 H45 a5 5 0 0 0 -10 0 H0"
+        side = lineage._Edge(origin=0, x=80, top=30, bottom=60, stop=60)
+        assert "M0 30 H35 a5 5 0 0 1 10 0 H55 a5 5" in side.path([down, short])
+
     def test_the_words_say_the_same(self, site):
         write(site, FRONT)
         words = lineage.alt_text(concepts(Site(site.root)))

@@ -8,6 +8,10 @@ same in words.
 
 A column is a family, a row is a concept, and the rows run from old to new. Within a
 family a concept stands further right than those that it grew from.
+
+An arrow goes down from the box of the older concept and across to the newer one. Where
+another box is in its way it goes round, on the right. No two arrows end at one point,
+and a line hops over each line that it has nothing to do with.
 """
 
 import argparse
@@ -15,7 +19,7 @@ import os
 import sys
 import tempfile
 import xml.etree.ElementTree as etree
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -34,6 +38,7 @@ THEMES = {
 _BOX_HEIGHT, _ROW = 36, 52
 _LEFT, _TOP = 80, 48
 _INDENT, _STEM, _GAP = 40, 18, 40
+_LANE, _CORNER, _HOP = 20, 6, 5
 # Wide enough for the widest letters of the sans-serif fonts in use.
 _LETTER, _PADDING = 8.4, 28
 
@@ -83,13 +88,94 @@ def _layout(found: list[Concept]) -> tuple[list[Concept], dict[str, _Box], list[
     return rows, boxes, columns
 
 
-def _edge(start: _Box, end: _Box) -> str:
-    """Down from one box, then across to the side of another."""
-    x, y = start.x + _STEM, start.y + _BOX_HEIGHT
-    middle, stop = end.y + _BOX_HEIGHT // 2, end.x - 4
-    if stop < x:  # the other stands further left: across to its right side
-        stop = end.x + end.width + 4
-    return f'<path class="edge" d="M{x} {y} V{middle} H{stop}" marker-end="url(#tip)"/>'
+@dataclass(frozen=True)
+class _Edge:
+    """A line down at `x` from `top` to `bottom`, then across to `stop`.
+
+    `origin` is where it leaves the side of a box, or `x` where it leaves the bottom.
+    """
+
+    origin: int
+    x: int
+    top: int
+    bottom: int
+    stop: int
+
+    def path(self, others: list["_Edge"]) -> str:
+        """The line as SVG, with rounded corners and hops over the others."""
+        parts, at = [f"M{self.origin} {self.top}"], self.x
+        if self.x > self.origin:
+            at = self.x - _CORNER
+            parts += _hops(self.origin, at, self.top, others)
+            parts.append(f"H{at} q{_CORNER} 0 {_CORNER} {_CORNER}")
+        turn = _CORNER if self.stop > self.x else -_CORNER
+        parts.append(f"V{self.bottom - _CORNER} q0 {_CORNER} {turn} {_CORNER}")
+        parts += _hops(self.x + turn, self.stop, self.bottom, others)
+        return " ".join([*parts, f"H{self.stop}"])
+
+
+def _hops(start: int, stop: int, y: int, others: list[_Edge]) -> list[str]:
+    """Arcs over the lines that go down between `start` and `stop`."""
+    side = 1 if stop > start else -1
+    low, high = sorted((start, stop))
+    crossed = {
+        one.x
+        for one in others
+        if low + _HOP < one.x < high - _HOP and one.top < y < one.bottom
+    }
+    arc = f"a{_HOP} {_HOP} 0 0 {int(side > 0)} {2 * side * _HOP} 0"
+    return [f"H{x - side * _HOP} {arc}" for x in sorted(crossed, reverse=side < 0)]
+
+
+def _edges(found: list[Concept], boxes: dict[str, _Box]) -> list[_Edge]:
+    """The arrows. Those of one box that go round share a lane, the shortest inside."""
+    routes: list[tuple[_Box, _Edge]] = []
+    lanes: list[tuple[_Box, list[_Box]]] = []
+    for name, start in boxes.items():
+        x, around = start.x + _STEM, []
+        for end in (boxes[one.name] for one in found if name in one.parents):
+            near = [box for box in boxes.values() if start.y < box.y < end.y]
+            if any(box.x <= x <= box.x + box.width for box in near):
+                around.append(end)
+            else:
+                right = end.x - 4 > x
+                stop = end.x - 4 if right else end.x + end.width + 4
+                edge = _Edge(x, x, start.y + _BOX_HEIGHT, end.y, stop)
+                routes.append((end, edge))
+        if around:
+            lanes.append((start, around))
+    taken: list[_Edge] = []
+    for start, ends in sorted(lanes, key=lambda one: _drop(*one)):
+        last = start.y + _drop(start, ends)
+        near = [box for box in boxes.values() if start.y <= box.y <= last]
+        x = max(box.x + box.width for box in near) + _LANE
+        while any(
+            abs(one.x - x) < _LANE and one.top < last and start.y < one.bottom
+            for one in taken
+        ):
+            x += _LANE
+        # Below the middle, where another arrow may end.
+        top = start.y + _BOX_HEIGHT * 5 // 6
+        for end in ends:
+            stop = end.x + end.width + 4
+            taken.append(_Edge(start.x + start.width, x, top, end.y, stop))
+            routes.append((end, taken[-1]))
+    return [_docked(end, edge, routes) for end, edge in routes]
+
+
+def _drop(start: _Box, ends: list[_Box]) -> int:
+    return max(end.y for end in ends) - start.y
+
+
+def _docked(end: _Box, edge: _Edge, routes: list[tuple[_Box, _Edge]]) -> _Edge:
+    """The edge at a place of its own on the side of its box, the farthest lowest."""
+    sharing = sorted(
+        abs(one.x - one.stop)
+        for box, one in routes
+        if box == end and one.stop == edge.stop
+    )
+    place = 1 + sharing.index(abs(edge.x - edge.stop))
+    return replace(edge, bottom=end.y + place * _BOX_HEIGHT // (len(sharing) + 1))
 
 
 def _style(theme: str) -> str:
@@ -116,7 +202,9 @@ def draw(found: list[Concept], theme: str) -> str:
     """
     families = list(dict.fromkeys(concept.family for concept in found))
     rows, boxes, columns = _layout(found)
-    width, height = columns[-1], _TOP + max(len(found), 1) * _ROW
+    edges = _edges(found, boxes)
+    width = max([columns[-1], *(edge.x + _LANE for edge in edges)])
+    height = _TOP + max(len(found), 1) * _ROW
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img" aria-label='
@@ -128,10 +216,9 @@ def draw(found: list[Concept], theme: str) -> str:
     ]
     for x, family in zip(columns, families, strict=False):
         parts.append(f'<text class="family" x="{x}" y="26">{escape(family)}</text>')
-    for concept in rows:
-        for parent in concept.parents:
-            if parent in boxes:
-                parts.append(_edge(boxes[parent], boxes[concept.name]))
+    for edge in edges:
+        line = edge.path([other for other in edges if other.x != edge.x])
+        parts.append(f'<path class="edge" d="{line}" marker-end="url(#tip)"/>')
     for concept in rows:
         box = boxes[concept.name]
         middle = box.y + _BOX_HEIGHT // 2 + 5
