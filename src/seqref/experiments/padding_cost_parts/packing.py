@@ -15,7 +15,8 @@ def lengths_of(share: float, batch: int, time: int) -> Int[Tensor, " batch"]:
     r"""Lengths that are even between two bounds, about `share` of the steps real.
 
     Up to one half the bounds are 0 and twice the share, above it they end at the whole.
-    One row is as long as the batch, so that the padded batch has `time` steps.
+    One row is as long as the batch, so that the padded batch has `time` steps. Among
+    few rows it counts: of eight that are to be half real five eighths are.
     """
     low, high = max(0.0, 2 * share - 1), min(1.0, 2 * share)
     lengths = (torch.linspace(low, high, batch) * time).round().long().clamp(min=1)
