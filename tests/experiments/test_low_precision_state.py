@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from seqref import LSTMState
+from seqref import LSTM, LSTMState
 from seqref.experiments import low_precision_state as experiment
 from seqref.experiments.framework.experiment import find
 from seqref.experiments.framework.record import judgements, measure
@@ -45,6 +46,16 @@ def test_a_variant_is_the_step_of_the_layer(name):
             _, state = layer.step(x_t, state)
     assert state.c.dtype == dtype
     assert torch.equal(mine, state.c.double())
+
+
+def test_autocast_rounds_the_state_of_a_whole_call_of_torch_and_not_of_a_step():
+    x, ours = torch.randn(2, 5, 3), LSTM(3, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        states = [ours.step(x[:, 0])[1], ours(x)[1], nn.LSTMCell(3, 4)(x[:, 0])]
+        _, whole = nn.LSTM(3, 4, batch_first=True)(x)
+    assert {part.dtype for state in states for part in state} == {torch.float32}
+    if torch.backends.mkldnn.is_available():
+        assert {part.dtype for part in whole} == {torch.bfloat16}
 
 
 def test_the_truth_is_the_layer_in_float64():
