@@ -62,3 +62,8 @@ def test_cases_are_the_rows_taken_together(record):
     )
     assert "length 80" in solved
     assert "LSTM, chrono" in explained
+    config = experiment.SMALL
+    settings = experiment.tables(record)["settings"].splitlines()
+    assert settings[0].endswith("| width | learning rate | length 80 |")
+    each = len(config.hidden_sizes) * len(config.learning_rates)
+    assert len(settings) == 2 + each * len(config.recipes)

@@ -23,6 +23,7 @@ from seqref.experiments.memory_parts.presentation import (
     mean_score,
     percent,
     table_by_lag,
+    table_of_settings,
 )
 from seqref.experiments.memory_parts.sweep import Cell, pool, select, sweep
 from seqref.experiments.memory_parts.training import Problem, Schedule
@@ -155,12 +156,13 @@ CLAIMS = (
 
 
 def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """Runs that solved the task, and mean share of the variance explained."""
+    """Runs that solved the task, mean share of the variance explained, settings."""
     config, rows = record["run"]["config"], record["series"]["rows"]
     recipes, lengths = config["recipes"], config["lengths"]
     return {
         "solved": table_by_lag(rows, recipes, lengths, word="length"),
         "explained": table_by_lag(rows, recipes, lengths, mean_score, word="length"),
+        "settings": table_of_settings(rows, recipes, lengths, word="length"),
     }
 
 

@@ -26,6 +26,7 @@ from seqref.experiments.memory_parts.presentation import (
     mean_score,
     percent,
     table_by_lag,
+    table_of_settings,
 )
 from seqref.experiments.memory_parts.sweep import Cell, pool, select, sweep
 from seqref.experiments.memory_parts.training import Problem, Schedule
@@ -204,7 +205,7 @@ CLAIMS = (
 
 
 def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """Losses without a symbol by lag; runs that solved the task, symbols right."""
+    """Losses without a symbol by lag; runs that solved the task, symbols, settings."""
     config, cases = record["run"]["config"], record["cases"]
     rows = record["series"]["rows"]
     recipes, lags = config["recipes"], config["lags"]
@@ -229,6 +230,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
         "baselines": table(headers, lines),
         "solved": table_by_lag(rows, recipes, lags),
         "right": table_by_lag(rows, recipes, lags, mean_score),
+        "settings": table_of_settings(rows, recipes, lags),
     }
 
 

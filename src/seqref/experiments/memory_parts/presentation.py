@@ -57,7 +57,10 @@ def table_by_lag(
 
 
 def table_of_settings(
-    rows: Sequence[Row], recipes: Sequence[str], lags: Sequence[int]
+    rows: Sequence[Row],
+    recipes: Sequence[str],
+    lags: Sequence[int],
+    word: str = "lag",
 ) -> str:
     """Runs that solved the task for each width and learning rate by itself."""
     settings = sorted({(row["hidden_size"], row["learning_rate"]) for row in rows})
@@ -72,7 +75,7 @@ def table_of_settings(
         for recipe in recipes
         for width, rate in settings
     ]
-    return table([*headers, *[f"lag {number(lag)}" for lag in lags]], lines)
+    return table([*headers, *[f"{word} {number(lag)}" for lag in lags]], lines)
 
 
 def _count(rows: Sequence[Row], recipe: str, width: int, rate: float, lag: int) -> str:
