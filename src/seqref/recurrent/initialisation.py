@@ -256,8 +256,8 @@ def chrono_(
             parameter is computed from others, shared by two places or without values.
 
     Source:
-        Tallec & Ollivier (2018), eq. 16, for the LSTM. The GRU's is derived on the
-        page of this module from the same leak.
+        Tallec & Ollivier (2018), eq. 16, for the LSTM; for the GRU their sec. 2, on a
+        gate that is tied, with a shortest time of 2.
     """
     where = "chrono_"
     horizon = _finite(where, "horizon", horizon)
