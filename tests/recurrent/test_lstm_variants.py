@@ -1,6 +1,7 @@
 """Variants of the LSTM beside torch.nn and beside their equations, in both modes."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -206,6 +207,21 @@ def test_of_an_input_of_width_one_only_the_sign_is_seen():
     layer = LayerNormLSTM(1, 5, eps=1e-300, dtype=F64)
     x = torch.randn(2, 6, 1, dtype=F64)
     same([layer(x)[0]], [layer(x.sign())[0]])
+
+
+def test_blank_inputs_at_the_start_multiply_a_gradient():
+    layer = LayerNormLSTM(3, 5, dtype=F64)
+    x, upstream = torch.randn(2, 6, 3, dtype=F64), torch.randn(2, 6, 5, dtype=F64)
+    norms = []
+    for blanks in range(4):
+        x[:, :blanks] = 0
+        bias = layer.cell.norm_hh.bias
+        norms.append(gradients([layer(x)[0]], [bias], [upstream])[0].norm())
+    for before, after in pairwise(norms):
+        assert 50 < after / before < 100 / layer.cell.eps
+    # A bias before the norm ends it.
+    embedded = nn.Linear(3, 3, dtype=F64)(x)
+    assert gradients([layer(embedded)[0]], [bias], [upstream])[0].norm() < 100
 
 
 def test_the_state_holds_the_cell_state_before_its_norm():
@@ -586,27 +602,32 @@ WRONG = {
     "hidden_size": (
         lambda: LayerNormLSTM(3, 1),
         ValueError,
-        r"^LayerNormLSTMCell: `hidden_size` must be at least 2, got 1$",
+        r"^LayerNormLSTM: `hidden_size` must be at least 2, got 1$",
     ),
     "eps": (
         lambda: LayerNormLSTMCell(3, 5, eps=0),
         ValueError,
-        r"^LayerNormLSTMCell: `eps` must be above 0, got 0$",
+        r"^LayerNormLSTMCell: `eps` must be above 0 and finite, got 0$",
     ),
     "eps_nan": (
         lambda: LayerNormLSTMCell(3, 5, eps=math.nan),
         ValueError,
-        r"`eps` must be above 0, got nan$",
+        r"`eps` must be above 0 and finite, got nan$",
     ),
     "eps_kind": (
         lambda: LayerNormLSTMCell(3, 5, eps="1"),
         TypeError,
         r"`eps` must be a number, got str$",
     ),
+    "eps_infinite": (
+        lambda: LayerNormLSTM(3, 5, eps=math.inf),
+        ValueError,
+        r"^LayerNormLSTM: `eps` must be above 0 and finite, got inf$",
+    ),
     "proj_size": (
         lambda: ProjectedLSTM(3, 5, 5),
         ValueError,
-        r"^ProjectedLSTMCell: `proj_size` must be below hidden_size=5, got 5$",
+        r"^ProjectedLSTM: `proj_size` must be below hidden_size=5, got 5$",
     ),
     "proj_size_0": (
         lambda: ProjectedLSTM(3, 5, 0),
@@ -616,17 +637,17 @@ WRONG = {
     "zoneout_c": (
         lambda: ZoneoutLSTM(3, 5, zoneout_c=1.0, zoneout_h=0),
         ValueError,
-        r"^ZoneoutLSTMCell: `zoneout_c` must be at least 0 and below 1, got 1.0$",
+        r"^ZoneoutLSTM: `zoneout_c` must be at least 0 and below 1, got 1.0$",
     ),
     "zoneout_h": (
         lambda: ZoneoutLSTM(3, 5, zoneout_c=0, zoneout_h=True),
         TypeError,
-        r"^ZoneoutLSTMCell: `zoneout_h` must be a number, got bool$",
+        r"^ZoneoutLSTM: `zoneout_h` must be a number, got bool$",
     ),
     "dropout_x": (
         lambda: VariationalLSTM(3, 5, dropout_x=-0.1, dropout_h=0),
         ValueError,
-        r"^VariationalLSTMCell: `dropout_x` must be at least 0 and below 1, got -0.1$",
+        r"^VariationalLSTM: `dropout_x` must be at least 0 and below 1, got -0.1$",
     ),
     "dropout_h": (
         lambda: VariationalLSTM(3, 5, dropout_x=0, dropout_h=math.nan),
@@ -647,6 +668,16 @@ WRONG = {
         lambda: zoneout(torch.zeros(2, 3), torch.zeros(2, 4), 0.5),
         ValueError,
         r"^zoneout: `old` must have shape \(axis 0=2, axis 1=3\), got \(2, 4\)$",
+    ),
+    "zoneout_dtypes": (
+        lambda: zoneout(torch.zeros(2), torch.zeros(2, dtype=F64), 0.5),
+        ValueError,
+        r"^zoneout: `old` must have the dtype of `new`, torch.float32, got torch.float",
+    ),
+    "zoneout_devices": (
+        lambda: zoneout(torch.zeros(2), torch.zeros(2, device="meta"), 0.5, False),
+        ValueError,
+        r"^zoneout: `old` must have the device of `new`, cpu, got meta$",
     ),
     "zoneout_p": (
         lambda: zoneout(torch.zeros(2), torch.zeros(2), 1.5),
@@ -712,6 +743,47 @@ def test_an_lstm_takes_no_state_with_masks():
     layer = VariationalLSTM(3, 5, dropout_x=0.5, dropout_h=0.5)
     with pytest.raises(TypeError, match=r"must be LSTMState\(h, c\), got Variational"):
         LSTMCell(3, 5)(torch.zeros(2, 3), layer.initial_state(2))
+
+
+@pytest.mark.errors
+def test_a_layer_and_a_cell_each_name_themselves(make):
+    layer = make()
+    for kind in (type(layer), type(layer.cell)):
+        message = rf"^{kind.__name__}: `input_size` must be at least 1, got 0$"
+        options = {
+            name: getattr(layer.cell, name)
+            for name in (
+                *("proj_size", "zoneout_c", "zoneout_h", "dropout_x", "dropout_h"),
+            )
+            if hasattr(layer.cell, name)
+        }
+        with pytest.raises(ValueError, match=message):
+            kind(0, 5, **options)
+
+
+@pytest.mark.parametrize("name", ["zoneout", "variational", "locked"])
+def test_each_row_of_vmap_has_draws_of_its_own(name):
+    module = LockedDropout(0.5) if name == "locked" else LAYERS[name]()
+    x = torch.ones(1, 4, 3)
+
+    def run(scale):
+        found = module(scale * x)
+        return found if name == "locked" else found[0]
+
+    many = torch.func.vmap(run, randomness="different")(torch.ones(16))
+    assert len({tuple(row.flatten().tolist()) for row in many}) > 4
+    same = torch.func.vmap(run, randomness="same")(torch.ones(16))
+    assert len({tuple(row.flatten().tolist()) for row in same}) == 1
+
+
+def test_masks_are_those_of_a_draw_in_place():
+    layer = LAYERS["variational"]()
+    torch.manual_seed(3)
+    state = layer.initial_state(4)
+    torch.manual_seed(3)
+    for mask, p in ((state.mask_x, 0.3), (state.mask_h, 0.4)):
+        expected = torch.empty_like(mask).bernoulli_(1 - p).div_(1 - p)
+        assert torch.equal(mask, expected)
 
 
 def test_representations_name_what_was_chosen():

@@ -34,7 +34,7 @@ class LayerNormLSTMCell(LoopedCell[LSTMState]):
         input_size: Width of each input vector.
         hidden_size: Width of hidden state and cell state; at least 2.
         bias: Whether the three norms have a bias. There are no other biases.
-        eps: Added to each variance; above 0.
+        eps: Added to each variance; above 0 and finite.
         device: Where the parameters are made.
         dtype: Their dtype.
 
@@ -48,11 +48,12 @@ class LayerNormLSTMCell(LoopedCell[LSTMState]):
 
     Initialisation:
         Both matrices uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size; each
-        norm's weight 1 and bias 0.
+        norm's weight 1 and bias 0. While the biases are 0, each input of zeros with
+        which a sequence begins multiplies gradients, up to the order of 1 / `eps`.
 
     Raises:
         ValueError: `x_t` or `state` has the wrong shape, dtype or device; a size is
-            too small; `eps` is not above 0.
+            too small; `eps` is not above 0 or not finite.
         TypeError: `state` is no `LSTMState`; a size is no int; `eps` is no number.
 
     Source:
@@ -74,12 +75,7 @@ class LayerNormLSTMCell(LoopedCell[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        name = type(self).__name__
-        # The norm of one number is zero, whatever the number.
-        check_size(name, "hidden_size", hidden_size, minimum=2)
-        check_number(name, "eps", eps)
-        if not eps > 0:
-            raise ValueError(f"{name}: `eps` must be above 0, got {eps}")
+        _check_options(type(self).__name__, input_size, hidden_size, eps)
         super().__init__(input_size, hidden_size, False, device, dtype)
         self.bias, self.eps = bias, eps
         norm = partial(nn.LayerNorm, eps=eps, bias=bias, device=device, dtype=dtype)
@@ -122,7 +118,7 @@ class LayerNormLSTM(LoopedLayer[LSTMState]):
         input_size: Width of each input vector.
         hidden_size: Width of hidden state and cell state; at least 2.
         bias: Whether the three norms have a bias. There are no other biases.
-        eps: Added to each variance; above 0.
+        eps: Added to each variance; above 0 and finite.
         device: Where the parameters are made.
         dtype: Their dtype.
 
@@ -138,7 +134,8 @@ class LayerNormLSTM(LoopedLayer[LSTMState]):
 
     Initialisation:
         Both matrices uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size; each
-        norm's weight 1 and bias 0.
+        norm's weight 1 and bias 0. While the biases are 0, each input of zeros with
+        which a sequence begins multiplies gradients, up to the order of 1 / `eps`.
 
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
@@ -146,7 +143,8 @@ class LayerNormLSTM(LoopedLayer[LSTMState]):
 
     Raises:
         ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is too small; `eps` is not above 0.
+            length is below 0 or above time; a size is too small; `eps` is not above 0
+            or not finite.
         TypeError: `state` is no `LSTMState`; `lengths` is not of an integer dtype; a
             size is no int; `eps` is no number.
 
@@ -165,8 +163,18 @@ class LayerNormLSTM(LoopedLayer[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        _check_options("LayerNormLSTM", input_size, hidden_size, eps)
         super().__init__(
             LayerNormLSTMCell(
                 input_size, hidden_size, bias=bias, eps=eps, device=device, dtype=dtype
             )
         )
+
+
+def _check_options(where: str, input_size: int, hidden_size: int, eps: float) -> None:
+    check_size(where, "input_size", input_size)
+    # The norm of one number is zero, whatever the number.
+    check_size(where, "hidden_size", hidden_size, minimum=2)
+    check_number(where, "eps", eps)
+    if not 0 < eps < math.inf:
+        raise ValueError(f"{where}: `eps` must be above 0 and finite, got {eps}")
