@@ -127,6 +127,17 @@ def test_every_layer_has_its_row(small):
     assert "| 0.99 | 0.90 |" in found["gates"]
 
 
+def test_fewer_inputs_let_an_orthogonal_network_reach_further():
+    reached = {}
+    for case in ("rnn_orthogonal", "rnn_default"):
+        for width in (1, 16):
+            layer = layers.build(case, width, 32, 0)
+            found = layers.measure_layer(layer, 1, 50, (1, 200), seed=1000)
+            reached[case, width] = found["one_percent"]
+    assert reached["rnn_orthogonal", 1] > 1.5 * reached["rnn_orthogonal", 16]
+    assert reached["rnn_default", 1] < 1.5 * reached["rnn_default", 16]
+
+
 def test_far_growth_goes_through_the_hidden_state():
     """Under a forget bias of 5: without W_hh the gradient falls, with it, it grows."""
     left = {}
