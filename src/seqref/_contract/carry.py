@@ -5,18 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seqref._contract.calls import call_with_state
 from seqref._contract.models import Call, at, needs_steps
-from seqref._contract.probe import (
-    Probe,
-    call_with_state,
-    check_batch,
-    flatten,
-    other,
-)
+from seqref._contract.probe import Probe, check_batch, flatten, other
 
 CARRY_CAUSES = (
     "a state that is ignored, reset or not returned, positions that start again in "
     "each part, a layer that reads ahead"
+)
+HISTORY_CAUSES = (
+    "a state that is ignored or reset, inputs so large that they saturate the state, "
+    "rows of `x` that begin anew in its second half"
 )
 
 
@@ -44,7 +43,9 @@ def check_state_carry(
 
     Shapes:
         - `x`: (batch, time, ...)
-        - returns of the call: outputs (batch, time, ...) and a state of any layout
+        - returns of the call: outputs (batch, time, ...) and a state: tensors, nested
+          in tuples, lists, dicts or dataclasses as you like, whose number and sizes do
+          not depend on where the sequence is cut
 
     Raises:
         AssertionError: a part differs from the whole, a row's state reaches another
@@ -70,7 +71,9 @@ def check_state_carry(
             if list(want) != list(got):
                 raise AssertionError(
                     f"{probe.name}: the state holds {', '.join(got) or 'no tensor'} "
-                    f"{when}, and {', '.join(want) or 'no tensor'} for the whole"
+                    f"{when}, and {', '.join(want) or 'no tensor'} for the whole.\n"
+                    "Usual causes: a state that is made in two ways, a cache that gets "
+                    "one part more with each call (join the parts)"
                 )
             for key, value in want.items():
                 if got[key].shape != value.shape:
@@ -85,11 +88,17 @@ def check_state_carry(
 def _outputs_and_state(probe: Probe, x: Tensor, state: Any) -> tuple[Tensor, Any]:
     result = probe.call(x, state)
     if not (isinstance(result, tuple | list) and len(result) == 2):
+        size = f" of {len(result)}" if isinstance(result, tuple | list) else ""
         raise TypeError(
-            f"{probe.where}: the call must return outputs and state, "
-            f"got {type(result).__name__}"
+            f"{probe.where}: the call must return outputs and state, got "
+            f"{type(result).__name__}{size}; return a pair from `call`"
         )
     y, state = result
+    if not isinstance(y, Tensor):
+        raise TypeError(
+            f"{probe.where}: the outputs must be a tensor, got {type(y).__name__}; "
+            "return one and the state from `call`"
+        )
     return y.detach().clone(), state
 
 
@@ -105,7 +114,7 @@ def _row_by_row(probe: Probe, x: Tensor) -> None:
         if torch.equal(got[r], after[r]):
             raise AssertionError(
                 f"{probe.name}: the outputs of row {r} after step {cut - 1} are the "
-                f"same whatever its history.\nUsual causes: {CARRY_CAUSES}"
+                f"same whatever its history.\nUsual causes: {HISTORY_CAUSES}"
             )
         others = [k for k in range(len(x)) if k != r]
         when = f"when the history of row {r} changes"

@@ -1,19 +1,14 @@
 r"""One property each, for any model: padding, causality, order of rows."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seqref._contract.probe import (
-    Outputs,
-    Probe,
-    call_with_lengths,
-    check_batch,
-    other,
-    plain_call,
-)
+from seqref._contract.calls import call_with_lengths, plain_call
+from seqref._contract.probe import Outputs, Probe, check_batch, other
 from seqref.errors import check_lengths
 
 Call = Callable[..., Any]
@@ -89,7 +84,8 @@ def _vary_padding(
     probe: Probe, x: Tensor, lengths: Tensor, counts: list[int], pad: int | float | None
 ) -> None:
     beyond = torch.arange(x.shape[1], device=x.device) >= lengths.to(x.device)[:, None]
-    fresh = other(x)
+    # A real step that became padding would make a row shorter, or empty.
+    fresh = other(x, without=pad)
     more = fresh[:, :1].repeat_interleave(3, dim=1)
     if pad is not None:
         x[beyond] = pad
@@ -100,16 +96,7 @@ def _vary_padding(
     # Scalars are not compared by row, and a loss may need more steps than a row has.
     alone = enumerate(counts) if any(v.dim() for v in whole.values()) else ()
     rows = [probe.run(x[r : r + 1, :n], lengths[r : r + 1]) for r, n in alone]
-    # A size that follows the length in every row is time; any other is not.
-    stepwise = {
-        key
-        for key in whole
-        if rows
-        and all(
-            row[key].dim() > 1 and row[key].shape[1] == n
-            for row, n in zip(rows, counts, strict=True)
-        )
-    }
+    stepwise = _stepwise(probe, rows, counts)
     changed = [("with three more steps of padding", torch.cat([x, more], dim=1))]
     if pad is None:
         contents = _with(x, beyond, fresh)
@@ -123,6 +110,29 @@ def _vary_padding(
         _compare_rows(probe, kept, row, counts[r : r + 1], stepwise, when, r)
 
 
+def _stepwise(probe: Probe, rows: list[Outputs], counts: list[int]) -> set[str]:
+    r"""Names of outputs with a step for each input; rows are alone, without padding."""
+    found = set()
+    for key in rows[0] if rows else ():
+        _needs_batch_first(probe, {key: rows[0][key]}, 1)
+        shapes = [row[key].shape for row in rows]
+        # A size that follows the length in every row is time; any other is not.
+        axes = [
+            axis
+            for axis in range(1, min(map(len, shapes)))
+            if [shape[axis] for shape in shapes] == counts
+        ]
+        if axes and axes != [1]:
+            raise ValueError(
+                f"{probe.where}: {key} has the steps on axis "
+                f"{' and '.join(map(str, axes))}, and its shape must be "
+                "(batch, time, ...) with time on axis 1 alone; move the axis, or leave "
+                "it out, in `call`"
+            )
+        found |= {key} if axes else set()
+    return found
+
+
 def _with(x: Tensor, where: Tensor, fresh: Tensor) -> Tensor:
     changed = x.clone()
     changed[where] = fresh[where]
@@ -132,9 +142,11 @@ def _with(x: Tensor, where: Tensor, fresh: Tensor) -> Tensor:
 def _needs_batch_first(probe: Probe, outputs: Outputs, batch: int) -> None:
     for key, value in outputs.items():
         if value.dim() and value.shape[0] != batch:
+            alone = " for a row alone" if batch == 1 else ""
             raise ValueError(
-                f"{probe.where}: {key} must be a scalar or begin with batch={batch}, "
-                f"got {tuple(value.shape)}; move the axis, or leave it out, in `call`"
+                f"{probe.where}: {key} must be a scalar or begin with batch={batch}"
+                f"{alone}, got {tuple(value.shape)}; move the axis, or leave it out, in"
+                " `call`"
             )
 
 
@@ -190,7 +202,8 @@ def check_causality(
     r"""Hold a model to this: no output depends on a later input.
 
     From each step on, the inputs are replaced by others, and the outputs before it must
-    stay. The first tensor that the model returns is looked at.
+    stay; ids by three others, one after the other. The first tensor that the model
+    returns is looked at.
 
     Args:
         model: A module, a method of one, or another callable.
@@ -215,9 +228,11 @@ def check_causality(
         x = probe.cast(x)
         key, y = next(iter(probe.run_twice(x).items()))
         needs_steps(probe, key, y, x)
-        fresh = other(x)
-        probe.must_react({key: y}, {key: probe.sequence(fresh)})
-        for t in range(1, x.shape[1]):
+        # One id may show a leak that another does not.
+        seeds = range(1 if x.is_floating_point() else min(3, len(x.unique()) - 1))
+        others = [other(x, seed) for seed in seeds]
+        probe.must_react({key: y}, {key: probe.sequence(others[0])})
+        for t, fresh in itertools.product(range(1, x.shape[1]), others):
             got = probe.sequence(torch.cat([x[:, :t], fresh[:, t:]], dim=1))
             when = f"when the inputs from step {t} on change"
             place = at(key, steps=True)
@@ -229,7 +244,7 @@ def needs_steps(probe: Probe, key: str, y: Tensor, x: Tensor) -> None:
         raise ValueError(
             f"{probe.where}: {key} must have shape (batch={x.shape[0]}, "
             f"time={x.shape[1]}, ...), got {tuple(y.shape)}; return from `call` what "
-            "has a step for each input"
+            "has a step for each input, a list of steps stacked"
         )
 
 
@@ -243,12 +258,14 @@ def check_row_order(
 ) -> None:
     r"""Hold a model to this: row r of a result belongs to row r of the batch alone.
 
-    The rows are put in another order, and the results must follow; a scalar must stay.
-    Then each row goes in alone, with its padding, and must come out as in the batch.
+    The rows are put in two other orders, and the results must follow; a scalar must
+    stay. Then each row goes in alone, with its padding, and must come out as in the
+    batch.
 
     Args:
         model: A module, a method of one, or another callable.
-        x: Inputs; no two rows alike.
+        x: Inputs; no two rows alike, and more than two for a model that returns scalars
+            alone.
         lengths: How many steps of each row count, where the model takes lengths; make
             them differ, since a model may sort by them.
         call: ``call(model, x)``, with `lengths` third where they are given. None is
@@ -277,20 +294,31 @@ def check_row_order(
         whole = probe.run_twice(x, *extra)
         _needs_batch_first(probe, whole, len(x))
         probe.must_react(whole, probe.run(other(x), *extra))
-        order = [*range(1, len(x)), 0]
+        alone = [
+            probe.run(x[r : r + 1], *(n[r : r + 1] for n in extra))
+            for r in range(len(x))
+        ]
+        _needs_batch_first(probe, alone[0], 1)
+        _reorder(probe, whole, x, extra)
+        for r in range(len(x)):
+            for key, value in whole.items():
+                if value.dim():
+                    want, one = _shorter(value[r], alone[r][key][0], lengths)
+                    when = "when it is alone in the batch"
+                    probe.same(at(key, row=r), when, want, one, ROW_CAUSES)
+
+
+def _reorder(probe: Probe, whole: Outputs, x: Tensor, extra: list[Tensor]) -> None:
+    turned = [*range(1, len(x)), 0]
+    # A scalar over rows that are themselves turned stays under the first order.
+    swapped = [1, 0, *range(2, len(x))]
+    for order in (turned, swapped):
         got = probe.run(x[order], *(n[order] for n in extra))
         for key, value in whole.items():
             want = value[order] if value.dim() else value
             causes = ROW_CAUSES + _misplaced(want, got[key])
             when = "when the batch is put in another order"
             probe.same(_place_of(key, order), when, want, got[key], causes)
-        for r in range(len(x)):
-            alone = probe.run(x[r : r + 1], *(n[r : r + 1] for n in extra))
-            for key, value in whole.items():
-                if value.dim():
-                    want, one = _shorter(value[r], alone[key][0], lengths)
-                    when = "when it is alone in the batch"
-                    probe.same(at(key, row=r), when, want, one, ROW_CAUSES)
 
 
 def _place_of(key: str, order: list[int]) -> Callable[[tuple[int, ...]], str]:

@@ -1,7 +1,7 @@
 r"""A model under test: its copy, runs that leave nothing behind, and comparisons."""
 
 import copy
-import inspect
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
@@ -9,19 +9,37 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import (
-    PackedSequence,
-    pack_padded_sequence,
-    pad_packed_sequence,
-)
+from torch.nn.utils.rnn import PackedSequence
 
+from seqref._contract.compare import differ, same_or_nan, sentence
 from seqref._contract.subject import COMPLEX
 from seqref.errors import check_tensor
 
 Outputs = dict[str, Tensor]
+DTYPES = (torch.float64, torch.float32)
+# How often the first call is made again before a difference is believed. A fair coin
+# in the model stays unseen in one of 2^8 cases.
+REPEATS = 8
 
-# What rounding may leave, relative to the largest value (or 1).
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+CALL = (
+    "Where it is called in another way, pass `call`, which must use the model that it "
+    "is given and add nothing of another dtype or size. Checks also try single rows, "
+    "and other numbers of steps than `x` has."
+)
+FIXED = " A model that fixes float32 inside needs dtype=torch.float32."
+RETURN = "return tensors from `call`, or tuples, lists, dicts or dataclasses of them"
+TWO_RESULTS = (
+    "dropout without training=self.training, a random initial state, a state kept on "
+    "the module from one call to the next"
+)
+IN_TRAINING = (
+    ", a function around a module in training mode (call `eval()` first, or pass the "
+    "module)"
+)
+DEAF = (
+    "weights that are zero, a `call` that does not hand its inputs on, ids of which "
+    "`x` holds too few"
+)
 
 
 class Probe:
@@ -43,24 +61,17 @@ class Probe:
         dtype: torch.dtype | None,
     ) -> None:
         where = "check_" + name.replace(" ", "_")
-        if not callable(model):
-            raise TypeError(
-                f"{where}: `model` must be a torch.nn.Module or another callable, "
-                f"got {type(model).__name__}"
-            )
-        if dtype is not None and dtype not in TOLERANCE:
-            raise ValueError(
-                f"{where}: `dtype` must be torch.float64 or torch.float32, got {dtype}"
-            )
+        _check_arguments(where, model, dtype)
         owner = getattr(model, "__self__", model)
-        is_module = isinstance(owner, nn.Module)
-        self.dtype = dtype or (torch.float64 if is_module else None)
-        if is_module:
-            copied = _converted(owner, self.dtype or torch.float64)
+        self._copied = isinstance(owner, nn.Module)
+        self.dtype = dtype or (torch.float64 if self._copied else None)
+        if self._copied:
+            copied = _copied(where, owner, self.dtype or torch.float64)
             method = getattr(model, "__func__", None)
             model = MethodType(method, copied) if method else copied
         self.name, self.where = name, where
         self._model, self._call = model, call
+        self._first: tuple[tuple[Any, ...], Outputs] | None = None
 
     def cast(self, tensor: Tensor) -> Tensor:
         r"""A copy for the model: floating values in its dtype, the rest as it came."""
@@ -88,33 +99,52 @@ class Probe:
         try:
             return self._call(self._model, *copies)
         except Exception as error:
-            error.add_note(
-                f"{self.where} called a copy of the model in {self.dtype} with inputs "
-                f"of shape {[tuple(t.shape) for t in copies if isinstance(t, Tensor)]}."
-                " What `call` adds must have that dtype and these sizes."
-            )
+            error.add_note(f"{self.where} called {self._called(copies)}")
             raise
+
+    def _called(self, inputs: list[Any]) -> str:
+        shapes = [tuple(t.shape) for t in inputs if isinstance(t, Tensor)]
+        what = f"a copy of the model in {self.dtype}" if self._copied else "the model"
+        fixes = FIXED if self._copied and self.dtype == torch.float64 else ""
+        return f"{what} with inputs of shape {shapes}. {CALL}{fixes}"
 
     def run(self, *inputs: Any) -> Outputs:
         r"""All tensors that the model returns, by name."""
-        found = flatten(self.call(*inputs))
+        result = self.call(*inputs)
+        found = flatten(result)
         if not found:
-            raise TypeError(f"{self.where}: the model returned no tensor")
+            raise TypeError(
+                f"{self.where}: the model returned no tensor, but "
+                f"{type(result).__name__}; {RETURN}"
+            )
+        if self._first and list(found) != list(self._first[1]):
+            raise ValueError(
+                f"{self.where}: the model returned {len(found)} tensors in one call "
+                f"and {len(self._first[1])} in another; stack in `call` what has a "
+                "tensor for each step"
+            )
         return found
 
     def run_twice(self, *inputs: Any) -> Outputs:
         r"""The same, after a look whether the same call gives the same result."""
-        first, again = self.run(*inputs), self.run(*inputs)
+        first = self.run(*inputs)
+        self._first = inputs, first
+        self._repeat()
+        return first
+
+    def _repeat(self) -> None:
+        if not self._first:
+            return
+        inputs, first = self._first
+        again = self.run(*inputs)
         for key, value in first.items():
-            if not _same(value, again[key], self.tolerance(value)):
+            if not same_or_nan(value, again[key]):
+                mode = " in evaluation mode" if self._copied else ""
                 raise AssertionError(
                     f"{self.name}: {key} differs between two calls with the same "
-                    "arguments in evaluation mode, so nothing can be compared.\n"
-                    "Usual causes: dropout without training=self.training, a random "
-                    "initial state, a state kept on the module from one call to "
-                    "the next"
+                    f"arguments{mode}, so nothing can be compared.\n"
+                    f"Usual causes: {TWO_RESULTS}{'' if self._copied else IN_TRAINING}"
                 )
-        return first
 
     def sequence(self, *inputs: Any) -> Tensor:
         r"""The first tensor that the model returns."""
@@ -125,14 +155,8 @@ class Probe:
         if all(torch.equal(value, two[key]) for key, value in one.items()):
             raise AssertionError(
                 f"{self.name}: the outputs do not depend on the inputs, so there is "
-                "nothing to check"
+                f"nothing to check.\nUsual causes: {DEAF}"
             )
-
-    def tolerance(self, want: Tensor) -> float:
-        r"""What two values may differ by."""
-        relative = TOLERANCE.get(want.dtype, 1e-4 if want.is_floating_point() else 0)
-        finite = want[want.isfinite()].abs()
-        return relative * max(1.0, float(finite.max()) if finite.numel() else 1.0)
 
     def same(
         self,
@@ -149,17 +173,35 @@ class Probe:
                 f"{tuple(got.shape)} {when}; `call` must return outputs of shape "
                 "(batch, time, ...) or (batch, ...), or a scalar"
             )
-        bad = _differ(want, got, self.tolerance(want))
+        bad = differ(want, got)
         if not bad.any():
             return
-        error = (got.double() - want.double()).abs().nan_to_num(nan=torch.inf)
-        worst = error.masked_fill(~bad, -1).argmax()
-        index = tuple(int(i) for i in torch.unravel_index(worst, error.shape))
-        raise AssertionError(
-            f"{self.name}: {what(index)} changes by {float(error[index]):.3g} {when} "
-            f"(from {float(want[index]):.6g} to {float(got[index]):.6g}; "
-            f"{int(bad.sum())} of {bad.numel()} values differ).\nUsual causes: {causes}"
+        for _ in range(REPEATS):
+            self._repeat()
+        raise AssertionError(f"{self.name}: " + sentence(what, when, want, got, causes))
+
+
+def _check_arguments(where: str, model: Any, dtype: torch.dtype | None) -> None:
+    if not callable(model):
+        raise TypeError(
+            f"{where}: `model` must be a torch.nn.Module or another callable, "
+            f"got {type(model).__name__}"
         )
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(
+            f"{where}: `dtype` must be torch.float64 or torch.float32, got {dtype}"
+        )
+
+
+def _copied(where: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    try:
+        return _converted(module, dtype)
+    except Exception as error:
+        error.add_note(
+            f"{where} could not copy the model. As a function, `lambda x: model(x)`, "
+            "it is taken as it is, in its own dtype and mode: call `eval()` first."
+        )
+        raise
 
 
 def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -191,19 +233,6 @@ def _tensors(value: Any) -> list[Tensor]:
     return []
 
 
-def _differ(want: Tensor, got: Tensor, tolerance: float) -> Tensor:
-    # Equal infinities have no difference that is a number.
-    near = (got.double() - want.double()).abs() <= tolerance
-    return ~(near | (got == want))
-
-
-def _same(want: Tensor, got: Tensor, tolerance: float) -> bool:
-    if want.shape != got.shape:
-        return False
-    both_nan = want.isnan() & got.isnan()
-    return not (_differ(want, got, tolerance) & ~both_nan).any()
-
-
 def flatten(value: Any, name: str = "`output`") -> Outputs:
     r"""The tensors of what a model returned, by name; anything else is left out."""
     if isinstance(value, PackedSequence):
@@ -215,6 +244,8 @@ def flatten(value: Any, name: str = "`output`") -> Outputs:
         value = torch.view_as_real(value) if value.is_complex() else value
         return {name: value.detach().clone()}
     fields = getattr(value, "_fields", None)
+    if dataclasses.is_dataclass(value) and not isinstance(value, dict | type):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         parts = {f".{key}": part for key, part in value.items()}
     elif isinstance(value, tuple | list):
@@ -229,11 +260,12 @@ def flatten(value: Any, name: str = "`output`") -> Outputs:
     return found
 
 
-def other(x: Tensor, seed: int = 0) -> Tensor:
+def other(x: Tensor, seed: int = 0, without: int | float | None = None) -> Tensor:
     r"""Values of the same kind that differ from `x` everywhere.
 
     Floating values are drawn anew and wider than those of `x`; of whole numbers each
-    becomes another that stands in `x`, so that ids stay within the vocabulary.
+    becomes another that stands in `x`, so that ids stay within the vocabulary, and
+    none becomes the one that is given.
     """
     if x.is_floating_point():
         generator = torch.Generator().manual_seed(seed)
@@ -241,6 +273,7 @@ def other(x: Tensor, seed: int = 0) -> Tensor:
         spread = 2 * x.std() + 1
         return x.mean() + spread * noise.to(x)
     ids = x.unique()
+    ids = ids[ids != without] if without is not None else ids
     shift = 1 + seed % max(1, len(ids) - 1)
     return ids[(torch.searchsorted(ids, x) + shift) % len(ids)]
 
@@ -262,48 +295,4 @@ def check_batch(where: str, name: str, x: Tensor, batch: int = 2) -> None:
     if len(x.unique()) < 2 or (batch > 1 and len(x.unique(dim=0)) < len(x)):
         raise ValueError(
             f"{where}: `{name}` must hold different values, and no row twice"
-        )
-
-
-def plain_call(model: Any, *inputs: Any) -> Any:
-    r"""The model on the inputs, its batch first."""
-    if not isinstance(model, nn.RNNBase):
-        return model(*inputs)
-    _needs_batch_first(model)
-    y, state = model(*inputs)
-    # Without an initial state, hand it out batch first; the other axes stay.
-    return y, _batch_first(state)
-
-
-def call_with_state(model: Any, x: Tensor, state: Any) -> Any:
-    if isinstance(model, nn.RNNBase):
-        _needs_batch_first(model)
-    return model(x, state)
-
-
-def call_with_lengths(model: Any, x: Tensor, lengths: Tensor) -> Any:
-    r"""torch.nn's recurrent layers on a packed batch; others with `lengths`."""
-    if isinstance(model, nn.RNNBase):
-        _needs_batch_first(model)
-        packed = pack_padded_sequence(
-            x, lengths.cpu(), batch_first=True, enforce_sorted=False
-        )
-        y, state = model(packed)
-        return pad_packed_sequence(y, batch_first=True)[0], _batch_first(state)
-    function = model.forward if isinstance(model, nn.Module) else model
-    if "lengths" in inspect.signature(function).parameters:
-        return model(x, lengths=lengths)
-    return model(x, lengths)
-
-
-def _batch_first(state: Any) -> Any:
-    parts = state if isinstance(state, tuple) else (state,)
-    return tuple(part.transpose(0, 1) for part in parts)
-
-
-def _needs_batch_first(model: nn.RNNBase) -> None:
-    if not model.batch_first:
-        raise ValueError(
-            f"{type(model).__name__} has batch_first=False, and these checks put the "
-            "batch first: build it with batch_first=True, or transpose in `call`"
         )

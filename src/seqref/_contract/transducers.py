@@ -3,9 +3,14 @@ r"""Properties of models with a source, a target or a recurrence that must bend.
 import torch
 from torch import Tensor
 
+from seqref._contract.calls import plain_call
+from seqref._contract.compare import TOLERANCE, changed
 from seqref._contract.models import SHIFT_CAUSES, Call
-from seqref._contract.probe import Probe, check_batch, other, plain_call
+from seqref._contract.probe import DTYPES, Probe, check_batch, other
 from seqref.errors import check_tensor
+
+# How much larger than most a value must be to be taken for that of a mask.
+LARGE = 1e5
 
 
 def check_source_dependence(
@@ -54,12 +59,12 @@ def check_source_dependence(
                 f"...), got {tuple(y.shape)}"
             )
         fresh = other(source)
-        changed = _changed(y, probe.sequence(fresh, target))
-        if not changed.all():
-            row, step = (~changed).nonzero()[0].tolist()
+        reacts = _changed(y, probe.sequence(fresh, target))
+        if not reacts.all():
+            row, step = (~reacts).nonzero()[0].tolist()
             raise AssertionError(
                 f"{probe.name}: {key} at row {row}, step {step} is the same "
-                f"whatever the source ({int((~changed).sum())} of {changed.numel()} "
+                f"whatever the source ({int((~reacts).sum())} of {reacts.numel()} "
                 "steps are).\n"
                 "Usual causes: attention whose queries, keys or values all come from "
                 "the decoder, an encoder state that is not handed over"
@@ -70,7 +75,7 @@ def check_source_dependence(
 
 def _changed(one: Tensor, two: Tensor) -> Tensor:
     r"""For each row and step whether any value differs."""
-    return (one != two).reshape(*one.shape[:2], -1).any(dim=-1)
+    return changed(one, two).reshape(*one.shape[:2], -1).any(dim=-1)
 
 
 def _every_step(
@@ -250,6 +255,11 @@ def check_nonlinearity(
     with probe.quiet(x):
         x = probe.cast(x)
         key, base = next(iter(probe.run_twice(x).items()))
+        if base.dtype not in DTYPES or not base.isfinite().any():
+            raise ValueError(
+                f"{probe.where}: {key} must hold float64 or float32, some of it "
+                f"finite, got {base.dtype}; return scores or hidden states from `call`"
+            )
         probe.must_react({key: base}, {key: probe.sequence(other(x))})
         steps = torch.arange(x.shape[1], device=x.device)
         half = steps < x.shape[1] // 2
@@ -281,15 +291,33 @@ def _interaction(
     left, right, both = (probe.sequence(inputs) for inputs in (one, two, fresh))
     rest = both - left - right + base
     change = torch.stack([left - base, right - base, both - base])
-    relative = probe.tolerance(base.new_zeros(1))
-    allowed = relative * float(torch.stack([base, *change]).abs().max())
-    if float(rest.abs().max()) <= allowed:
-        return " of the input", float(change.abs().max())
+    # Values that stay, such as scores that are masked, say nothing about a sum.
+    counts = (change != 0).any(dim=0) & rest.isfinite()
+    if not counts.any():
+        return "" if change.any() else " of the input", 0.0
+    size = torch.stack([base, *change]).abs().amax(dim=0)
+    sizes = size[counts]
+    typical = sizes.kthvalue(1 + len(sizes) // 10).values
+    # Each value by its own size, since a mask may have been added to some.
+    allowed = TOLERANCE.get(base.dtype, 0.0) * size.clamp(min=typical)
+    allowed = allowed.masked_fill(~counts, torch.inf)
+    if (rest.abs() <= allowed).logical_or(~counts).all():
+        return " of the input", _largest(change, counts)
     if base.dim() and base.shape[-1] > 1:
-        rest = rest - rest.mean(dim=-1, keepdim=True)
-        change = change - change.mean(dim=-1, keepdim=True)
-        most = float(change.abs().max())
+        unmasked = counts & (size <= LARGE * typical)
+        rest, change = _centred(rest, unmasked), _centred(change, unmasked)
         # A shift and nothing else says nothing about what is below it.
-        if most > allowed >= float(rest.abs().max()):
-            return " of the input, with the mean over the last axis taken off", most
+        if (rest.abs() <= allowed).all() and (change.abs() > allowed).any():
+            how = " of the input, with the mean over the last axis taken off"
+            return how, _largest(change, unmasked)
     return "", 0.0
+
+
+def _centred(values: Tensor, unmasked: Tensor) -> Tensor:
+    r"""Values less their mean over the last axis, which leaves out those masked."""
+    kept = values.masked_fill(~unmasked, torch.nan)
+    return (values - kept.nanmean(dim=-1, keepdim=True)).nan_to_num(nan=0.0)
+
+
+def _largest(values: Tensor, counts: Tensor) -> float:
+    return float(values.masked_fill(~counts, 0.0).abs().max())
