@@ -260,6 +260,17 @@ def test_the_committed_ledger_stands():
     assert {"C01", "C14", "C28", "C29", "C31", "C38"} <= {row.id for row in rows}
 
 
+def test_rows_name_a_passage_and_a_test_of_their_experiment():
+    site = Site()
+    for row in read_ledger(site).rows:
+        assert "#" in row.page, f"{row.id}: which passage of {row.page}?"
+        if row.experiment:
+            file = row.test.partition("::")[0]
+            text = (site.root / file).read_text(encoding="utf-8")
+            of_the_package = file.startswith("tests/recurrent/")
+            assert of_the_package or row.experiment in text, row.id
+
+
 def test_every_measured_claim_has_a_row():
     site = Site()
     rows = {row.id: row for row in read_ledger(site).rows}
