@@ -434,6 +434,25 @@ def test_zoneout_draws_the_same_in_every_form(lengths):
     assert (again - y).abs().max() > 0.01
 
 
+def test_a_stack_of_zoneout_draws_in_another_order_by_steps():
+    one, two = (
+        ZoneoutLSTM(3, 3, zoneout_c=0.5, zoneout_h=0.2, dtype=F64) for _ in range(2)
+    )
+    x = torch.randn(2, 7, 3, dtype=F64)
+
+    def chunks(layer):
+        first, state = layer(x[:, :3])
+        return torch.cat([first, layer(x[:, 3:], state)[0]], 1)
+
+    for layer, agree in ((one, True), (Stacked([one, two]), False)):
+        found = []
+        for run in (lambda f: f(x)[0], lambda f: scan(f, x)[0], chunks):
+            torch.manual_seed(8)
+            found.append(run(layer))
+        for other in found[1:]:
+            assert torch.allclose(found[0], other, **TIGHT) is agree
+
+
 # Variational dropout.
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqref.errors import check_shape, check_tensor
+from seqref.recurrent._base import check_sizes
 from seqref.recurrent._looped import Device, LoopedCell, LoopedLayer, cell_update
 from seqref.recurrent.lstm import LSTMState
 from seqref.recurrent.lstm_variants._checks import check_probability
@@ -40,7 +41,7 @@ def zoneout(
         - returns: the same shape
 
     Raises:
-        ValueError: the shapes differ; `p` is below 0 or not below 1.
+        ValueError: the shapes, dtypes or devices differ; `p` is below 0 or not below 1.
         TypeError: `new` or `old` is no tensor; `p` is no number.
 
     Source:
@@ -50,6 +51,12 @@ def zoneout(
     axes = [(f"axis {axis}", size) for axis, size in enumerate(new.shape)]
     check_shape("zoneout", "old", old, axes)
     check_probability("zoneout", "p", p)
+    for what in ("dtype", "device"):
+        wanted, got = getattr(new, what), getattr(old, what)
+        if got != wanted:
+            raise ValueError(
+                f"zoneout: `old` must have the {what} of `new`, {wanted}, got {got}"
+            )
     if not training:
         return p * old + (1 - p) * new
     keeps_new = torch.empty_like(new).bernoulli_(1 - p).bool()
@@ -120,8 +127,8 @@ class ZoneoutLSTMCell(LoopedCell[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_probability(type(self).__name__, "zoneout_c", zoneout_c)
-        check_probability(type(self).__name__, "zoneout_h", zoneout_h)
+        name, sizes = type(self).__name__, (input_size, hidden_size)
+        _check_options(name, *sizes, zoneout_c=zoneout_c, zoneout_h=zoneout_h)
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.zoneout_c, self.zoneout_h = float(zoneout_c), float(zoneout_h)
 
@@ -174,7 +181,8 @@ class ZoneoutLSTM(LoopedLayer[LSTMState]):
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
         the inputs' share of all steps computed at once. In training all three draw the
-        same masks from the same state of torch's generator.
+        same masks from the same state of torch's generator; in a `Stacked` a call draws
+        layer by layer, `step` and `scan` step by step.
 
     Raises:
         ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
@@ -198,6 +206,8 @@ class ZoneoutLSTM(LoopedLayer[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        name, sizes = "ZoneoutLSTM", (input_size, hidden_size)
+        _check_options(name, *sizes, zoneout_c=zoneout_c, zoneout_h=zoneout_h)
         super().__init__(
             ZoneoutLSTMCell(
                 input_size,
@@ -286,8 +296,8 @@ class VariationalLSTMCell(LoopedCell[VariationalLSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        check_probability(type(self).__name__, "dropout_x", dropout_x)
-        check_probability(type(self).__name__, "dropout_h", dropout_h)
+        name, sizes = type(self).__name__, (input_size, hidden_size)
+        _check_options(name, *sizes, dropout_x=dropout_x, dropout_h=dropout_h)
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.dropout_x, self.dropout_h = float(dropout_x), float(dropout_h)
 
@@ -410,6 +420,8 @@ class VariationalLSTM(LoopedLayer[VariationalLSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        name, sizes = "VariationalLSTM", (input_size, hidden_size)
+        _check_options(name, *sizes, dropout_x=dropout_x, dropout_h=dropout_h)
         super().__init__(
             VariationalLSTMCell(
                 input_size,
@@ -480,12 +492,21 @@ class LockedDropout(nn.Module):
         check_shape("LockedDropout.forward", "x", x, axes)
         if not self.training:
             return x
-        return x * _mask(x.new_empty(x.shape[0], 1, x.shape[2]), self.p, True)
+        mask = x.new_empty(x.shape[0], 1, x.shape[2]).bernoulli_(1 - self.p)
+        return x * mask.div_(1 - self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
 def _mask(like: Tensor, p: float, training: bool) -> Tensor:
-    mask = torch.ones_like(like)
-    return mask.bernoulli_(1 - p).div_(1 - p) if training else mask
+    # Not in place: torch.func.vmap refuses to write different draws into one tensor.
+    return torch.bernoulli(like, 1 - p) / (1 - p) if training else torch.ones_like(like)
+
+
+def _check_options(
+    where: str, input_size: int, hidden_size: int, **probabilities: float
+) -> None:
+    check_sizes(where, input_size, hidden_size)
+    for name, value in probabilities.items():
+        check_probability(where, name, value)
