@@ -150,7 +150,7 @@ def check_lengths(
             f"{where}: `lengths` must have an integer dtype, got {lengths.dtype}"
         )
     check_shape(where, "lengths", lengths, (("batch", batch),))
-    if batch == 0 or not _can_be_read(lengths):
+    if batch == 0 or not can_be_read(lengths):
         return
     # The wide unsigned dtypes have no minimum of their own.
     whole = lengths.to(torch.int64)
@@ -165,11 +165,12 @@ def check_lengths(
         )
 
 
-def _can_be_read(lengths: Tensor) -> bool:
-    if lengths.is_meta or is_exporting():
+def can_be_read(values: Tensor) -> bool:
+    r"""Whether Python may look at the values: not under vmap, export or on "meta"."""
+    if values.is_meta or is_exporting():
         return False
     # torch has no public question for "is this tensor one of vmap's?".
-    return not is_batchedtensor(lengths)
+    return not is_batchedtensor(values)
 
 
 def is_exporting() -> bool:

@@ -185,6 +185,34 @@ class Widthless(nn.Module):
         raise AssertionError("not asked for")
 
 
+def test_a_head_is_made_like_the_layer():
+    model = SequenceClassifier(both(), CLASSES)
+    assert model.head.weight.dtype == torch.float32
+    for options in ({"dtype": torch.float64}, {"device": "meta"}):
+        layer = Stacked([both(), LSTM(2 * HIDDEN, HIDDEN)]).to(**options)
+        model = SequenceClassifier(layer, CLASSES)
+        first = next(layer.parameters())
+        assert (model.head.weight.dtype, model.head.weight.device) == (
+            first.dtype,
+            first.device,
+        )
+        assert model(torch.zeros(2, 3, INPUT).to(first)).shape == (2, CLASSES)
+
+
+class EverySecond(nn.Module):
+    def forward(self, x):
+        return x[:, ::2]
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("lengths", [None, torch.tensor([2, 3])])
+def test_an_embedding_that_changes_the_number_of_steps(lengths):
+    model = SequenceClassifier(LSTM(INPUT, HIDDEN), CLASSES, EverySecond())
+    message = r"`embedding` must keep batch and time, \(2, 6\), got \(2, 3, 3\)"
+    with pytest.raises(ValueError, match=message):
+        model(torch.zeros(2, 6, INPUT), lengths)
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     ("call", "kind", "message"),

@@ -245,6 +245,45 @@ class LooksAhead(LSTM):
     causal = False
 
 
+def test_a_model_is_made_like_its_layer():
+    torch.manual_seed(0)
+    model = LanguageModel(VOCAB, LSTM(3, 5, dtype=torch.float64))
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert model(tokens())[0].dtype == torch.float64
+    on_meta = LanguageModel(VOCAB, LSTM(3, 5, device="meta"))
+    assert {p.device.type for p in on_meta.parameters()} == {"meta"}
+
+    class Delay(nn.Module):
+        """Without parameters there is nothing to be like."""
+
+        input_size = hidden_size = 3
+
+        def initial_state(self, batch_size):
+            return RNN(3, 3).initial_state(batch_size)
+
+        def step(self, x_t, state):
+            return state.h, state._replace(h=x_t)
+
+        def forward(self, x, state=None, lengths=None):
+            state = self.initial_state(len(x)) if state is None else state
+            y = torch.cat([state.h[:, None], x[:, :-1]], dim=1)
+            return y, state._replace(h=x[:, -1])
+
+    delayed = LanguageModel(VOCAB, Delay())
+    assert {p.dtype for p in delayed.parameters()} == {torch.float32}
+    check_causality(delayed, tokens())
+
+
+def test_under_vmap_and_export():
+    model = LanguageModel(VOCAB, LSTM(3, 5)).double()
+    many = torch.stack([tokens(), tokens(seed=2)])
+    found = torch.func.vmap(lambda each: model(each)[0])(many)
+    exported = torch.export.export(model, (many[0],)).module()
+    for each, logits in zip(many, found, strict=True):
+        torch.testing.assert_close(logits, model(each)[0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(exported(each)[0], logits, rtol=0, atol=1e-12)
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
@@ -291,6 +330,18 @@ class LooksAhead(LSTM):
             lambda m: m.sample(tokens(), 1, temperature=-0.5),
             ValueError,
             "`temperature` must be at least 0, got -0.5",
+        ),
+        (
+            lambda m: m.sample(tokens(), 1, temperature="1"),
+            TypeError,
+            "number, got str",
+        ),
+        (lambda m: m.sample(tokens(), 1, temperature=True), TypeError, "got bool"),
+        (lambda m: m.sample(tokens(), 1, generator=0), TypeError, "`generator` must"),
+        (
+            lambda m: m(tokens().to("meta")),
+            ValueError,
+            r"`tokens` must be on the parameters' device cpu, got meta",
         ),
         (
             lambda m: m.sample(tokens(), 1, temperature=math.nan),

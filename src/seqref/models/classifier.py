@@ -7,6 +7,7 @@ from jaxtyping import Float, Integer, Shaped
 from torch import Tensor, nn
 
 from seqref.errors import check_lengths, check_size, check_tensor
+from seqref.models._like import made_like
 from seqref.recurrence import Recurrent, output_width
 from seqref.recurrent import Bidirectional, Stacked
 from seqref.recurrent.variable_length import last_state
@@ -40,14 +41,15 @@ class SequenceClassifier(nn.Module):
 
     Initialisation:
         Head uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, the default of `torch.nn.Linear`
-        for a summary of width D. Layer and embedding keep their own.
+        for a summary of width D, in the dtype and on the device of the layer. Layer
+        and embedding keep their own.
 
     Raises:
         TypeError: `layer` is no layer with `initial_state` and a known width, or a
             direction of it is itself no causal layer; `embedding` is no module,
             `n_classes` no int; `lengths` is not of an integer dtype.
-        ValueError: `n_classes` below 1; `x` has no time axis or no step; a length is
-            below 1 or above time.
+        ValueError: `n_classes` below 1; `x` has no time axis or no step; `embedding`
+            changes the number of steps; a length is below 1 or above time.
 
     Source:
         The usual recipe; no paper is followed.
@@ -69,7 +71,7 @@ class SequenceClassifier(nn.Module):
         self.n_classes = n_classes
         self.embedding = embedding
         self.layer: Any = layer
-        self.head = nn.Linear(width, n_classes)
+        self.head = nn.Linear(width, n_classes, **made_like(layer))
 
     def forward(
         self,
@@ -87,6 +89,11 @@ class SequenceClassifier(nn.Module):
             # A row without a step has nothing that it could be classified by.
             check_lengths(where, lengths, *x.shape[:2], minimum=1)
         h = x if self.embedding is None else self.embedding(x)
+        if h.shape[:2] != x.shape[:2]:
+            raise ValueError(
+                f"{where}: `embedding` must keep batch and time, "
+                f"{tuple(x.shape[:2])}, got {tuple(h.shape)}"
+            )
         y, _ = self.layer(h) if lengths is None else self.layer(h, None, lengths)
         if lengths is None:
             lengths = torch.full((x.shape[0],), x.shape[1], device=x.device)

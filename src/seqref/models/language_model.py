@@ -1,12 +1,20 @@
 r"""A language model over any causal layer: embedding, layer, linear head."""
 
+from numbers import Real
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seqref.errors import check_shape, check_size, check_tensor
+from seqref.errors import (
+    can_be_read,
+    check_generator,
+    check_shape,
+    check_size,
+    check_tensor,
+)
+from seqref.models._like import made_like
 from seqref.recurrence import Recurrent, output_width, width_of
 
 
@@ -35,14 +43,15 @@ class LanguageModel(nn.Module):
 
     Initialisation:
         Embedding rows standard normal, head uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$:
-        the defaults of `torch.nn.Embedding` and `torch.nn.Linear`. The layer keeps
-        its own.
+        the defaults of `torch.nn.Embedding` and `torch.nn.Linear`, both in the dtype
+        and on the device of the layer, which keeps its own.
 
     Raises:
         TypeError: `layer` is not a causal layer that tells its widths, or declares
             `causal = False`, as `Bidirectional` and a stack with one in it do;
             `vocab_size` or `tokens` is of the wrong kind.
-        ValueError: `vocab_size` below 1; `tokens` of the wrong rank, or on a CPU
+        ValueError: `vocab_size` below 1; `tokens` of the wrong rank, on another device
+            than the parameters, or on a CPU
             outside the vocabulary (other devices are not asked: they would wait).
 
     Source:
@@ -68,9 +77,10 @@ class LanguageModel(nn.Module):
                 f"seqref.LSTM, got {type(layer).__name__}"
             )
         self.vocab_size = vocab_size
-        self.embedding = nn.Embedding(vocab_size, takes)
+        like = made_like(layer)
+        self.embedding = nn.Embedding(vocab_size, takes, **like)
         self.layer = layer
-        self.head = nn.Linear(gives, vocab_size)
+        self.head = nn.Linear(gives, vocab_size, **like)
 
     def initial_state(self, batch_size: int) -> Any:
         r"""The layer's initial state."""
@@ -120,6 +130,8 @@ class LanguageModel(nn.Module):
 
         Raises:
             ValueError: an empty `prompt`, a negative `length` or `temperature`.
+            TypeError: `length` is no int, `temperature` no number, or `generator` no
+                generator.
         """
         where = "LanguageModel.sample"
         axes = (("batch", None), ("time", None))
@@ -127,10 +139,16 @@ class LanguageModel(nn.Module):
         check_size(where, "length", length, minimum=0)
         if prompt.shape[1] == 0:
             raise ValueError(f"{where}: `prompt` must hold at least 1 token, got 0")
+        if isinstance(temperature, bool) or not isinstance(temperature, Real):
+            raise TypeError(
+                f"{where}: `temperature` must be a number, got "
+                f"{type(temperature).__name__}"
+            )
         if not temperature >= 0:
             raise ValueError(
                 f"{where}: `temperature` must be at least 0, got {temperature}"
             )
+        check_generator(where, generator)
         logits, state = self(prompt)
         scores = logits[:, -1]
         drawn = []
@@ -151,8 +169,14 @@ class LanguageModel(nn.Module):
             raise TypeError(
                 f"{where}: `{name}` must have dtype int64 or int32, got {tokens.dtype}"
             )
+        device = self.embedding.weight.device
+        if tokens.device != device:
+            raise ValueError(
+                f"{where}: `{name}` must be on the parameters' device {device}, "
+                f"got {tokens.device}"
+            )
         # On a GPU this question would wait for the device at every call.
-        if tokens.device.type == "cpu" and tokens.numel():
+        if device.type == "cpu" and tokens.numel() and can_be_read(tokens):
             low, high = int(tokens.min()), int(tokens.max())
             if low < 0 or high >= self.vocab_size:
                 raise ValueError(
