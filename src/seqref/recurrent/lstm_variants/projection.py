@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqref.errors import check_size
+from seqref.recurrent._base import check_sizes
 from seqref.recurrent._looped import Device, LoopedCell, LoopedLayer, cell_update
 from seqref.recurrent.lstm import LSTMState
 
@@ -63,14 +64,7 @@ class ProjectedLSTMCell(LoopedCell[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        name = type(self).__name__
-        check_size(name, "hidden_size", hidden_size)
-        check_size(name, "proj_size", proj_size)
-        if proj_size >= hidden_size:
-            raise ValueError(
-                f"{name}: `proj_size` must be below hidden_size={hidden_size}, got "
-                f"{proj_size}"
-            )
+        _check_options(type(self).__name__, input_size, hidden_size, proj_size)
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.proj_size = proj_size
         like = self.weight_hh
@@ -152,6 +146,7 @@ class ProjectedLSTM(LoopedLayer[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        _check_options("ProjectedLSTM", input_size, hidden_size, proj_size)
         super().__init__(
             ProjectedLSTMCell(
                 input_size,
@@ -166,3 +161,15 @@ class ProjectedLSTM(LoopedLayer[LSTMState]):
     @property
     def proj_size(self) -> int:
         return self.cell.proj_size
+
+
+def _check_options(
+    where: str, input_size: int, hidden_size: int, proj_size: int
+) -> None:
+    check_sizes(where, input_size, hidden_size)
+    check_size(where, "proj_size", proj_size)
+    if proj_size >= hidden_size:
+        raise ValueError(
+            f"{where}: `proj_size` must be below hidden_size={hidden_size}, got "
+            f"{proj_size}"
+        )
