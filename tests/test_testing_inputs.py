@@ -363,3 +363,35 @@ def test_a_cache_with_one_part_more_for_each_call_is_named():
         ),
     )
     assert joined is None
+
+
+def squeezed(scores):
+    layer, head = nn.GRU(3, 4, batch_first=True), nn.Linear(4, 1)
+
+    def model(x, lengths=None):
+        y = head(layer(x)[0])
+        last = torch.full((len(x),), x.shape[1]) if lengths is None else lengths
+        y = y[torch.arange(len(x)), last - 1] if scores else y
+        return y.squeeze()
+
+    return model
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_a_batch_axis_that_is_squeezed_away_is_caught(scores):
+    words = r": `output` has shape \(6?,?\) for a row alone"
+    with pytest.raises(AssertionError, match="row order" + words):
+        check_row_order(squeezed(scores), inputs())
+    words = r": `output` has shape \(3?,?\) for a row alone"
+    with pytest.raises(AssertionError, match="padding invariance" + words):
+        check_padding_invariance(squeezed(scores), inputs(), LENGTHS)
+
+
+def test_a_step_axis_that_is_squeezed_away_is_caught():
+    def call(model, x, state):
+        y, state = model(x, state)
+        return y.squeeze(), state
+
+    layer = nn.GRU(3, 4, batch_first=True)
+    with pytest.raises(AssertionError, match=r"shape \(4, 4\) for a part of 1 steps"):
+        check_state_carry(layer, inputs(), call=call)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seqref._contract.calls import call_with_state
-from seqref._contract.models import Call, at, needs_steps
+from seqref._contract.models import SQUEEZED, Call, at, needs_steps
 from seqref._contract.probe import Probe, check_batch, flatten, other
 
 CARRY_CAUSES = (
@@ -65,24 +65,38 @@ def check_state_carry(
             second, last = _outputs_and_state(probe, x[:, t:], state)
             when = f"when the sequence is cut before step {t}"
             place = at("`output`", steps=True)
+            _part_fits(probe, first, y[:, :t])
+            _part_fits(probe, second, y[:, t:])
             parts = torch.cat([first, second], dim=1)
             probe.same(place, when, y, parts, CARRY_CAUSES)
-            want, got = flatten(end, "`state`"), flatten(last, "`state`")
-            if list(want) != list(got):
-                raise AssertionError(
-                    f"{probe.name}: the state holds {', '.join(got) or 'no tensor'} "
-                    f"{when}, and {', '.join(want) or 'no tensor'} for the whole.\n"
-                    "Usual causes: a state that is made in two ways, a cache that gets "
-                    "one part more with each call (join the parts)"
-                )
-            for key, value in want.items():
-                if got[key].shape != value.shape:
-                    raise AssertionError(
-                        f"{probe.name}: {key} has shape {tuple(got[key].shape)} "
-                        f"{when}, and {tuple(value.shape)} for the whole"
-                    )
-                probe.same(at(key), when, value, got[key], CARRY_CAUSES)
+            _same_state(probe, when, end, last)
         _row_by_row(probe, x)
+
+
+def _part_fits(probe: Probe, part: Tensor, want: Tensor) -> None:
+    if part.shape != want.shape:
+        raise AssertionError(
+            f"{probe.name}: `output` has shape {tuple(part.shape)} for a part of "
+            f"{want.shape[1]} steps, and must have {tuple(want.shape)}.\n{SQUEEZED}"
+        )
+
+
+def _same_state(probe: Probe, when: str, end: Any, last: Any) -> None:
+    want, got = flatten(end, "`state`"), flatten(last, "`state`")
+    if list(want) != list(got):
+        raise AssertionError(
+            f"{probe.name}: the state holds {', '.join(got) or 'no tensor'} "
+            f"{when}, and {', '.join(want) or 'no tensor'} for the whole.\n"
+            "Usual causes: a state that is made in two ways, a cache that gets "
+            "one part more with each call (join the parts)"
+        )
+    for key, value in want.items():
+        if got[key].shape != value.shape:
+            raise AssertionError(
+                f"{probe.name}: {key} has shape {tuple(got[key].shape)} "
+                f"{when}, and {tuple(value.shape)} for the whole"
+            )
+        probe.same(at(key), when, value, got[key], CARRY_CAUSES)
 
 
 def _outputs_and_state(probe: Probe, x: Tensor, state: Any) -> tuple[Tensor, Any]:

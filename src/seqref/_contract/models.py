@@ -25,6 +25,9 @@ ROW_CAUSES = (
     "rows sorted by length and not put back, a time-first layer given a batch-first "
     "tensor, a view that mixes batch and time, a norm over the batch"
 )
+SQUEEZED = (
+    "Usual causes: `squeeze()` without an axis, which takes away each axis of size 1"
+)
 SHIFT_CAUSES = (
     "labels that were not shifted against the inputs, no start token in front of the "
     "decoder's input, no causal mask"
@@ -96,6 +99,8 @@ def _vary_padding(
     # Scalars are not compared by row, and a loss may need more steps than a row has.
     alone = enumerate(counts) if any(v.dim() for v in whole.values()) else ()
     rows = [probe.run(x[r : r + 1, :n], lengths[r : r + 1]) for r, n in alone]
+    for row in rows:
+        _needs_a_batch_of_one(probe, whole, row)
     stepwise = _stepwise(probe, rows, counts)
     changed = [("with three more steps of padding", torch.cat([x, more], dim=1))]
     if pad is None:
@@ -114,7 +119,6 @@ def _stepwise(probe: Probe, rows: list[Outputs], counts: list[int]) -> set[str]:
     r"""Names of outputs with a step for each input; rows are alone, without padding."""
     found = set()
     for key in rows[0] if rows else ():
-        _needs_batch_first(probe, {key: rows[0][key]}, 1)
         shapes = [row[key].shape for row in rows]
         # A size that follows the length in every row is time; any other is not.
         axes = [
@@ -148,6 +152,16 @@ def _needs_batch_first(probe: Probe, outputs: Outputs, batch: int) -> None:
                 f"{alone}, got {tuple(value.shape)}; move the axis, or leave it out, in"
                 " `call`"
             )
+
+
+def _needs_a_batch_of_one(probe: Probe, whole: Outputs, alone: Outputs) -> None:
+    for key, value in whole.items():
+        if value.dim() != alone[key].dim():
+            raise AssertionError(
+                f"{probe.name}: {key} has shape {tuple(alone[key].shape)} for a row "
+                f"alone and {tuple(value.shape)} for the batch.\n{SQUEEZED}"
+            )
+    _needs_batch_first(probe, alone, 1)
 
 
 def _compare_rows(
@@ -298,7 +312,7 @@ def check_row_order(
             probe.run(x[r : r + 1], *(n[r : r + 1] for n in extra))
             for r in range(len(x))
         ]
-        _needs_batch_first(probe, alone[0], 1)
+        _needs_a_batch_of_one(probe, whole, alone[0])
         _reorder(probe, whole, x, extra)
         for r in range(len(x)):
             for key, value in whole.items():
