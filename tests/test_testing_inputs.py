@@ -21,6 +21,7 @@ from seqref.testing import (
     check_row_order,
     check_source_dependence,
     check_state_carry,
+    check_target_shift,
 )
 
 LENGTHS = torch.tensor([3, 6, 1, 4])
@@ -395,3 +396,43 @@ def test_a_step_axis_that_is_squeezed_away_is_caught():
     layer = nn.GRU(3, 4, batch_first=True)
     with pytest.raises(AssertionError, match=r"shape \(4, 4\) for a part of 1 steps"):
         check_state_carry(layer, inputs(), call=call)
+
+
+def test_what_the_page_says_that_the_checks_cannot_see():
+    """A limit that falls is a sentence to take away."""
+    time_first = nn.GRU(3, 4, bidirectional=True)
+
+    def first(model, x):
+        return model(x)[0]
+
+    def backwards(x):
+        return time_first(x)[0]
+
+    assert check_causality(backwards, inputs()) is None
+    with pytest.raises(AssertionError, match="row order"):
+        check_row_order(backwards, inputs())
+
+    layer = nn.GRU(3, 3, batch_first=True)
+    with pytest.raises(AssertionError, match="target shift"):
+        check_target_shift(
+            layer, inputs(), call=lambda m, y: (m(y[:, :-1])[0], y.diff(dim=1))
+        )
+    check_target_shift(layer, inputs())
+
+    def ends_early(x, lengths):
+        y = torch.tanh(x).cumsum(1)
+        return y[torch.arange(len(x)), (lengths - 2).clamp(min=0)]
+
+    assert check_padding_invariance(ends_early, inputs(), LENGTHS) is None
+
+    def over_the_longest(x, lengths):
+        y = torch.tanh(x).masked_fill(mask_of(lengths, x.shape[1])[..., None], 0)
+        return y.sum() / lengths.max()
+
+    assert check_padding_invariance(over_the_longest, inputs(), LENGTHS) is None
+
+    def writes(model, x):
+        return model(x.mul_(2))[0]
+
+    assert check_causality(layer, inputs(), call=writes) is None
+    assert check_causality(layer, inputs(), call=first) is None

@@ -137,7 +137,7 @@ def check_target_shift(
     Shapes:
         - `target`: (batch, time, ...), also with batch 1
         - returns of the call: (batch, steps, ...) and (batch, steps) or
-          (batch, steps, ...)
+          (batch, steps, ...), each label made from one step of `target`
 
     Raises:
         AssertionError: a prediction sees its own or a later label, or not the one
