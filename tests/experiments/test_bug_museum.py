@@ -122,7 +122,13 @@ def test_where_the_closed_form_breaks():
     found = numbers.closed_form(half, ones)[0]
     assert found[:126].isfinite().all()
     assert found[126].isinf()
+    assert not found[:149].isnan().any()
     assert found[149:].isnan().all()
+    # The page's example: infinities of both signs meet sooner.
+    b = torch.randn(1, 200, generator=torch.Generator().manual_seed(0))
+    found = numbers.closed_form(half, b)[0]
+    assert not found[:128].isnan().any()
+    assert found[128:].isnan().all()
     config = bug_museum.SMALL
     broken = bug_museum.scan_error(config, "broken", "float32", 0.5)
     assert 120 < broken["first_not_finite"] < 135
