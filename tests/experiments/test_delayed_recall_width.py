@@ -1,0 +1,49 @@
+"""Delayed recall over widths: the grid, its pools and its table; the small run."""
+
+import pytest
+
+from seqref.experiments import delayed_recall as narrow
+from seqref.experiments import delayed_recall_width as experiment
+from seqref.experiments.framework.experiment import find
+from seqref.experiments.framework.record import measure
+
+
+@pytest.fixture(scope="module")
+def record():
+    return measure(find("delayed_recall_width"))
+
+
+def test_claims_hold_and_controls_fail(record):
+    assert set(record["claims"]) == {"C147.width", "C147.chrono"}
+    for identifier, claim in record["claims"].items():
+        assert claim["holds"], identifier
+        assert not claim["control_holds"], identifier
+
+
+def test_the_grid_is_wider_than_the_other_and_else_the_same():
+    wide, other = experiment.FULL, narrow.FULL
+    for name in ("updates", "batch_size", "tests", "seeds"):
+        assert getattr(wide, name) == getattr(other, name)
+    assert wide.lag in other.lags
+    assert set(wide.hidden_sizes) & set(other.hidden_sizes)
+    assert max(wide.hidden_sizes) > max(other.hidden_sizes)
+    assert max(wide.learning_rates) > max(other.learning_rates)
+
+
+def test_a_case_takes_the_rates_of_one_width_together(record):
+    config, rows = experiment.SMALL, record["series"]["rows"]
+    assert len(rows) == len(config.recipes) * len(config.hidden_sizes)
+    for row in rows:
+        case = record["cases"][f"{row['recipe']}_{row['hidden_size']}"]
+        assert case["good"] == row["good"]
+        assert (row["horizon"], row["updates"]) == (config.lag, config.updates)
+
+
+def test_the_table_has_each_rate_and_all_together(record):
+    text = experiment.tables(record)["solved"].replace("\N{NO-BREAK SPACE}", " ")
+    lines = text.splitlines()
+    assert len(lines) == 2 + 2 * len(experiment.SMALL.recipes)
+    assert lines[0].endswith("| width 32 | width 256 |")
+    good = record["numbers"]["lstm_256_good"]
+    assert lines[2] == f"| LSTM, default | 0.03 | 0 of 2 | {good} of 2 |"
+    assert lines[3].startswith("| LSTM, default | all | 0 of 2<br>(0 to 66 %)")
