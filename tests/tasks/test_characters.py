@@ -69,6 +69,42 @@ def test_vocabulary_refuses(call, message):
         call()
 
 
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Vocabulary(None), TypeError, "`characters` must be .* got NoneType"),
+        (lambda: Vocabulary.from_text(None), TypeError, "`text` must be a str, got N"),
+        (lambda: Vocabulary.from_text("aab", 1.5), TypeError, "`min_count` must be an"),
+        (lambda: Vocabulary("ab").encode(b"a"), TypeError, "encode: `text` must be a"),
+        (lambda: split_text(None), TypeError, "^split_text: `text` must be a str, got"),
+        (
+            lambda: Vocabulary("ab").decode([1]),
+            TypeError,
+            "decode: `tokens` must be a torch.Tensor, got list",
+        ),
+        (
+            lambda: Vocabulary("ab").decode(torch.tensor([1.5])),
+            TypeError,
+            "`tokens` must have an integer dtype, got torch.float32",
+        ),
+        (
+            lambda: Vocabulary("ab").decode(torch.tensor([True])),
+            TypeError,
+            "got torch.bool",
+        ),
+        (
+            lambda: Vocabulary("ab").decode(torch.tensor([[1], [2]])),
+            ValueError,
+            r"shape \(time,\), got \(2, 1\) \(decode a batch row by row\)$",
+        ),
+    ],
+)
+def test_what_is_no_text_or_no_row_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
 def test_python_source_is_split_by_module(corpus):
     facts = corpus.describe()
     assert facts["python"] == sys.version.split()[0]
@@ -154,6 +190,7 @@ def test_read_text_normalises_line_ends_and_drops_the_mark(tmp_path):
     ("data", "message"),
     [
         (b"", "is empty"),
+        (b"\xef\xbb\xbf", "is empty but for its byte mark"),
         (b"abc\0def", "NUL byte at offset 3"),
         (b"ab\xff", "byte 0xff at offset 2"),
     ],
@@ -180,6 +217,14 @@ def test_split_text_keeps_reading_order():
     for shares in ((0.0, 0.1), (0.1, -0.1), (0.5, 0.5)):
         with pytest.raises(ValueError, match="sum to less than 1"):
             split_text(text, *shares)
+
+
+@pytest.mark.parametrize(("length", "sizes"), [(0, "0 .* 0 .* 0"), (9, "9 .* 0 .* 0")])
+def test_split_text_leaves_no_part_empty(length, sizes):
+    with pytest.raises(ValueError, match=rf"too short .* {length} char.* {sizes}"):
+        split_text("a" * length)
+    corpus = split_text("abcdefghij")
+    assert (corpus.train, corpus.tune, corpus.heldout) == ("abcdefgh", "i", "j")
 
 
 @pytest.mark.parametrize(("length", "horizon"), [(41, 5), (41, 10), (43, 4), (41, 100)])
@@ -214,3 +259,9 @@ def test_streams_refuse():
     with pytest.raises(ValueError, match="one row"):
         Streams(tokens.view(2, 5), 1, 5)
     assert Streams(tokens, 9, 5).predicted == 9
+    with pytest.raises(TypeError, match="`horizon` must be an int, got float"):
+        Streams(tokens, 2, 5.0)
+    with pytest.raises(TypeError, match=r"`tokens` must be a torch\.Tensor"):
+        Streams([0, 1, 2], 2, 5)
+    with pytest.raises(TypeError, match=r"integer dtype, got torch\.float32"):
+        Streams(tokens.float(), 2, 5)

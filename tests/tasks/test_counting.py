@@ -34,6 +34,12 @@ def test_every_word_against_a_loop(dtype):
         assert lengths[row] == 2 * n
 
 
+def test_words_go_to_the_device():
+    words = counting_words([2, 1], device="meta")
+    assert {part.device.type for part in words} == {"meta"}
+    assert [tuple(part.shape) for part in words] == [(2, 4, 2), (2, 4), (2,)]
+
+
 def test_a_word_is_right_only_if_every_answer_is():
     _, targets, _ = counting_words([3, 3, 3, 3, 3])
     said = torch.full(targets.shape, -1.0)
@@ -81,8 +87,20 @@ def test_the_memoryless_loss_is_the_least_over_constant_answers(counts):
         (
             lambda: words_right(torch.zeros(1, 2), torch.zeros(1, 4)),
             ValueError,
-            r"shape of `targets`, \(1, 4\), got \(1, 2\)",
+            r"`said` must have shape \(batch=1, time=4\), got \(1, 2\)",
         ),
+        (
+            lambda: words_right(torch.zeros(4), torch.zeros(4)),
+            ValueError,
+            r"`targets` must have shape \(batch, time\), got \(4,\)",
+        ),
+        (
+            lambda: words_right([[0.0]], torch.zeros(1, 1)),
+            TypeError,
+            "`said` must be a torch.Tensor, got list",
+        ),
+        (lambda: counting_words(3), TypeError, "`counts` must be an iterable .* int$"),
+        (lambda: memoryless_loss(3), TypeError, "^memoryless_loss: `counts` must be"),
     ],
 )
 def test_refuses(call, kind, message):

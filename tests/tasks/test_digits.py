@@ -68,6 +68,18 @@ def test_the_split_is_a_function_of_the_seed(parts):
     assert not torch.equal(parts[1].labels, other[1].labels)
 
 
+def test_defaults_of_torch_change_nothing(parts):
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            found = inked_digits(500, seed=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for part, other in zip(found, parts, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(part, other, strict=True))
+        assert part.x.dtype == torch.float32
+
+
 @pytest.mark.errors
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),

@@ -139,7 +139,14 @@ def test_texts_shorter_than_the_order(length):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: NGram(TRAIN, TUNE, 0, 5), "at least 1, got 0 and 5"),
+        (lambda: NGram(TRAIN, TUNE, 0, 5), "`order` must be at least 1, got 0"),
+        (lambda: NGram(TRAIN, TUNE, 2, 0), "`vocab_size` must be at least 1, got 0"),
+        (lambda: NGram(TRAIN, TUNE, 2, 5, -1), "`iterations` must be at least 0, got"),
+        (lambda: NGram(TRAIN, TUNE, 2, 5).distribution(TEST[:4, None]), "one row"),
+        (
+            lambda: NGram(TRAIN, TUNE, 2, 5).distribution(torch.tensor([9, 0, 0])),
+            "`context` must lie in 0 to 4, got 0 to 9",
+        ),
         (lambda: NGram(TRAIN, TUNE, 10, 100), r"below 2\*\*63"),
         (lambda: NGram(TRAIN, TUNE, 2, 3), "`tokens` must lie in 0 to 2, got 0 to 3"),
         (lambda: NGram(TRAIN, TUNE[:0], 2, 5), "`tune` must be one row"),
@@ -156,6 +163,30 @@ def test_refuses(call, message):
         call()
 
 
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: NGram(TRAIN, TUNE, 2.0, 5), "`order` must be an int, got float"),
+        (lambda: NGram(TRAIN, TUNE, 2, 5.0), "`vocab_size` must be an int, got float"),
+        (lambda: NGram(TRAIN.tolist(), TUNE, 2, 5), "`tokens` must be a torch.Tensor"),
+        (lambda: NGram(TRAIN > 1, TUNE, 2, 5), "whole numbers, got torch.bool"),
+        (
+            lambda: NGram(TRAIN, TUNE, 2, 5).distribution(torch.tensor([1.5])),
+            r"^NGram\.distribution: `context` must hold whole numbers, got torch.float",
+        ),
+        (
+            lambda: NGram(TRAIN, TUNE, 2, 5).bits_per_character([0, 1]),
+            r"^NGram\.bits_per_character: `tokens` must be a torch.Tensor, got list",
+        ),
+    ],
+)
+def test_kinds_are_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.errors
 def test_fractions_are_refused_not_cut_off():
     with pytest.raises(TypeError, match=r"^NGram: `tokens` must hold whole numbers"):
         NGram(TRAIN + 0.5, TUNE, 2, 5)

@@ -51,8 +51,8 @@ class LanguageModel(nn.Module):
             `causal = False`, as `Bidirectional` and a stack with one in it do;
             `vocab_size` or `tokens` is of the wrong kind.
         ValueError: `vocab_size` below 1; `tokens` of the wrong rank, on another device
-            than the parameters, or on a CPU
-            outside the vocabulary (other devices are not asked: they would wait).
+            than the parameters, or on a CPU outside the vocabulary (other devices are
+            not asked: they would wait).
 
     Source:
         The next-token model of Graves (2013).

@@ -10,7 +10,7 @@ import sys
 import sysconfig
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+from seqref.errors import check_shape, check_size, check_tensor
 
 UNK = "\N{REPLACEMENT CHARACTER}"
 
@@ -49,12 +51,18 @@ class Vocabulary:
 
     Raises:
         ValueError: a character occurs twice, or an entry is not one character.
+        TypeError: `characters` is no iterable.
 
     Source:
         None: a design of this package.
     """
 
     def __init__(self, characters: str | list[str]):
+        if not isinstance(characters, Iterable):
+            raise TypeError(
+                "Vocabulary: `characters` must be a str or a list of characters, got "
+                f"{type(characters).__name__}"
+            )
         self.characters = list(characters)
         wrong = [c for c in self.characters if not isinstance(c, str) or len(c) != 1]
         if wrong:
@@ -75,11 +83,14 @@ class Vocabulary:
 
     @classmethod
     def from_text(cls, text: str, min_count: int = 1) -> "Vocabulary":
-        r"""The characters that occur at least `min_count` times, by code point."""
-        if min_count < 1:
-            raise ValueError(
-                f"Vocabulary.from_text: `min_count` must be at least 1, got {min_count}"
-            )
+        r"""The characters that occur at least `min_count` times, by code point.
+
+        Raises:
+            ValueError: `min_count` is below 1.
+            TypeError: `text` is no str, or `min_count` no int.
+        """
+        _check_text("Vocabulary.from_text", text)
+        check_size("Vocabulary.from_text", "min_count", min_count)
         counts = Counter(text)
         return cls(sorted(c for c, n in counts.items() if n >= min_count))
 
@@ -87,7 +98,12 @@ class Vocabulary:
         return len(self.characters) + 1
 
     def encode(self, text: str) -> Int[Tensor, " time"]:
-        r"""Indices of the characters of `text`; 0 for those it does not know."""
+        r"""Indices of the characters of `text`; 0 for those it does not know.
+
+        Raises:
+            TypeError: `text` is no str.
+        """
+        _check_text("Vocabulary.encode", text)
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         return torch.from_numpy(self._index_of[codes])
 
@@ -95,14 +111,18 @@ class Vocabulary:
         r"""The text of `tokens`; index 0 becomes U+FFFD, the replacement character.
 
         Raises:
-            ValueError: an index lies outside the vocabulary.
+            ValueError: an index lies outside the vocabulary; `tokens` is not one row.
+            TypeError: `tokens` is no tensor of integers.
         """
+        where = "Vocabulary.decode"
+        hint = "decode a batch row by row"
+        check_shape(where, "tokens", tokens, (("time", None),), hint)
+        _check_integers(where, "tokens", tokens)
         indices = tokens.tolist()
         wrong = [i for i in indices if not 0 <= i < len(self)]
         if wrong:
             raise ValueError(
-                f"Vocabulary.decode: `tokens` must lie in 0 to {len(self) - 1}, "
-                f"got {wrong[0]}"
+                f"{where}: `tokens` must lie in 0 to {len(self) - 1}, got {wrong[0]}"
             )
         table = [UNK, *self.characters]
         return "".join(table[i] for i in indices)
@@ -252,6 +272,8 @@ def read_text(path: str | Path) -> str:
             f"read_text: {str(path)!r} is not UTF-8 (byte 0x{data[error.start]:02x} at "
             f"offset {error.start}); convert it first"
         ) from error
+    if not text:
+        raise ValueError(f"read_text: {str(path)!r} is empty but for its byte mark")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -264,11 +286,14 @@ def split_text(text: str, heldout: float = 0.1, tune: float = 0.1) -> Corpus:
         tune: Share before that, to choose settings on.
 
     Raises:
-        ValueError: a share is not in (0, 1), or leaves nothing to train on.
+        ValueError: a share is not in (0, 1), they sum to 1 or more, or a part would be
+            empty.
+        TypeError: `text` is no str.
 
     Source:
         None: a design of this package.
     """
+    _check_text("split_text", text)
     if not (heldout > 0 and tune > 0 and heldout + tune < 1):
         raise ValueError(
             "split_text: `heldout` and `tune` must be positive and sum to less than 1, "
@@ -276,8 +301,25 @@ def split_text(text: str, heldout: float = 0.1, tune: float = 0.1) -> Corpus:
         )
     end = len(text) - int(len(text) * heldout)
     start = end - int(len(text) * tune)
+    sizes = start, end - start, len(text) - end
+    if 0 in sizes:
+        raise ValueError(
+            f"split_text: `text` is too short for three parts: {len(text)} characters "
+            f"make {sizes[0]} for train, {sizes[1]} for tune, {sizes[2]} for heldout"
+        )
     modules: dict[str, tuple[str, ...]] = dict.fromkeys(PARTS, ("text",))
     return Corpus(text[:start], text[start:end], text[end:], modules)
+
+
+def _check_text(where: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{where}: `text` must be a str, got {type(text).__name__}")
+
+
+def _check_integers(where: str, name: str, tokens: Tensor) -> None:
+    kind = tokens.dtype
+    if kind == torch.bool or kind.is_floating_point or kind.is_complex:
+        raise TypeError(f"{where}: `{name}` must have an integer dtype, got {kind}")
 
 
 class Chunk(NamedTuple):
@@ -306,6 +348,7 @@ class Streams:
 
     Raises:
         ValueError: a size is below 1, or the text has no `batch_size + 1` characters.
+        TypeError: a size is no int, or `tokens` is no tensor of integers.
 
     Source:
         None: a design of this package.
@@ -313,8 +356,9 @@ class Streams:
 
     def __init__(self, tokens: Int[Tensor, " time"], batch_size: int, horizon: int):
         for name, size in (("batch_size", batch_size), ("horizon", horizon)):
-            if size < 1:
-                raise ValueError(f"Streams: `{name}` must be at least 1, got {size}")
+            check_size("Streams", name, size)
+        check_tensor("Streams", "tokens", tokens)
+        _check_integers("Streams", "tokens", tokens)
         if tokens.dim() != 1 or len(tokens) <= batch_size:
             raise ValueError(
                 "Streams: `tokens` must be one row of at least batch_size + 1 = "

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seqref.errors import check_size
+from seqref.errors import check_shape, check_size
 from seqref.tasks._batch import check_dtype
 
 A, B = (1.0, 0.0), (0.0, 1.0)
@@ -46,25 +46,22 @@ def counting_words(
           `lengths` (batch,); time is twice the largest count
 
     Raises:
-        TypeError: a count is no int, or `dtype` no floating dtype.
+        TypeError: `counts` is no iterable, a count no int, or `dtype` no floating
+            dtype.
         ValueError: a count is below 1, or there is none.
 
     Source:
         None: a design of this package on the language $a^n b^n$, by which Suzgun,
         Belinkov & Shieber (2018) and others try whether a network counts.
     """
-    found = list(counts)
     check_dtype("counting_words", dtype)
-    if not found:
-        raise ValueError("counting_words: `counts` must hold at least one n, got none")
-    for n in found:
-        check_size("counting_words", "counts", n)
+    found = _listed("counting_words", counts)
     n = torch.tensor(found, device=device)[:, None]
     t = torch.arange(2 * max(found), device=device)
     is_a, is_b = t < n, (t >= n) & (t < 2 * n)
     x = torch.stack([is_a, is_b], dim=-1).to(dtype)
-    targets = torch.full(is_b.shape, math.nan, dtype=dtype, device=device)
-    targets[is_b] = (t == 2 * n - 1)[is_b].to(dtype)
+    is_last = (t == 2 * n - 1).to(dtype)
+    targets = is_last.masked_fill(~is_b, math.nan)
     return Words(x, targets, 2 * n[:, 0])
 
 
@@ -81,13 +78,13 @@ def words_right(
         - `said`, `targets`: (batch, time); returns (batch,), bool
 
     Raises:
-        ValueError: the shapes differ.
+        TypeError: one of them is no tensor.
+        ValueError: the shapes differ, or are not (batch, time).
     """
-    if said.shape != targets.shape:
-        raise ValueError(
-            f"words_right: `said` must have the shape of `targets`, "
-            f"{tuple(targets.shape)}, got {tuple(said.shape)}"
-        )
+    where = "words_right"
+    check_shape(where, "targets", targets, (("batch", None), ("time", None)))
+    axes = zip(("batch", "time"), targets.shape, strict=True)
+    check_shape(where, "said", said, tuple(axes))
     return (((said > 0) == (targets > 0)) | targets.isnan()).all(dim=1)
 
 
@@ -98,13 +95,21 @@ def memoryless_loss(counts: Iterable[int]) -> float:
     answer is that share $p$, and its loss $-p \ln p - (1 - p) \ln (1 - p)$.
 
     Raises:
-        TypeError: a count is no int.
+        TypeError: `counts` is no iterable, or a count no int.
         ValueError: a count is below 1, or there is none.
     """
-    found = list(counts)
-    if not found:
-        raise ValueError("memoryless_loss: `counts` must hold at least one n, got none")
-    for n in found:
-        check_size("memoryless_loss", "counts", n)
+    found = _listed("memoryless_loss", counts)
     p = len(found) / sum(found)
     return 0.0 if p == 1 else -p * math.log(p) - (1 - p) * math.log1p(-p)
+
+
+def _listed(where: str, counts: Iterable[int]) -> list[int]:
+    if not isinstance(counts, Iterable):
+        kind = type(counts).__name__
+        raise TypeError(f"{where}: `counts` must be an iterable of ints, got {kind}")
+    found = list(counts)
+    if not found:
+        raise ValueError(f"{where}: `counts` must hold at least one n, got none")
+    for n in found:
+        check_size(where, "counts", n)
+    return found

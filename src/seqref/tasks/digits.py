@@ -63,7 +63,8 @@ def inked_digits(test_rows: int = 500, *, seed: int = 0) -> tuple[Digits, Digits
     images = torch.from_numpy(source.images).float()
     labels = torch.from_numpy(source.target).long()
     x, lengths = _inked(images)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator, device="cpu")
     parts = order[test_rows:], order[:test_rows]
     train, test = (Digits(x[rows], lengths[rows], labels[rows]) for rows in parts)
     return train, test
@@ -74,8 +75,11 @@ def _inked(images: Tensor) -> tuple[Tensor, Tensor]:
     inked = images > 0
     lengths = inked.sum((1, 2))
     which, row, column = inked.nonzero(as_tuple=True)  # in the order of reading
-    place = torch.arange(len(which)) - (lengths.cumsum(0) - lengths)[which]
-    steps = torch.stack([row / 7, column / 7, images[inked] / 16], dim=1)
+    # float32 on the CPU, whatever torch's default dtype and device are.
+    place = torch.arange(len(which), device="cpu")
+    place -= (lengths.cumsum(0) - lengths)[which]
+    ink = images[inked] / 16
+    steps = torch.stack([row.to(ink) / 7, column.to(ink) / 7, ink], dim=1)
     x = images.new_zeros(len(images), LONGEST, 3)
     x[which, place] = steps
     return x, lengths

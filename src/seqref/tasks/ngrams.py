@@ -4,8 +4,11 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from seqref.errors import check_size, check_tensor
 
 # Contexts are grouped by the binary logarithm of their count; a context seen more
 # than 2**15 times shares the last group.
@@ -42,7 +45,7 @@ class NGram:
         tune: Text that is not in `tokens`; the weights are fitted to it.
         order: The n of the n-gram: 1 sees no context, 5 the last four characters.
         vocab_size: Number of indices, V.
-        iterations: Steps of expectation maximisation.
+        iterations: Steps of expectation maximisation, at least 0.
 
     Shapes:
         - `tokens`: (time,); `tune`: (time,), both whole numbers in 0 to V - 1
@@ -51,9 +54,10 @@ class NGram:
         O(n T log T) time and O(n T) memory for T training characters.
 
     Raises:
-        ValueError: `order` or `vocab_size` below 1, V**order beyond 64 bits, an
-            index outside the vocabulary, or a text that is empty.
-        TypeError: `tokens` or `tune` is of a floating dtype.
+        ValueError: `order` or `vocab_size` below 1, V**order beyond 64 bits,
+            `iterations` below 0, an index outside the vocabulary, or a text that is
+            empty.
+        TypeError: `tokens` or `tune` is no tensor of integers; a number is no int.
 
     Source:
         Jelinek & Mercer (1980), in the recursive form of Chen & Goodman (1999).
@@ -70,11 +74,9 @@ class NGram:
         vocab_size: int,
         iterations: int = 30,
     ):
-        if order < 1 or vocab_size < 1:
-            raise ValueError(
-                "NGram: `order` and `vocab_size` must be at least 1, "
-                f"got {order} and {vocab_size}"
-            )
+        check_size("NGram", "order", order)
+        check_size("NGram", "vocab_size", vocab_size)
+        check_size("NGram", "iterations", iterations, minimum=0)
         if vocab_size**order >= 2**63:
             raise ValueError(
                 "NGram: `vocab_size` ** `order` must be below 2**63, "
@@ -91,6 +93,7 @@ class NGram:
 
         Raises:
             ValueError: `tokens` is empty or holds an index outside the vocabulary.
+            TypeError: `tokens` is no tensor of integers.
         """
         text = self._checked("NGram.log_probs", "tokens", tokens)
         relative, buckets, seen = self._evidence(text)
@@ -109,11 +112,13 @@ class NGram:
         Raises:
             ValueError: `tokens` has fewer than 2 characters, or holds an index
                 outside the vocabulary.
+            TypeError: `tokens` is no tensor of integers.
         """
-        if len(tokens) < 2:
+        where = "NGram.bits_per_character"
+        text = self._checked(where, "tokens", tokens)
+        if len(text) < 2:
             raise ValueError(
-                "NGram.bits_per_character: `tokens` must have at least 2 characters, "
-                f"got {len(tokens)}"
+                f"{where}: `tokens` must have at least 2 characters, got {len(text)}"
             )
         return float(-self.log_probs(tokens)[1:].mean() / math.log(2))
 
@@ -122,33 +127,36 @@ class NGram:
     ) -> Float[np.ndarray, " vocab"]:
         r"""Probabilities of the next character after `context`; they sum to 1.
 
+        The context may be empty.
+
         Raises:
-            ValueError: `context` holds an index outside the vocabulary.
+            ValueError: `context` is not one row, or holds an index outside the
+                vocabulary.
+            TypeError: `context` is no tensor of integers.
         """
-        before = context.tolist()[-(self.order - 1) :] if self.order > 1 else []
+        text = self._checked("NGram.distribution", "context", context, least=0)
+        before = text.tolist()[-(self.order - 1) :] if self.order > 1 else []
         rows = np.array([[*before, x] for x in range(self.vocab_size)], dtype=np.int64)
-        if rows.min() < 0 or rows.max() >= self.vocab_size:
-            raise ValueError(
-                f"NGram.distribution: `context` must lie in 0 to {self.vocab_size - 1}"
-            )
         parts = [self._evidence(row) for row in rows]
         relative, buckets, seen = (
             np.stack(p, -1)[:, -1] for p in zip(*parts, strict=True)
         )
         return self._interpolate(relative, buckets, seen)[-1]
 
-    def _checked(self, where: str, name: str, tokens: Tensor) -> np.ndarray:
-        if tokens.is_floating_point():
-            raise TypeError(
-                f"{where}: `{name}` must hold whole numbers, got {tokens.dtype}"
-            )
+    def _checked(
+        self, where: str, name: str, tokens: Tensor, least: int = 1
+    ) -> np.ndarray:
+        check_tensor(where, name, tokens)
+        kind = tokens.dtype
+        if kind == torch.bool or kind.is_floating_point or kind.is_complex:
+            raise TypeError(f"{where}: `{name}` must hold whole numbers, got {kind}")
         text = tokens.detach().cpu().numpy().astype(np.int64)
-        if text.ndim != 1 or len(text) == 0:
+        if text.ndim != 1 or len(text) < least:
             raise ValueError(
                 f"{where}: `{name}` must be one row of characters, got shape "
                 f"{text.shape}"
             )
-        if text.min() < 0 or text.max() >= self.vocab_size:
+        if len(text) and (text.min() < 0 or text.max() >= self.vocab_size):
             raise ValueError(
                 f"{where}: `{name}` must lie in 0 to {self.vocab_size - 1}, "
                 f"got {text.min()} to {text.max()}"
