@@ -28,8 +28,11 @@ from seqref import (
     ZoneoutLSTMCell,
     zoneout,
 )
+from seqref.models import LanguageModel
 from seqref.recurrence import Recurrent, detach_state, reset_rows, scan, select_rows
+from seqref.tasks import Streams
 from seqref.testing import check_sequence_layer
+from seqref.training import train
 
 F64 = torch.float64
 TIGHT = {"atol": 1e-12, "rtol": 1e-12}
@@ -548,6 +551,20 @@ def test_redraw_keeps_h_and_c():
         assert not torch.equal(fresh.mask_h, state.mask_h)
     layer.eval()
     assert layer.redraw(state).mask_h.eq(1).all()
+
+
+def test_train_keeps_one_draw_for_a_pass_over_the_text():
+    torch.manual_seed(9)
+    layer = VariationalLSTM(4, 16, dropout_x=0.3, dropout_h=0.3)
+    model, seen = LanguageModel(7, layer), []
+    layer.register_forward_hook(lambda _, inputs, output: seen.append(output[1]))
+    streams = Streams(torch.randint(7, (101,)), batch_size=2, horizon=10)
+    assert len(list(streams)) == 5
+    train(model, streams, torch.optim.SGD(model.parameters()), 10)
+    masks = [state.mask_h for state in seen]
+    for k in range(10):
+        assert torch.equal(masks[k], masks[k // 5 * 5])
+    assert not torch.equal(masks[0], masks[5])
 
 
 def test_masks_go_with_their_rows():
