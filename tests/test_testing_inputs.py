@@ -436,3 +436,25 @@ def test_what_the_page_says_that_the_checks_cannot_see():
 
     assert check_causality(layer, inputs(), call=writes) is None
     assert check_causality(layer, inputs(), call=first) is None
+
+
+def test_a_subclass_of_a_layer_of_torch_returns_what_it_likes():
+    class Outputs(nn.GRU):
+        def forward(self, x, lengths=None):
+            y = super().forward(x)[0]
+            return y if lengths is None else y[torch.arange(len(x)), lengths - 1]
+
+    model = Outputs(3, 4, batch_first=True)
+    check_causality(model, inputs(2))
+    check_row_order(model, inputs(2))
+    check_padding_invariance(model, inputs(), LENGTHS)
+    time_first = Outputs(3, 4)
+    with pytest.raises(AssertionError, match="row order"):
+        check_row_order(time_first, inputs(2))
+
+
+def test_another_default_device_does_not_matter():
+    layer, x = nn.Linear(3, 4), inputs()
+    with torch.device("meta"):
+        check_causality(layer, x)
+        check_row_order(layer, x)

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 def plain_call(model: Any, *inputs: Any) -> Any:
     r"""The model on the inputs, its batch first."""
-    if not isinstance(model, nn.RNNBase):
+    if not _is_of_torch(model):
         return model(*inputs)
     _needs_batch_first(model)
     y, state = model(*inputs)
@@ -18,14 +18,14 @@ def plain_call(model: Any, *inputs: Any) -> Any:
 
 
 def call_with_state(model: Any, x: Tensor, state: Any) -> Any:
-    if isinstance(model, nn.RNNBase):
+    if _is_of_torch(model):
         _needs_batch_first(model)
     return model(x, state)
 
 
 def call_with_lengths(model: Any, x: Tensor, lengths: Tensor) -> Any:
     r"""torch.nn's recurrent layers on a packed batch; others with `lengths`."""
-    if isinstance(model, nn.RNNBase):
+    if _is_of_torch(model):
         _needs_batch_first(model)
         packed = pack_padded_sequence(
             x, lengths.cpu(), batch_first=True, enforce_sorted=False
@@ -39,6 +39,12 @@ def call_with_lengths(model: Any, x: Tensor, lengths: Tensor) -> Any:
         # Functions in C and scripted modules have no signature.
         named = False
     return model(x, lengths=lengths) if named else model(x, lengths)
+
+
+def _is_of_torch(model: Any) -> bool:
+    # A subclass may return what it likes.
+    forward = getattr(type(model), "forward", None)
+    return forward in (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
 
 
 def _batch_first(state: Any) -> Any:

@@ -269,7 +269,10 @@ def other(x: Tensor, seed: int = 0, without: int | float | None = None) -> Tenso
     """
     if x.is_floating_point():
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        # The generator's own device, whatever the default.
+        noise = torch.randn(
+            x.shape, generator=generator, dtype=torch.float64, device="cpu"
+        )
         spread = 2 * x.std() + 1
         return x.mean() + spread * noise.to(x)
     ids = x.unique()
