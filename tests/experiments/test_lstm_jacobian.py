@@ -1,5 +1,7 @@
 """The LSTM's Jacobian by hand against automatic differentiation."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -103,3 +105,12 @@ def test_cases_change_what_they_name():
     torch.testing.assert_close(moved[size : 2 * size], torch.full_like(moved[:size], 5))
     assert not moved[2 * size :].any()
     assert not cell_of("no_recurrence").weight_hh.any()
+
+
+def test_the_factor_over_many_steps_grows_with_the_width():
+    found = []
+    for width in (4, 32):
+        config = replace(experiment.SMALL, hidden_size=width, input_size=width)
+        case = experiment.run(config)["cases"]["default"]
+        found.append(case["log10_true_over_product"]["step_40"])
+    assert found[1] > found[0] + 0.5
