@@ -19,6 +19,7 @@ from seqref.testing import (
     check_nonlinearity,
     check_padding_invariance,
     check_row_order,
+    check_sequence_layer,
     check_source_dependence,
     check_state_carry,
     check_target_shift,
@@ -458,3 +459,23 @@ def test_another_default_device_does_not_matter():
     with torch.device("meta"):
         check_causality(layer, x)
         check_row_order(layer, x)
+
+
+def test_an_initial_state_of_fixed_dtype_is_named():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.GRUCell(3, 4)
+
+        def initial_state(self, batch_size):
+            return torch.zeros(batch_size, 4)
+
+        def step(self, x_t, state):
+            h_t = self.cell(x_t, state)
+            return h_t, h_t
+
+        def forward(self, x, state=None):
+            raise NotImplementedError
+
+    with pytest.raises(AssertionError, match="follow the dtype of its parameters"):
+        check_sequence_layer(Fixed(), inputs())

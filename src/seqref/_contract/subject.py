@@ -209,6 +209,12 @@ def rows_of(state: Any, start: int, stop: int) -> Any:
     return map_state(lambda tensor: tensor[start:stop].clone(), state)
 
 
+DTYPE_HINT = (
+    " (a copy runs in float64, or in the `dtype` that was passed: `initial_state` and "
+    "all that the layer makes must follow the dtype of its parameters)"
+)
+
+
 @contextmanager
 def property_named(name: str) -> Any:
     r"""Put the property's name before whatever the layer raises while it is checked."""
@@ -219,4 +225,5 @@ def property_named(name: str) -> Any:
             raise
         raise AssertionError(f"{name}: the layer raised {error!r}") from error
     except Exception as error:
-        raise AssertionError(f"{name}: the layer raised {error!r}") from error
+        hint = DTYPE_HINT if "dtype" in str(error) else ""
+        raise AssertionError(f"{name}: the layer raised {error!r}{hint}") from error
