@@ -137,7 +137,9 @@ class Run:
         _generators.restore(place.now)
         if state is not None:
             device = next(iter(self.model.parameters())).device
-            state = map_state(lambda tensor: tensor.to(device), state)
+            # Copied out of the file's bytes: in memory that is aligned otherwise
+            # products of matrices may round otherwise.
+            state = map_state(lambda tensor: tensor.to(device, copy=True), state)
         return Moment(step, place, state)
 
     def _schedule_state(self) -> Any:
