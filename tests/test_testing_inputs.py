@@ -479,3 +479,20 @@ def test_an_initial_state_of_fixed_dtype_is_named():
 
     with pytest.raises(AssertionError, match="follow the dtype of its parameters"):
         check_sequence_layer(Fixed(), inputs())
+
+
+def test_a_source_that_is_too_long_is_named():
+    """What an untrained network forgets is no fault of its attention."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.RNN(3, 4, batch_first=True)
+            self.decoder = nn.RNN(3, 4, batch_first=True)
+
+        def forward(self, source, target):
+            return self.decoder(target, self.encoder(source)[1])[0]
+
+    check_source_dependence(Model(), inputs(4, 20), inputs())
+    with pytest.raises(AssertionError, match="a source so long that the influence"):
+        check_source_dependence(Model(), inputs(4, 80), inputs())
