@@ -30,6 +30,7 @@ from seqref import (
 )
 from seqref.models import LanguageModel
 from seqref.recurrence import Recurrent, detach_state, reset_rows, scan, select_rows
+from seqref.recurrent.gradients import state_jacobian
 from seqref.tasks import Streams
 from seqref.testing import check_sequence_layer
 from seqref.training import train
@@ -565,6 +566,23 @@ def test_train_keeps_one_draw_for_a_pass_over_the_text():
     for k in range(10):
         assert torch.equal(masks[k], masks[k // 5 * 5])
     assert not torch.equal(masks[0], masks[5])
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_jacobian_by_the_state_has_an_identity_for_the_masks(train):
+    layer, x = variational()
+    layer.train(train)
+    jacobian = state_jacobian(layer, x[:, 0], layer.initial_state(4))
+    assert jacobian.shape == (4, 21, 21)
+    expected = torch.cat([torch.zeros(11, 10), torch.eye(11)], 1).double()
+    torch.testing.assert_close(jacobian[:, 10:], expected.expand(4, -1, -1))
+    plain = LSTM(6, 5, dtype=F64)
+    plain.cell.load_state_dict(layer.cell.state_dict())
+    if not train:
+        judge = state_jacobian(plain, x[:, 0], plain.initial_state(4))
+        torch.testing.assert_close(jacobian[:, :10, :10], judge, **TIGHT)
+        assert torch.linalg.matrix_norm(judge, 2).min() < 0.99
+    assert torch.linalg.matrix_norm(jacobian, 2).min() > 1 - 1e-12
 
 
 def test_masks_go_with_their_rows():
