@@ -42,12 +42,18 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "2", "--junitxml=build/tests.xml")
     session.run(
         "pytest",
+        *("-n", "2"),
         "--jaxtyping-packages=seqref,beartype.beartype",
-        "-m=not compile and not errors and not slow and not gpu",
+        "-m=not compile and not errors and not draws and not slow and not gpu",
         "--junitxml=build/typed.xml",
+        "tests/interop",
         "tests/ops",
         "tests/recurrent",
+        "tests/tasks",
         "tests/test_recurrence.py",
+        "tests/training/test_checkpoint.py",
+        "tests/training/test_loop.py",
+        "tests/training/test_truncated.py",
     )
 
 

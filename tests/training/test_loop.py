@@ -312,6 +312,7 @@ def test_a_run_in_parts_equals_the_whole_bit_for_bit(tmp_path, optimizer, schedu
     assert again[2] == whole[2]
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("kind", list(run_and_die.KINDS))
 def test_dropout_order_noise_and_streams_go_on(tmp_path, kind):
     """Parts of one step each: every place in a pass is resumed from."""
@@ -349,6 +350,7 @@ def test_a_carried_state_is_read_to_where_a_tensor_begins_by_itself(tmp_path):
     assert not any(address % 64 for address in addresses[:2])
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("lost", ["torch", "python", "numpy", "begun", "state"])
 def test_every_part_of_the_file_is_needed(tmp_path, monkeypatch, lost):
     """The comparison can fail: without this part the runs differ."""
@@ -532,6 +534,7 @@ def refused(folder, match, model=None, optimizer=None, steps=9, **changes):
     return str(caught.value)
 
 
+@pytest.mark.draws
 def test_a_run_with_other_settings_is_refused_by_name(tmp_path):
     run_to(tmp_path, 4)
     model = line_model()
@@ -564,6 +567,7 @@ def test_a_run_with_other_settings_is_refused_by_name(tmp_path):
     refused(tmp_path, r"stateful is \[\] in the file, \['noise'\]", stateful=generator)
 
 
+@pytest.mark.draws
 def test_other_schedules_are_refused(tmp_path):
     run_to(tmp_path, 4, schedule="cosine")
     for other, match in (
@@ -618,6 +622,7 @@ def test_torn_files_are_refused_at_every_length(tmp_path):
     assert fit(model, data, sgd(model, 0.1, 0), 2, squared, **options).number == 2
 
 
+@pytest.mark.draws
 def test_foreign_files_are_refused(tmp_path):
     from safetensors.torch import save_file
 
@@ -632,6 +637,7 @@ def test_foreign_files_are_refused(tmp_path):
     refused(tmp_path, "is of another run: model is None in the file")
 
 
+@pytest.mark.draws
 def test_a_file_that_names_what_is_not_there_is_refused(tmp_path):
     run_to(tmp_path, 4)
     path = tmp_path / "step-000000004.safetensors"
