@@ -1,6 +1,7 @@
 """The console command `seqref`."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -143,6 +144,36 @@ def test_a_claim_that_fails_gives_status_one(monkeypatch, tmp_path, capsys):
 def test_a_module_runs_as_a_program(tmp_path, capsys):
     assert parameter_counts.main(["--quiet", "--out", str(tmp_path)]) == 0
     assert "C38.step holds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["", "inside"])
+def test_a_folder_that_cannot_be_written_is_noticed_before_the_run(
+    tmp_path, monkeypatch, capsys, part
+):
+    def never(*arguments, **keywords):
+        raise AssertionError("a test should not reach the measurement")
+
+    monkeypatch.setattr(commands, "measure", never)
+    (tmp_path / "file").write_text("in the way")
+    folder = str(tmp_path / "file" / part)
+    assert cli.main(["experiments", "run", NAME, "--out", folder]) == 2
+    message = capsys.readouterr().err
+    assert "`--out` must be a folder that can be written to" in message
+    assert folder in message
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "seqref.cli", "experiments", "list"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_ctrl_c_gives_status_130(monkeypatch, capsys, tmp_path):

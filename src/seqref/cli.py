@@ -2,6 +2,7 @@ r"""The console command `seqref`: one row of `COMMANDS` for each thing that is r
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     r"""Run the command line and return its exit status.
 
     0: it worked. 1: it ran, and the result is not as claimed. 2: bad arguments, bad
-    input or a missing extra; the message says which. 130: stopped by Ctrl-C.
+    input or a missing extra; the message says which. 130: stopped by Ctrl-C. 141: who
+    read the output has closed it, as `head` does.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     known = {command.name for command in COMMANDS}
@@ -67,7 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command is None:
             parser.print_help()
             return 0
-        return arguments.run(arguments)
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Who read the output has enough, as `head` does; Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, RuntimeError, OSError) as error:
         print(f"seqref: error: {error}", file=sys.stderr)
         return 2

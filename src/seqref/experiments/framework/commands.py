@@ -2,6 +2,7 @@ r"""`seqref experiments`: list, run and render."""
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -81,7 +82,10 @@ def run_run(arguments: argparse.Namespace) -> int:
     folder = arguments.out or default_folder(full=arguments.full)
     track = untracked if arguments.quiet else bars
     good = True
-    for experiment in _chosen(arguments.name):
+    chosen = _chosen(arguments.name)
+    # Before the measurement, which can take hours and would be lost.
+    check_writable(folder)
+    for experiment in chosen:
         _refuse_to_replace(experiment, folder, size, force=arguments.force)
         record = measure(experiment, full=arguments.full, track=track)
         written = [save(record, folder)]
@@ -90,6 +94,19 @@ def run_run(arguments: argparse.Namespace) -> int:
         good = report(record) and good
         print(f"{experiment.name}: {len(written)} files in {folder}")
     return 0 if good else 1
+
+
+def check_writable(folder: Path) -> None:
+    r"""Make the folder, and raise `OSError` unless a file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"seqref experiments: `--out` must be a folder that can be written to, got "
+            f"{folder} ({error.strerror})"
+        ) from error
 
 
 def run_render(arguments: argparse.Namespace) -> int:
