@@ -279,6 +279,19 @@ def test_a_number_that_the_dtype_cannot_hold(call, name):
     call(kind(3, 5))
 
 
+def test_the_default_device_is_not_asked():
+    lstm, rnn = nn.LSTM(3, 5), nn.RNN(3, 5)
+    with torch.device("meta"):
+        chrono_(lstm, 9, torch.Generator("cpu").manual_seed(0))
+        forget_bias_(lstm, 2)
+        orthogonal_(lstm)
+        identity_(rnn)
+    assert torch.equal(rnn.weight_hh_l0, torch.eye(5))
+    assert (lstm.bias_ih_l0[5:10] == 2).all()
+    w = lstm.weight_hh_l0[:5]
+    torch.testing.assert_close(w @ w.T, torch.eye(5))
+
+
 @pytest.mark.errors
 def test_numbers_of_other_kinds():
     layer = nn.RNN(3, 5)

@@ -3,7 +3,7 @@ r"""Initialisations that set how long a recurrent layer remembers before trainin
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,8 @@ class _Write(NamedTuple):
     law: str
 
 
+# Whatever torch's default device is.
+_WIDE: Any = {"dtype": torch.float64, "device": "cpu"}
 _NAMES = ("weight_hh", "bias_ih", "bias_hh")
 _BLOCKS = {"RNN": "h", "LSTM": "ifgo", "GRU": "rzn"}
 # They have the parameters and the blocks of an LSTMCell, and more.
@@ -180,7 +182,7 @@ def identity_(module: nn.Module, gain: int | float = 1.0) -> Report:
     writes = []
     for site in sites:
         width = len(site.tensors["weight_hh"])
-        eye = torch.eye(width, dtype=torch.float64) * gain
+        eye = gain * torch.eye(width, **_WIDE)
         writes.append(_Write(site, "weight_hh", "h", eye, law))
         writes += [_zeros(site, n, "h") for n in _NAMES[1:] if n in site.tensors]
     return _apply(where, writes)
@@ -221,7 +223,7 @@ def forget_bias_(module: nn.Module, value: int | float = 1.0) -> Report:
     writes = []
     for site in sites:
         block = site.block("bias_ih", "f")
-        values = torch.full(block.shape, value, dtype=torch.float64)
+        values = torch.full(block.shape, value, **_WIDE)
         writes += _sum(site, "f", values, f"{value:g}")
     return _apply(where, writes)
 
@@ -322,7 +324,7 @@ def _workspace(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _zeros(site: _Site, name: str, block: str) -> _Write:
-    return _Write(site, name, block, torch.zeros(()), "0")
+    return _Write(site, name, block, torch.zeros((), **_WIDE), "0")
 
 
 def _sum(site: _Site, block: str, values: Tensor, law: str) -> list[_Write]:
