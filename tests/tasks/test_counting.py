@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy
 
-from seqref.tasks.counting import counting_words, memoryless_loss, words_right
+from seqref.tasks.counting import A, B, counting_words, memoryless_loss, words_right
 
 NAN = float("nan")
 
@@ -13,6 +13,7 @@ def test_words_by_hand():
     x, targets, lengths = counting_words([2, 1])
     assert x[0].tolist() == [[1, 0], [1, 0], [0, 1], [0, 1]]
     assert x[1].tolist() == [[1, 0], [0, 1], [0, 0], [0, 0]]
+    assert [*map(tuple, x[1, :2].tolist())] == [A, B]
     expected = torch.tensor([[NAN, NAN, 0, 1], [NAN, 1, NAN, NAN]])
     assert torch.equal(targets.isnan(), expected.isnan())
     assert targets.nan_to_num(9).tolist() == expected.nan_to_num(9).tolist()

@@ -222,9 +222,7 @@ def forget_bias_(module: nn.Module, value: int | float = 1.0) -> Report:
     _check_biases(where, sites)
     writes = []
     for site in sites:
-        block = site.block("bias_ih", "f")
-        values = torch.full(block.shape, value, **_WIDE)
-        writes += _sum(site, "f", values, f"{value:g}")
+        writes += _sum(site, "f", torch.tensor(value, **_WIDE), f"{value:g}")
     return _apply(where, writes)
 
 
