@@ -294,6 +294,8 @@ def test_the_order_is_drawn_on_the_generators_device(form):
         (lambda: last_state(rows(), LENGTHS, 1.0), TypeError, "must be an int"),
         (lambda: pack(rows(), LENGTHS - 1), ValueError, "pack: .* at least 1, got 0"),
         (lambda: pack(rows(), LENGTHS + 1), ValueError, "at most time=7, got 8"),
+        (lambda: pack(rows()[0], LENGTHS), ValueError, "pack: `x` must have shape"),
+        (lambda: pack([[1.0]], LENGTHS), TypeError, "pack: `x` must be a torch.Tensor"),
         (lambda: pack(rows(0), LENGTHS[:0]), ValueError, "at least one row"),
         (lambda: pack(rows()[..., :0], LENGTHS), ValueError, "and one feature"),
         (lambda: pack(rows(), LENGTHS.float()), TypeError, "integer dtype"),
