@@ -6,6 +6,7 @@ from torch import nn
 from torch.func import jacrev
 
 import seqref
+from seqref.models import LanguageModel
 from seqref.recurrence import map_state
 from seqref.recurrent.gradients import (
     gradient_norm_by_lag,
@@ -217,6 +218,10 @@ def test_bad_arguments():
     layer, x, state = case("RNN")
     with pytest.raises(TypeError, match="state_jacobian: `layer` must have"):
         state_jacobian(nn.Linear(3, 3), x[:, 0], state)
+    with pytest.raises(TypeError, match="jacobian_product: `layer` must have"):
+        jacobian_product(nn.Linear(3, 3), x)
+    with pytest.raises(TypeError, match="state_jacobian: `x_t` must be a torch"):
+        state_jacobian(layer, "x", state)
     with pytest.raises(TypeError, match="jacobian_product: `x`"):
         jacobian_product(layer, "x")
     with pytest.raises(ValueError, match=r"jacobian_product: `x` must have shape"):
@@ -233,6 +238,15 @@ def test_bad_arguments():
             gradient_norm_by_lag(layer, x, bar)
     with pytest.raises(ValueError, match="state_jacobian: `x_t` must have shape"):
         state_jacobian(layer, x[0, 0, 0])
+
+
+def test_the_default_device_is_not_asked_and_tokens_have_two_axes():
+    model = LanguageModel(7, seqref.GRU(3, 4, dtype=F64))
+    tokens = torch.randint(7, (2, 5))
+    expected = jacobian_product(model.layer, model.embedding(tokens))
+    with torch.device("meta"):
+        found = jacobian_product(model, tokens)
+    assert torch.equal(found, expected)
 
 
 def test_no_state_is_the_initial_one():

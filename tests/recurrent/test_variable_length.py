@@ -96,6 +96,13 @@ def test_last_state_is_the_upper_layers_of_both_directions(kind, layers, bias):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
 
 
+def test_last_state_does_not_ask_the_default_device():
+    y = rows()
+    expected = last_state(y, LENGTHS, 1)
+    with torch.device("meta"):
+        assert torch.equal(last_state(y, LENGTHS, 1), expected)
+
+
 def test_last_state_of_directions_of_unequal_width():
     layer = seqref.Bidirectional(
         seqref.RNN(3, 5, dtype=F64), seqref.GRU(3, 2, dtype=F64)
