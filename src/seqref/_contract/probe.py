@@ -63,10 +63,10 @@ class Probe:
         where = "check_" + name.replace(" ", "_")
         _check_arguments(where, model, dtype)
         owner = getattr(model, "__self__", model)
-        self._copied = isinstance(owner, nn.Module)
-        self.dtype = dtype or (torch.float64 if self._copied else None)
-        if self._copied:
-            copied = _copied(where, owner, self.dtype or torch.float64)
+        self._copied, self.dtype = False, dtype
+        if isinstance(owner, nn.Module):
+            self._copied, self.dtype = True, dtype or torch.float64
+            copied = _copied(where, owner, self.dtype)
             method = getattr(model, "__func__", None)
             model = MethodType(method, copied) if method else copied
         self.name, self.where = name, where

@@ -3,7 +3,7 @@ r"""Initialisations that set how long a recurrent layer remembers before trainin
 from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -417,6 +417,6 @@ def _finite(where: str, name: str, value: object) -> float:
             f"{where}: `{name}` must be a number, got {type(value).__name__}"
         )
     # The numbers of a law are drawn in float32 unless the parameters are wider.
-    if not abs(value) <= torch.finfo(torch.float32).max:
+    if not abs(cast(float, value)) <= torch.finfo(torch.float32).max:
         raise ValueError(f"{where}: `{name}` must be finite in float32, got {value}")
     return float(value)
