@@ -36,11 +36,13 @@ def test_tables_have_a_row_for_each_case(record):
 
 @pytest.mark.parametrize("share", [1.0, 0.97, 0.75, 0.5, 0.25, 0.1])
 def test_lengths_have_the_share_that_they_are_drawn_for(share):
-    lengths = packing.lengths_of(share, 64, 100)
-    assert lengths.max() == lengths[0] == 100
-    assert lengths.min() >= 1
-    assert lengths.double().mean() / 100 == pytest.approx(share, abs=0.02)
-    assert (len(lengths.unique()) == 1) == (share == 1)
+    for batch, time in ((64, 100), (32, 64), (32, 128)):
+        lengths = packing.lengths_of(share, batch, time)
+        assert len(lengths) == batch
+        assert lengths.max() == lengths[0] == time
+        assert lengths.min() >= 1
+        assert lengths.double().mean() / time == pytest.approx(share, abs=0.004)
+        assert (len(lengths.unique()) == 1) == (share == 1)
 
 
 def test_packed_and_padded_runs_give_the_same_real_outputs():

@@ -9,7 +9,7 @@ from seqref.experiments.speed_parts.timing import LABELS
 
 NAMES = {
     "gru": "GRU",
-    "packed": "packed",
+    "packed": "packed, half real",
     "transformer": "Transformer layer, equal width",
     "transformer_equal": "Transformer layer, equal parameters",
     "again": "the LSTM again",

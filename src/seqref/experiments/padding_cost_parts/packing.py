@@ -12,16 +12,18 @@ from seqref.recurrent.variable_length import pack, unpack
 
 
 def lengths_of(share: float, batch: int, time: int) -> Int[Tensor, " batch"]:
-    r"""Lengths that are even between two bounds, about `share` of the steps real.
+    r"""Lengths of which `share` of the steps are real, the first one all of `time`.
 
-    Up to one half the bounds are 0 and twice the share, above it they end at the whole.
-    One row is as long as the batch, so that the padded batch has `time` steps. Among
-    few rows it counts: of eight that are to be half real five eighths are.
+    So the padded batch has `time` steps. The other rows share what is left, evenly
+    between two bounds: from one step upwards, or, where more is left than that gives,
+    up to `time`.
     """
-    low, high = max(0.0, 2 * share - 1), min(1.0, 2 * share)
-    lengths = (torch.linspace(low, high, batch) * time).round().long().clamp(min=1)
-    lengths[0] = time
-    return lengths
+    others = batch - 1
+    left = (share * batch - 1) / max(others, 1)
+    low = max(1 / time, 2 * left - 1)
+    high = max(low, 2 * left - low)
+    rest = (torch.linspace(low, high, others) * time).round().long()
+    return torch.cat([torch.tensor([time]), rest])
 
 
 def packed_output(
