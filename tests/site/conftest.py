@@ -25,9 +25,9 @@ WIDTHS = {"wide": 1400, "narrow": 360}
 # Chromium's sandbox does not start for root in a container.
 ARGUMENTS = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
 
-# False if five seconds pass without them.
+# False if twenty seconds pass without them.
 TWO_FRAMES = """() => Promise.race([
-  new Promise(done => setTimeout(done, 5000, false)),
+  new Promise(done => setTimeout(done, 20000, false)),
   new Promise(done => requestAnimationFrame(() =>
     requestAnimationFrame(() => done(true))))
 ])"""
@@ -173,15 +173,9 @@ class Visit:
               document.fonts.ready
             ])"""
         )
-        for _ in range(4):
-            if self.page.evaluate(TWO_FRAMES):
-                return
-            # A picture of the page makes a browser that stopped drawing go on.
-            self.page.screenshot()
-        pytest.fail(
-            "the browser draws no frames: "
-            f"the page is {self.page.evaluate('document.visibilityState')}"
-        )
+        # Now and then Chromium stops to draw a page for good; another visit is drawn.
+        if not self.page.evaluate(TWO_FRAMES):
+            pytest.fail("the browser drew no frame of the page for 20 seconds")
 
     def unreachable(self) -> list[str]:
         """Parts that scroll sideways and that no keyboard reaches.
