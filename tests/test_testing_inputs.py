@@ -496,3 +496,69 @@ def test_a_source_that_is_too_long_is_named():
     check_source_dependence(Model(), inputs(4, 20), inputs())
     with pytest.raises(AssertionError, match="a source so long that the influence"):
         check_source_dependence(Model(), inputs(4, 80), inputs())
+
+
+class Positions(nn.Module):
+    """Adds a row of a table that whole numbers in a buffer choose."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("order", torch.arange(9).flip(0))
+        self.table = nn.Embedding(9, 3)
+
+    def forward(self, x):
+        return (x + self.table(self.order[: x.shape[1]])).cumsum(1)
+
+
+def test_whole_numbers_in_a_buffer_stay_whole():
+    check_causality(Positions(), inputs())
+
+
+@pytest.mark.parametrize(
+    "x", [torch.ones(4, 6, 3), torch.randn(1, 6, 3).repeat(4, 1, 1)]
+)
+def test_rows_that_are_alike_are_refused(x):
+    with pytest.raises(
+        ValueError, match="`x` must hold different values, and no row twice"
+    ):
+        check_row_order(nn.Linear(3, 2), x)
+    with pytest.raises(ValueError, match="`x` must hold different values"):
+        check_causality(nn.Linear(3, 2), torch.ones(1, 6, 3))
+
+
+def fails(x):
+    raise RuntimeError("broken")
+
+
+class Fails(nn.Module):
+    def forward(self, x):
+        return fails(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "dtype", "what", "hint"),
+    [
+        (Fails(), None, "a copy of the model in torch.float64", True),
+        (Fails(), torch.float32, "a copy of the model in torch.float32", False),
+        (fails, None, "the model", False),
+    ],
+)
+def test_an_error_of_the_model_says_what_was_called(model, dtype, what, hint):
+    with pytest.raises(RuntimeError, match="broken") as raised:
+        check_causality(model, inputs(), dtype=dtype)
+    (note,) = raised.value.__notes__
+    assert note.startswith(
+        f"check_causality called {what} with inputs of shape [(4, 6, 3)]"
+    )
+    assert ("fixes float32 inside" in note) == hint
+
+
+def test_outputs_that_change_their_shape_are_named():
+    def wider_than_the_batch_is_long(x, lengths):
+        real = torch.arange(x.shape[1]) < lengths[:, None]
+        return (x.sum(2) * real).sum(1).outer(torch.ones(x.shape[1] + 1))
+
+    with pytest.raises(
+        ValueError, match=r"has shape \(7,\) and \(10,\) with three more"
+    ):
+        check_padding_invariance(wider_than_the_batch_is_long, inputs(), LENGTHS)
