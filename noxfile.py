@@ -107,6 +107,7 @@ def browser(session: nox.Session) -> None:
         "beautifulsoup4",
         "playwright",
         "pytest",
+        "pytest-rerunfailures",
         "pytest-timeout",
         "pytest-xdist",
     )
@@ -120,6 +121,9 @@ def browser(session: nox.Session) -> None:
         "--junitxml=build/browser.xml",
         "--timeout=300",
         "--timeout-method=thread",
+        # Now and then Chromium stops to draw a page; it is opened anew.
+        "--reruns=2",
+        "--only-rerun=drew no frame",
         "tests/site",
         *session.posargs,
     ]
