@@ -475,7 +475,12 @@ def test_an_initial_state_of_fixed_dtype_is_named():
             return h_t, h_t
 
         def forward(self, x, state=None):
-            raise NotImplementedError
+            state = self.initial_state(len(x)) if state is None else state
+            steps = []
+            for x_t in x.unbind(1):
+                h_t, state = self.step(x_t, state)
+                steps.append(h_t)
+            return torch.stack(steps, 1), state
 
     with pytest.raises(AssertionError, match="follow the dtype of its parameters"):
         check_sequence_layer(Fixed(), inputs())

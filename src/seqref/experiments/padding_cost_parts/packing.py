@@ -12,11 +12,11 @@ from seqref.recurrent.variable_length import pack, unpack
 
 
 def lengths_of(share: float, batch: int, time: int) -> Int[Tensor, " batch"]:
-    r"""Lengths of which `share` of the steps are real, the first one all of `time`.
+    r"""Lengths with `share` of the steps real, the first row as long as `time`.
 
-    So the padded batch has `time` steps. The other rows share what is left, evenly
-    between two bounds: from one step upwards, or, where more is left than that gives,
-    up to `time`.
+    So the padded batch has `time` steps. The other rows have what is left, spread
+    evenly from one step upwards, or, where that is not enough, up to `time`. Every row
+    has at least one step: a smaller share than that leaves is not reached.
     """
     others = batch - 1
     left = (share * batch - 1) / max(others, 1)
