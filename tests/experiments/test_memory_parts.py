@@ -10,13 +10,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 from seqref.experiments.framework.seeding import generator, seeded
 from seqref.experiments.framework.statistics import mean_interval, share_interval
+from seqref.experiments.memory_parts.judging import at_least, fewer_than_half, scalars
 from seqref.experiments.memory_parts.networks import (
     CATALOGUE,
     Network,
     build,
     layer_of,
 )
-from seqref.experiments.memory_parts.presentation import solved, table_by_lag
+from seqref.experiments.memory_parts.presentation import percent, solved, table_by_lag
 from seqref.experiments.memory_parts.sweep import (
     Cell,
     measure_cell,
@@ -267,3 +268,29 @@ def test_the_interval_of_equal_values_has_no_width():
     assert found == {"mean": 0.5, "low": 0.5, "high": 0.5}
     with pytest.raises(ValueError, match="must hold at least one, got none"):
         mean_interval([])
+
+
+def test_a_share_is_judged_at_its_limit():
+    def case(share):
+        return {"share": {"share": share}}
+
+    assert [at_least(0.9)(case(x)).holds for x in (0.89, 0.9, 1.0)] == [
+        False,
+        True,
+        True,
+    ]
+    assert [fewer_than_half(case(x)).holds for x in (0.49, 0.5)] == [True, False]
+    assert (
+        at_least(0.5)(case(0.25)).number == fewer_than_half(case(0.25)).number == 0.25
+    )
+
+
+def test_scalars_of_a_cell():
+    share = {"share": 0.4, "low": 0.1, "high": 0.8}
+    found = scalars("rnn_5", {"runs": 5, "good": 2, "share": share, "score": {}})
+    assert found["rnn_5_runs"] == 5
+    assert found["rnn_5_good"] == 2
+    assert set(found) == {
+        f"rnn_5_{k}" for k in ("runs", "good", "share", "low", "high")
+    }
+    assert found["rnn_5_low"] == percent(0.1)

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import Claim
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import Theme
 from seqref.experiments.framework.experiment import Track, untracked
+from seqref.experiments.memory_parts.judging import at_least, fewer_than_half, scalars
 from seqref.experiments.memory_parts.presentation import (
     draw_by_lag,
     mean_score,
-    percent,
     table_by_lag,
     table_of_settings,
 )
@@ -118,21 +118,9 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
     """Scalars for sentences."""
     found: dict[str, Any] = {"runs": sum(case["runs"] for case in cases.values())}
     for name, case in cases.items():
-        found[f"{name}_runs"], found[f"{name}_good"] = case["runs"], case["good"]
+        found |= scalars(name, case)
         found[f"{name}_explained"] = case["score"]["mean"]
-        for key, value in case["share"].items():
-            found[f"{name}_{key}"] = percent(value)
     return dict(sorted(found.items()))
-
-
-def _fewer_than_half(case: Mapping[str, Any]) -> Outcome:
-    found = case["share"]["share"]
-    return Outcome(found < 0.5, found)
-
-
-def _half(case: Mapping[str, Any]) -> Outcome:
-    found = case["share"]["share"]
-    return Outcome(found >= 0.5, found)
 
 
 CLAIMS = (
@@ -140,7 +128,7 @@ CLAIMS = (
         "C126",
         "Of the LSTMs as they come, fewer than half learn to add over 80 steps; of "
         "those with chrono biases, half or more do.",
-        _fewer_than_half,
+        fewer_than_half,
         case="lstm_80",
         control="lstm_chrono_80",
     ),
@@ -148,7 +136,7 @@ CLAIMS = (
         "C127",
         "Half or more of the GRUs as they come learn to add over 80 steps; of the "
         "LSTMs as they come, not half do.",
-        _half,
+        at_least(0.5),
         case="gru_80",
         control="lstm_80",
     ),

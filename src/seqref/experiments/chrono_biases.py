@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import Claim
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.statistics import median
 from seqref.experiments.framework.tables import number, table
+from seqref.experiments.memory_parts.judging import at_least, scalars
 from seqref.experiments.memory_parts.networks import CATALOGUE, build
-from seqref.experiments.memory_parts.presentation import percent, table_by_lag
+from seqref.experiments.memory_parts.presentation import table_by_lag
 from seqref.experiments.memory_parts.recall import SYMBOLS, recall
 from seqref.experiments.memory_parts.sweep import Cell, pool, select, sweep
 from seqref.experiments.memory_parts.training import Schedule
@@ -110,17 +111,10 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
     """Scalars for sentences."""
     found: dict[str, Any] = {}
     for name, case in cases.items():
-        found[f"{name}_runs"], found[f"{name}_good"] = case["runs"], case["good"]
-        for key, value in case["share"].items():
-            found[f"{name}_{key}"] = percent(value)
+        found |= scalars(name, case)
         for key, value in case["start"].items():
             found[f"{name}_{key}"] = value
     return found
-
-
-def _half(case: Mapping[str, Any]) -> Outcome:
-    found = case["share"]["share"]
-    return Outcome(found >= 0.5, found)
 
 
 CLAIMS = (
@@ -128,7 +122,7 @@ CLAIMS = (
         "C146.input",
         "At least half of the LSTMs with both biases of chrono learn to carry a symbol "
         "over 200 steps; of those with its forget biases alone, not half do.",
-        _half,
+        at_least(0.5),
         case="lstm_chrono_200",
         control="lstm_chrono_forget_200",
     ),
@@ -137,7 +131,7 @@ CLAIMS = (
         "At least half of the LSTMs with the forget biases of chrono alone learn to "
         "carry a symbol over 50 steps; of those with its input biases alone, not half "
         "do.",
-        _half,
+        at_least(0.5),
         case="lstm_chrono_forget_50",
         control="lstm_chrono_input_50",
     ),

@@ -21,10 +21,10 @@ from seqref.experiments.framework.drawing import Theme
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator
 from seqref.experiments.framework.tables import number, table
+from seqref.experiments.memory_parts.judging import scalars
 from seqref.experiments.memory_parts.presentation import (
     draw_by_lag,
     mean_score,
-    percent,
     table_by_lag,
     table_of_settings,
 )
@@ -167,10 +167,8 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
             found[f"{name}_blind"] = case["blind"]
             found[f"{name}_times"] = case["loss"] / case["blind"]
             continue
-        found[f"{name}_runs"], found[f"{name}_good"] = case["runs"], case["good"]
+        found |= scalars(name, case)
         found[f"{name}_right"] = case["score"]["mean"]
-        for key, value in case["share"].items():
-            found[f"{name}_{key}"] = percent(value)
     return dict(sorted(found.items()))
 
 

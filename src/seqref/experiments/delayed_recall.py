@@ -14,10 +14,10 @@ from seqref.experiments.framework.claim import Claim, Outcome
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import Theme
 from seqref.experiments.framework.experiment import Track, untracked
+from seqref.experiments.memory_parts.judging import at_least, fewer_than_half, scalars
 from seqref.experiments.memory_parts.presentation import (
     draw_by_lag,
     mean_score,
-    percent,
     table_by_lag,
     table_of_settings,
 )
@@ -100,33 +100,16 @@ def summary(cases: Mapping[str, Any], rows: list[Row]) -> dict[str, Any]:
     """Scalars for sentences."""
     found: dict[str, Any] = {"runs": sum(case["runs"] for case in cases.values())}
     for name, case in cases.items():
-        found[f"{name}_runs"], found[f"{name}_good"] = case["runs"], case["good"]
+        found |= scalars(name, case)
         found[f"{name}_accuracy"] = case["score"]["mean"]
-        for key, value in case["share"].items():
-            found[f"{name}_{key}"] = percent(value)
     for recipe in {row["recipe"] for row in rows}:
         good = [row["lag"] for row in select(rows, recipe=recipe) if row["good"]]
         found[f"{recipe}_longest"] = max(good, default=0)
     return dict(sorted(found.items()))
 
 
-def _nearly_all(case: Mapping[str, Any]) -> Outcome:
-    found = case["share"]["share"]
-    return Outcome(found >= 0.9, found)
-
-
-def _half(case: Mapping[str, Any]) -> Outcome:
-    found = case["share"]["share"]
-    return Outcome(found >= 0.5, found)
-
-
 def _none(case: Mapping[str, Any]) -> Outcome:
     return Outcome(case["good"] == 0, float(case["good"]))
-
-
-def _fewer_than_half(case: Mapping[str, Any]) -> Outcome:
-    found = case["share"]["share"]
-    return Outcome(found < 0.5, found)
 
 
 CLAIMS = (
@@ -134,7 +117,7 @@ CLAIMS = (
         "C15",
         "At least half of the tanh RNNs that start with an orthogonal matrix learn to "
         "carry a symbol over 100 steps; of the LSTMs as they come, not half do.",
-        _half,
+        at_least(0.5),
         case="rnn_orthogonal_100",
         control="lstm_100",
     ),
@@ -142,7 +125,7 @@ CLAIMS = (
         "C33",
         "At least nine in ten LSTMs with chrono biases learn to carry a symbol over "
         "100 steps; of the LSTMs as they come, not nine in ten do.",
-        _nearly_all,
+        at_least(0.9),
         case="lstm_chrono_100",
         control="lstm_100",
     ),
@@ -150,7 +133,7 @@ CLAIMS = (
         "C120",
         "At least nine in ten tanh RNNs that start with an orthogonal matrix learn to "
         "carry a symbol over 50 steps; of those as they come, not nine in ten do.",
-        _nearly_all,
+        at_least(0.9),
         case="rnn_orthogonal_50",
         control="rnn_50",
     ),
@@ -166,7 +149,7 @@ CLAIMS = (
         "C122.near",
         "At least nine in ten LSTMs with a forget bias of 1 learn to carry a symbol "
         "over 20 steps; of the LSTMs as they come, not nine in ten do.",
-        _nearly_all,
+        at_least(0.9),
         case="lstm_bias_1_20",
         control="lstm_20",
     ),
@@ -174,7 +157,7 @@ CLAIMS = (
         "C122.far",
         "Fewer than half of the LSTMs with a forget bias of 1 learn to carry a symbol "
         "over 50 steps; of those with chrono biases, half or more do.",
-        _fewer_than_half,
+        fewer_than_half,
         case="lstm_bias_1_50",
         control="lstm_chrono_50",
     ),

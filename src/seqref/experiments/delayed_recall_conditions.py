@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import Claim
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.statistics import share_interval
 from seqref.experiments.framework.tables import number, table
+from seqref.experiments.memory_parts.judging import at_least, scalars
 from seqref.experiments.memory_parts.networks import CATALOGUE
 from seqref.experiments.memory_parts.presentation import (
     NO_BREAK,
     interval,
-    percent,
     solved,
     table_by_lag,
 )
@@ -159,18 +159,11 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
     """Scalars for sentences."""
     found: dict[str, Any] = {}
     for name, case in cases.items():
-        found[f"{name}_runs"], found[f"{name}_good"] = case["runs"], case["good"]
-        for key, value in case["share"].items():
-            found[f"{name}_{key}"] = percent(value)
+        found |= scalars(name, case)
         for key in ("updates", "median_made"):
             if key in case:
                 found[f"{name}_{key}"] = case[key]
     return found
-
-
-def _nearly_all(case: Mapping[str, Any]) -> Outcome:
-    found = case["share"]["share"]
-    return Outcome(found >= 0.9, found)
 
 
 CLAIMS = (
@@ -178,7 +171,7 @@ CLAIMS = (
         "C123",
         "With more updates at least nine in ten tanh RNNs as they come learn the lag; "
         "with as many, not nine in ten LSTMs as they come do.",
-        _nearly_all,
+        at_least(0.9),
         case="rnn_early",
         control="lstm_early",
     ),
@@ -186,7 +179,7 @@ CLAIMS = (
         "C124",
         "With noise after the symbol at least nine in ten LSTMs with chrono biases "
         "learn a lag of 20; of the LSTMs as they come, not nine in ten do.",
-        _nearly_all,
+        at_least(0.9),
         case="noise_lstm_chrono_20",
         control="noise_lstm_20",
     ),
@@ -194,7 +187,7 @@ CLAIMS = (
         "C125",
         "With a horizon of 1,000 for a lag of 100 at least nine in ten LSTMs with "
         "chrono biases learn it; with a horizon of 10, not nine in ten do.",
-        _nearly_all,
+        at_least(0.9),
         case="horizon_1000_100",
         control="horizon_10_100",
     ),

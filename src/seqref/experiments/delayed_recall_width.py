@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import Claim
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.tables import number, table
+from seqref.experiments.memory_parts.judging import at_least, scalars
 from seqref.experiments.memory_parts.networks import CATALOGUE
-from seqref.experiments.memory_parts.presentation import NO_BREAK, percent, solved
+from seqref.experiments.memory_parts.presentation import NO_BREAK, solved
 from seqref.experiments.memory_parts.recall import recall
 from seqref.experiments.memory_parts.sweep import Cell, pool, select, sweep
 from seqref.experiments.memory_parts.training import Schedule
@@ -78,20 +79,8 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
     """Scalars for sentences."""
     found: dict[str, Any] = {}
     for name, case in cases.items():
-        found[f"{name}_runs"], found[f"{name}_good"] = case["runs"], case["good"]
-        for key, value in case["share"].items():
-            found[f"{name}_{key}"] = percent(value)
+        found |= scalars(name, case)
     return found
-
-
-def _half(case: Mapping[str, Any]) -> Outcome:
-    found = case["share"]["share"]
-    return Outcome(found >= 0.5, found)
-
-
-def _nearly_all(case: Mapping[str, Any]) -> Outcome:
-    found = case["share"]["share"]
-    return Outcome(found >= 0.9, found)
 
 
 CLAIMS = (
@@ -99,7 +88,7 @@ CLAIMS = (
         "C147.width",
         "At least half of the LSTMs as they come of width 256 learn to carry a symbol "
         "over 50 steps; of those of width 32, not half do.",
-        _half,
+        at_least(0.5),
         case="lstm_256",
         control="lstm_32",
     ),
@@ -107,7 +96,7 @@ CLAIMS = (
         "C147.chrono",
         "At least nine in ten LSTMs of width 256 with chrono biases learn to carry a "
         "symbol over 50 steps; of those as they come, not nine in ten do.",
-        _nearly_all,
+        at_least(0.9),
         case="lstm_chrono_256",
         control="lstm_256",
     ),
