@@ -1,4 +1,4 @@
-"""The bug museum: each specimen is caught, each mend and each sound model passes."""
+"""The bug museum: each specimen is caught, each fix and each sound model passes."""
 
 import math
 import pathlib

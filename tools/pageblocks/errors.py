@@ -7,7 +7,7 @@ class PageError(Exception):
     Args:
         page: Path of the page, relative to the repository root.
         line: Line on the page, counted from 1.
-        message: What is wrong and, where there is one, the mend.
+        message: What is wrong and, where there is one, the fix.
     """
 
     def __init__(self, page: str, line: int, message: str) -> None:

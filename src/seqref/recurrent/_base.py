@@ -127,7 +127,7 @@ def check_sizes(name: str, input_size: int, hidden_size: int) -> None:
 
 
 class RefusesTorchWeights(nn.Module):
-    r"""A layer that, given the weights of a `torch.nn` layer, names the mend."""
+    r"""A layer that, given the weights of a `torch.nn` layer, names the fix."""
 
     def _load_from_state_dict(
         self,

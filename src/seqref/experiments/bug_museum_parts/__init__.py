@@ -1,1 +1,1 @@
-r"""Specimens of the bug museum: small models with one fault each, and their mends."""
+r"""Specimens of the bug museum: small models with one fault each, and their fixes."""

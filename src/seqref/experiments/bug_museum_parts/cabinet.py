@@ -1,4 +1,4 @@
-r"""The specimens in a row: what is broken, its mend, and the test that catches it."""
+r"""The specimens in a row: what is broken, its fix, and the test that catches it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
