@@ -172,7 +172,8 @@ def test_lengths_refused(lengths, error, message):
 def test_an_extra_is_imported_or_named():
     assert errors.import_extra("math", "a sum", "none").fsum([1.0, 2.0]) == 3.0
     message = (
-        r"^a sum needs nowhere, which is not installed: pip install .seqref\[x\].$"
+        r"^a sum needs nowhere, which is not installed: "
+        r"in your clone of seqref, pip install .\.\[x\].$"
     )
     with pytest.raises(RuntimeError, match=message) as caught:
         errors.import_extra("nowhere.at_all", "a sum", "x")

@@ -199,5 +199,5 @@ def import_extra(module: str, purpose: str, extra: str) -> Any:
         package = module.partition(".")[0]
         raise RuntimeError(
             f"{purpose} needs {package}, which is not installed: "
-            f'pip install "seqref[{extra}]"'
+            f'in your clone of seqref, pip install ".[{extra}]"'
         ) from error

@@ -163,8 +163,8 @@ def test_rendering_removes_what_a_record_no_longer_gives(tmp_path):
 @pytest.mark.parametrize(
     ("module", "call", "extra"),
     [
-        ("tqdm", lambda: bars([1], "x"), "seqref[train]"),
-        ("matplotlib", drawing.load_matplotlib, "seqref[bench]"),
+        ("tqdm", lambda: bars([1], "x"), ".[train]"),
+        ("matplotlib", drawing.load_matplotlib, ".[bench]"),
     ],
 )
 def test_a_missing_extra_is_named(monkeypatch, module, call, extra):

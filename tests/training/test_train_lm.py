@@ -146,7 +146,7 @@ def test_a_missing_extra_is_named(text_file, tmp_path, capsys, monkeypatch, pack
     assert call(text_file, tmp_path / "out") == 2
     captured = capsys.readouterr().err
     assert f"train-lm needs {package}" in captured
-    assert 'pip install "seqref[train]"' in captured
+    assert 'pip install ".[train]"' in captured
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
