@@ -238,6 +238,27 @@ def test_arrays_are_copies():
             r"`bias` must have shape \(4 \* hidden_size=20,\), got \(2, 20\)$",
         ),
         (
+            gru_from_keras,
+            [(3, 15), (5, 15), (30,)],
+            r"`bias` must have shape .*, got \(30,\) \(that is the bias of CuDNNGRU in "
+            r"Keras 2, whose kernels lie in another order as well",
+        ),
+        (
+            cho_gru_from_keras,
+            [(3, 15), (5, 15), (30,)],
+            r"`bias` must have shape .*, got \(30,\) \(that is the bias of CuDNNGRU",
+        ),
+        (
+            lstm_from_keras,
+            [(3, 20), (5, 20), (40,)],
+            r"`bias` must have shape .*, got \(40,\) \(that is the bias of CuDNNLSTM",
+        ),
+        (
+            gru_from_keras,
+            [(3, 15), (5, 15), (7,)],
+            r"`bias` must have shape \(biases=2, 3 \* hidden_size=15\), got \(7,\)$",
+        ),
+        (
             lstm_from_keras,
             [(3, 15), (5, 15)],
             r"`recurrent_kernel` must have shape \(hidden_size, 4 \* hidden_size=20\)",
@@ -270,3 +291,39 @@ def test_bad_kinds():
     message = r"^rnn_to_keras: `weight_hh` must have shape \(1 \* hidden_size=5, hidden"
     with pytest.raises(ValueError, match=message):
         rnn_to_keras(seqref.GRUCell(3, 5).state_dict())
+
+
+def test_what_stands_in_the_padding_under_bidirectional(keras):
+    """The page says it: zeros in both halves, though the layers alone repeat."""
+    mask = torch.arange(4) < torch.tensor([4, 2])[:, None]
+    left = mask.flip(1)
+    alone = keras.layers.LSTM(3, return_sequences=True)
+    both = keras.layers.Bidirectional(
+        keras.layers.LSTM(3, return_sequences=True, zero_output_for_mask=False)
+    )
+    x = torch.randn(2, 4, 5)
+    y = alone(x, mask=mask)
+    assert torch.equal(y[1, 2], y[1, 1])
+    assert torch.equal(y[1, 3], y[1, 1])
+    assert y[1, 1].any()
+    assert not alone(x, mask=left)[1, :2].any()
+    y = both(x, mask=mask)
+    assert not y[1, 2:].any()
+    assert y[1, :2].all()
+
+
+def test_weights_of_a_keras_layer_in_bfloat16(keras):
+    # Its default, orthogonal, is not there in bfloat16 on a CPU.
+    start = "glorot_uniform"
+    layer = keras.layers.LSTM(5, dtype="bfloat16", recurrent_initializer=start)
+    layer.build((None, 4, 3))
+    weights = lstm_from_keras(*layer.get_weights())
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    cell = seqref.LSTMCell(3, 5, dtype=torch.bfloat16)
+    cell.load_state_dict(weights, strict=True)
+    for mine, variable in zip(
+        lstm_to_keras({n: p.float() for n, p in weights.items()}),
+        layer.trainable_weights,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, variable.value.detach().float().numpy())

@@ -349,7 +349,12 @@ def test_the_other_nonlinearity_is_refused():
         (
             (zeros(20, 3), zeros(20, 5).astype(int)),
             TypeError,
-            r"`R` must have a floating dtype, got int64$",
+            r"`R` must have dtype float16, .*, got int64 \(convert with",
+        ),
+        (
+            (zeros(20, 3), zeros(20, 5).astype(np.longdouble)),
+            TypeError,
+            r"`R` must have dtype float16, float32, float64 or bfloat16, got \w+ \(con",
         ),
         (
             (zeros(20, 3), torch.zeros(1, 20, 5, dtype=torch.int32)),
@@ -400,6 +405,93 @@ def test_bad_arrays(arrays, error, message):
 def test_bad_weights(weights, error, message):
     with pytest.raises(error, match="^lstm_to_onnx: .*" + message):
         lstm_to_onnx(weights)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_onnxruntime_drops_the_state_of_a_row_without_steps(kind):
+    """The page says so; every other row agrees."""
+    operator, _, to_onnx, _, _ = KINDS[kind]
+    layer = layer_of(kind)
+    weights = to_onnx(layer.cell.state_dict())
+    x, lengths = torch.randn(3, 4, 3), torch.tensor([4, 0, 2])
+    state = layer.cell.state_type(*torch.randn(len(layer.initial_state(1)), 3, 5))
+    feeds = feeds_of(weights, x, fields(state), lengths)
+    judged, *ends = run_node(operator, feeds, len(state), weights.attributes)
+    with torch.no_grad():
+        y, after = layer(x, state, lengths)
+    assert_near(y, judged[:, 0].transpose(0, 1))
+    for kept, mine, theirs in zip(state, fields(after), ends, strict=True):
+        assert_near(mine[:, ::2], theirs[:, ::2])
+        assert torch.equal(mine[0, 1], kept[1])
+        assert not theirs[0, 1].any()
+
+
+@pytest.mark.parametrize("names", [["sigmoid", "tanh"], [b"SIGMOID", "TanH"]])
+def test_names_of_activations_in_any_case(names):
+    """onnxruntime takes them so, and computes the same."""
+    layer = layer_of("gru")
+    weights = gru_to_onnx(layer.cell.state_dict())
+    given = weights.attributes | {"activations": names}
+    x = torch.randn(2, 4, 3)
+    feeds = feeds_of(weights, x, (torch.zeros(1, 2, 5),), None)
+    written = given | {
+        "activations": [n if isinstance(n, str) else "SIGMOID" for n in names]
+    }
+    judged, _ = run_node("GRU", feeds, 1, written)
+    assert_near(layer(x)[0].detach().transpose(0, 1), judged[:, 0])
+    back = gru_from_onnx(weights.W, weights.R, weights.B, given)
+    assert torch.equal(back["weight_ih"], layer.cell.weight_ih)
+    with pytest.raises(ValueError, match=r"`attributes\['activations'\]` must be"):
+        gru_from_onnx(
+            weights.W, weights.R, weights.B, {**given, "activations": ["relu", "tanh"]}
+        )
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_onnxruntime_has_no_float64_recurrences(kind):
+    """A session is made, and its first run fails: the page says to convert first."""
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    operator, _, to_onnx, _, _ = KINDS[kind]
+    weights = to_onnx(layer_of(kind, dtype=torch.float64).cell.state_dict())
+    feeds = {"X": np.zeros((2, 1, 3)), "W": weights.W, "R": weights.R, "B": weights.B}
+    helper, double = onnx.helper, onnx.TensorProto.DOUBLE
+    node = helper.make_node(operator, list(feeds), ["Y"], **weights.attributes)
+    inputs = [
+        helper.make_tensor_value_info(n, double, a.shape) for n, a in feeds.items()
+    ]
+    outputs = [helper.make_tensor_value_info("Y", double, None)]
+    graph = helper.make_graph([node], "float64", inputs, outputs)
+    opset = [helper.make_opsetid("", 22)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    with pytest.raises(Exception, match="does not support double"):
+        session.run(None, feeds)
+    converted = {n: p.float() for n, p in layer_of(kind).cell.state_dict().items()}
+    assert to_onnx(converted).W.dtype == np.float32
+
+
+@pytest.mark.parametrize("stored", ["<f4", ">f4", ">f8", "<f2"])
+def test_arrays_of_either_byte_order(stored):
+    W, R = np.arange(60.0).reshape(1, 20, 3), np.ones((1, 20, 5))
+    found = lstm_from_onnx(W.astype(stored), R.astype(stored))["weight_ih"]
+    expected = lstm_from_onnx(W, R)["weight_ih"]
+    assert torch.equal(found.double(), expected)
+    assert found.element_size() == np.dtype(stored).itemsize
+
+
+def test_bfloat16_arrays_of_ml_dtypes():
+    """What onnx.numpy_helper and Keras under the policy bfloat16 give."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    W, R = np.linspace(-2, 2, 60).reshape(1, 20, 3), np.ones((1, 20, 5))
+    low = [array.astype(ml_dtypes.bfloat16) for array in (W, R)]
+    found = lstm_from_onnx(*low)["weight_ih"]
+    assert found.dtype == torch.bfloat16
+    exact = [array.astype(np.float64) for array in low]
+    assert torch.equal(found.double(), lstm_from_onnx(*exact)["weight_ih"])
+    message = r"`W` must have dtype .* or bfloat16, got float8_e4m3fn \(convert with"
+    with pytest.raises(TypeError, match=message):
+        lstm_from_onnx(W.astype(ml_dtypes.float8_e4m3fn), R)
 
 
 def test_a_state_of_one_layer_is_onnx_initial_state():

@@ -11,13 +11,16 @@ from seqref.interop._copies import names_of
 from seqref.interop._grid import qualified_name
 
 Array = Tensor | np.ndarray
+# Those that torch has too.
+_DTYPES = tuple(np.dtype(kind) for kind in (np.float16, np.float32, np.float64))
 
 
 def to_tensor(where: str, name: str, value: object) -> Tensor:
-    r"""On the CPU, cut off from any graph.
+    r"""On the CPU, cut off from any graph; the numbers as they are.
 
     Raises:
-        TypeError: `value` is no tensor or NumPy array, or not of floating dtype.
+        TypeError: `value` is no tensor or NumPy array, or of a dtype other than
+            float16, float32, float64 and bfloat16.
     """
     if not isinstance(value, Tensor | np.ndarray):
         raise TypeError(
@@ -25,17 +28,27 @@ def to_tensor(where: str, name: str, value: object) -> Tensor:
             f"{qualified_name(value)}"
         )
     if isinstance(value, np.ndarray):
-        if value.dtype.kind != "f":
-            raise TypeError(
-                f"{where}: `{name}` must have a floating dtype, got {value.dtype}"
-            )
-        # A copy first: an array that is read-only would make torch warn.
-        return torch.from_numpy(np.array(value, order="C"))
+        return _from_numpy(where, name, value)
     if not value.is_floating_point():
         raise TypeError(
             f"{where}: `{name}` must have a floating dtype, got {value.dtype}"
         )
     return value.detach().cpu()
+
+
+def _from_numpy(where: str, name: str, value: np.ndarray) -> Tensor:
+    # bfloat16 is no dtype of NumPy's own: packages as ml_dtypes register theirs.
+    if value.dtype.name == "bfloat16" and value.dtype.itemsize == 2:
+        bits = np.array(value, order="C").view(np.int16)
+        return torch.from_numpy(bits).view(torch.bfloat16)
+    if value.dtype.newbyteorder("=") not in _DTYPES:
+        raise TypeError(
+            f"{where}: `{name}` must have dtype {', '.join(map(str, _DTYPES))} or "
+            f"bfloat16, got {value.dtype} (convert with .astype(numpy.float32))"
+        )
+    # A copy first: an array that is read-only would make torch warn. In the machine's
+    # order of bytes, the one that torch takes.
+    return torch.from_numpy(np.array(value, value.dtype.newbyteorder("="), order="C"))
 
 
 def to_array(where: str, tensor: Tensor) -> np.ndarray:

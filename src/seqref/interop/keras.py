@@ -270,15 +270,24 @@ def _from_keras(
         return made
     bias = to_tensor(where, "bias", arrays[2])
     axes = (("biases", 2), columns) if n_biases == 2 else (columns,)
-    check_shape(where, "bias", bias, axes, _hint(bias, blocks, n_biases))
+    check_shape(where, "bias", bias, axes, _hint(bias, hidden, blocks, n_biases))
     on_input, on_state = bias if n_biases == 2 else (bias, torch.zeros_like(bias))
     made |= {"bias_ih": reorder(on_input, back), "bias_hh": reorder(on_state, back)}
     return made
 
 
-def _hint(bias: Tensor, blocks: int, n_biases: int) -> str:
-    if blocks != 3 or bias.dim() != 3 - n_biases:
-        return ""
-    if n_biases == 2:
+def _hint(bias: Tensor, hidden: int, blocks: int, n_biases: int) -> str:
+    # Of what a bias of another shape is, where the shape shows it.
+    one, two = (blocks * hidden,), (2, blocks * hidden)
+    shape = tuple(bias.shape)
+    if shape == (2 * blocks * hidden,) and blocks > 1:
+        former, now = ("CuDNNLSTM", "LSTM") if blocks == 4 else ("CuDNNGRU", "GRU")
+        return (
+            f"that is the bias of {former} in Keras 2, whose kernels lie in another "
+            f"order as well: let Keras 2 load its weights into its {now}"
+        )
+    if blocks == 3 and n_biases == 2 and shape == one:
         return "one bias is that of reset_after=False: cho_gru_from_keras, ChoGRUCell"
-    return "two biases are those of reset_after=True: gru_from_keras, GRUCell"
+    if blocks == 3 and n_biases == 1 and shape == two:
+        return "two biases are those of reset_after=True: gru_from_keras, GRUCell"
+    return ""

@@ -343,9 +343,12 @@ def _check_attributes(
         default = ["Tanh"] if value == ["Relu"] else value
         got = given.get(name, default)
         if name == "activations":
+            # Runtimes take the names in any case.
             got = [each.decode() if isinstance(each, bytes) else each for each in got]
+            names = [each.lower() for each in got]
+            usual = [each.lower() for each in value]
             # A node of two directions names them twice.
-            fits = got in (value, 2 * value)
+            fits = names in (usual, 2 * usual)
         elif name == "linear_before_reset":
             fits = bool(got) == bool(value)
         else:
