@@ -1,5 +1,6 @@
 """What docs/start/deployment.md says, on harder cases than the page has room for."""
 
+import contextlib
 import copy
 import io
 import pathlib
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -61,7 +63,7 @@ def serve(server, sequences, draw):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_each_stream_gets_what_its_sequence_gives(server_class, kind, seed):
     torch.manual_seed(seed)
-    layer = KINDS[kind](3, 5, dtype=torch.float64)
+    layer = KINDS[kind](3, 5, dtype=torch.float64).eval()
     draw = random.Random(seed)
     sequences = {
         name: torch.randn(draw.randint(1, 12), 3, dtype=torch.float64)
@@ -74,7 +76,7 @@ def test_each_stream_gets_what_its_sequence_gives(server_class, kind, seed):
 
 
 def test_a_row_that_was_used_starts_anew(server_class):
-    layer = seqref.LSTM(3, 5, dtype=torch.float64)
+    layer = seqref.LSTM(3, 5, dtype=torch.float64).eval()
     server, x = server_class(layer, capacity=1), torch.randn(4, 3, dtype=torch.float64)
     for name in ("first", "second"):
         server.join(name)
@@ -85,7 +87,7 @@ def test_a_row_that_was_used_starts_anew(server_class):
 
 
 def test_a_full_server_and_a_name_twice_are_refused(server_class):
-    server = server_class(seqref.GRU(3, 5), capacity=2)
+    server = server_class(seqref.GRU(3, 5).eval(), capacity=2)
     server.join("a")
     with pytest.raises(ValueError, match="'a' is here already"):
         server.join("a")
@@ -99,13 +101,16 @@ def test_a_full_server_and_a_name_twice_are_refused(server_class):
 @pytest.mark.parametrize(
     ("saved", "error"),
     [
-        (seqref.LSTMState(torch.zeros(1, 4), torch.zeros(1, 4)), RuntimeError),
+        (seqref.LSTMState(torch.zeros(1, 4), torch.zeros(1, 4)), ValueError),
+        # Of one unit, or of as many rows as the server has: neither is spread silently.
+        (seqref.LSTMState(torch.ones(1, 1), torch.ones(1, 1)), ValueError),
+        (seqref.LSTMState(torch.ones(2, 5), torch.ones(2, 5)), ValueError),
         (seqref.LSTMState(*torch.zeros(2, 1, 5).double()), ValueError),
         ((torch.zeros(1, 5), torch.zeros(1, 5)), TypeError),
     ],
 )
 def test_a_saved_state_that_does_not_fit_takes_no_row(server_class, saved, error):
-    server = server_class(seqref.LSTM(3, 5), capacity=2)
+    server = server_class(seqref.LSTM(3, 5).eval(), capacity=2)
     server.join("a")
     server.step({"a": torch.randn(3)})
     server.leave("a")
@@ -115,8 +120,131 @@ def test_a_saved_state_that_does_not_fit_takes_no_row(server_class, saved, error
     assert sorted(server.free) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [
+        (torch.tensor(1.0), r"got \(\) and torch.float32"),
+        (torch.ones(1), r"got \(1,\) and"),
+        (torch.ones(1, 3), r"got \(1, 3\) and"),
+        (torch.ones(3, dtype=torch.float64), r"got \(3,\) and torch.float64"),
+        (torch.ones(3, dtype=torch.int64), r"got \(3,\) and torch.int64"),
+    ],
+)
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_an_input_of_another_shape_reaches_no_stream(server_class, names, value, came):
+    """An assignment to rows would spread it over features, or over streams."""
+    server = server_class(seqref.GRU(3, 5).eval(), capacity=3)
+    for name in "abc":
+        server.join(name)
+    server.step({name: torch.randn(3) for name in "abc"})
+    before = server.state.h.clone()
+    with pytest.raises(
+        ValueError, match=rf"'{names[-1]}' must have shape .3,. .*{came}"
+    ):
+        server.step({n: value if n == names[-1] else torch.ones(3) for n in names})
+    assert torch.equal(server.state.h, before)
+
+
+def test_a_name_that_is_not_there_is_refused_before_anything_moves(server_class):
+    server = server_class(seqref.GRU(3, 5).eval(), capacity=2)
+    server.join("a")
+    before = server.state.h.clone()
+    with pytest.raises(ValueError, match="no stream here has the name 'b'"):
+        server.step({"a": torch.randn(3), "b": torch.randn(3)})
+    with pytest.raises(ValueError, match="no stream here has the name 'b'"):
+        server.leave("b")
+    with pytest.raises(ValueError, match="no stream here has the name 'b'"):
+        server.burst("b", torch.randn(2, 3))
+    assert torch.equal(server.state.h, before)
+    assert server.step({}) == {}
+
+
+def test_a_layer_in_training_is_refused_and_left_as_it_is(server_class):
+    layer = seqref.Stacked([seqref.LSTM(3, 5)])
+    with pytest.raises(ValueError, match=r"call `layer\.eval\(\)` first"):
+        server_class(layer, capacity=2)
+    assert all(module.training for module in layer.modules())
+    layer.eval().layers[0].train()
+    with pytest.raises(ValueError, match=r"call `layer\.eval\(\)` first"):
+        server_class(layer, capacity=2)
+
+
+def test_calls_from_threads_lose_no_state(server_class):
+    """A barrier in the layer's step lets two calls meet there, if nothing else does."""
+    layer = seqref.LSTM(3, 5, dtype=torch.float64).eval()
+    server = server_class(layer, capacity=4)
+    meeting, step = threading.Barrier(2), layer.step
+
+    def slow(x_t, state):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            meeting.wait(timeout=0.05)
+        return step(x_t, state)
+
+    layer.step = slow
+    sequences = {name: torch.randn(8, 3, dtype=torch.float64) for name in "abcd"}
+    received = {name: [] for name in sequences}
+
+    def client(name):
+        for x_t in sequences[name]:
+            received[name].append(server.step({name: x_t})[name])
+
+    for name in sequences:
+        server.join(name)
+    threads = [threading.Thread(target=client, args=name) for name in sequences]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name, x in sequences.items():
+        whole, _ = layer(x[None])
+        torch.testing.assert_close(
+            torch.stack(received[name]), whole[0], atol=1e-10, rtol=0
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bursts_and_steps_take_turns(server_class, kind):
+    layer = KINDS[kind](3, 5, dtype=torch.float64).eval()
+    server, x = server_class(layer, capacity=3), torch.randn(9, 3, dtype=torch.float64)
+    for name in ("beside", "late"):
+        server.join(name)
+    found = [server.burst("late", x[:4]), server.step({"late": x[4]})["late"][None]]
+    before = server.leave("beside")
+    found += [server.burst("late", x[5:5]), server.burst("late", x[5:])]
+    torch.testing.assert_close(
+        torch.cat(found), layer(x[None])[0][0], atol=1e-10, rtol=0
+    )
+    assert not any(tensor.any() for tensor in before)
+    with pytest.raises(ValueError, match="`x` must have shape"):
+        server.burst("late", x[0])
+
+
+@pytest.mark.compile
+def test_one_request_warms_a_compiled_server_up(server_class):
+    torch.compiler.reset()
+    layer, graphs = seqref.LSTM(3, 5).eval(), []
+
+    def counting(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    server = server_class(layer, capacity=4)
+    layer.step = torch.compile(layer.step, backend=counting, fullgraph=True)
+    server.join("a")
+    server.step({"a": torch.randn(3)})
+    assert len(graphs) == 1
+    parked = server.leave("a")
+    server.join("b")
+    server.join("a", parked)
+    server.burst("a", torch.randn(3, 3))
+    for names in ("a", "ab", "b", "ab"):
+        server.step({name: torch.randn(3) for name in names})
+    assert len(graphs) == 1
+    torch.compiler.reset()
+
+
 def test_a_stack_is_served_too(server_class):
-    layer = seqref.Stacked([seqref.LSTM(3, 5), seqref.GRU(5, 4)]).double()
+    layer = seqref.Stacked([seqref.LSTM(3, 5), seqref.GRU(5, 4)]).double().eval()
     sequences = {name: torch.randn(n, 3).double() for n, name in enumerate("abcde", 2)}
     received = serve(server_class(layer, capacity=2), sequences, random.Random(0))
     for name, x in sequences.items():
@@ -125,7 +253,7 @@ def test_a_stack_is_served_too(server_class):
 
 
 def test_nan_stays_in_its_row_and_the_next_stream_there_is_clean(server_class):
-    layer = seqref.LSTM(3, 5)
+    layer = seqref.LSTM(3, 5).eval()
     server, x = server_class(layer, capacity=2), torch.randn(2, 3)
     server.join("broken")
     server.join("sound")
@@ -202,6 +330,36 @@ def test_an_exported_step_runs_without_seqref(kind, tmp_path):
     answers = torch.load(tmp_path / "answers.pt")
     for given, found in zip(requests, answers, strict=True):
         torch.testing.assert_close(tuple(found), step(*given), atol=1e-12, rtol=0)
+
+
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:The tensor attributes self._flat_weights")
+@pytest.mark.parametrize("kind", [seqref.LSTM, seqref.GRU, seqref.RNN, nn.LSTM, nn.GRU])
+def test_a_dynamic_time_is_refused_by_export(kind):
+    options = {"batch_first": True} if kind.__module__.startswith("torch") else {}
+    time = torch.export.Dim("time", min=2, max=1024)
+    with pytest.raises(Exception, match="specialized it to be a constant"):
+        torch.export.export(
+            kind(3, 5, **options), (torch.randn(2, 6, 3),), dynamic_shapes=({1: time},)
+        )
+
+
+class WithLengths(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = seqref.GRU(3, 5)
+
+    def forward(self, x, lengths):
+        return self.layer(x, lengths=lengths)[0]
+
+
+@pytest.mark.compile
+@pytest.mark.slow
+def test_an_exported_layer_refuses_no_length():
+    arguments = (torch.randn(2, 6, 3), torch.tensor([6, 3]))
+    program = torch.export.export(WithLengths(), arguments).module()
+    found = program(arguments[0], torch.tensor([9, 3]))
+    assert torch.equal(found, program(*arguments))
 
 
 # Compilation.
