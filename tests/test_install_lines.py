@@ -1,4 +1,4 @@
-"""The package is on no registry: no page and no message tells anyone to get it there."""
+"""The package is on no registry: no page or message tells anyone to get it there."""
 
 import pathlib
 import re

@@ -312,6 +312,7 @@ def test_what_stands_in_the_padding_under_bidirectional(keras):
     assert y[1, :2].all()
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_weights_of_a_keras_layer_in_bfloat16(keras):
     # Its default, orthogonal, is not there in bfloat16 on a CPU.
     start = "glorot_uniform"
