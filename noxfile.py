@@ -1,38 +1,94 @@
 """Every command of the project; `nox -l` lists them, `nox -s NAME` runs one."""
 
+import os
 import pathlib
+import sys
 
 import nox
 from nox.command import CommandFailed
+
+# Before anything is installed, in words of the oldest Python that nox runs on.
+if sys.version_info < (3, 11):  # noqa: UP036
+    sys.exit(
+        f"seqref needs Python 3.11 or newer; this is Python {sys.version.split()[0]} "
+        f"({sys.executable}). Make .venv anew with a newer one."
+    )
 
 nox.options.sessions = ["tests", "site"]
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 
 ROOT = pathlib.Path(__file__).parent
-CONSTRAINTS = "constraints.txt"
-DOCS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"][
-    "docs"
-]
+PROJECT = nox.project.load_toml("pyproject.toml")
+DOCS = PROJECT["project"]["optional-dependencies"]["docs"]
+GROUPS = PROJECT["dependency-groups"]
+
+# Every version but torch's, for every Python (`nox -s lock` writes it), and torch's.
+LOCK, TORCH = "constraints.txt", "constraints-torch.txt"
+
+# nox looks along PATH, where pyenv puts but one version of its own.
+PYENV = pathlib.Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+os.environ["PATH"] = os.pathsep.join(
+    [os.environ["PATH"], *map(str, sorted(PYENV.glob("versions/3.*/bin")))]
+)
 
 
 def install(session: nox.Session, *wanted: str) -> None:
     """Install pinned versions: torch alone and first, so that the pin decides."""
-    session.install("-c", CONSTRAINTS, "torch")
-    session.install("-c", CONSTRAINTS, *wanted)
+    session.install("-c", LOCK, "-c", TORCH, "torch")
+    session.install("-c", LOCK, "-c", TORCH, *wanted)
 
 
-def install_docs(session: nox.Session) -> None:
+def install_docs(session: nox.Session, *wanted: str) -> None:
     """Install what builds the site; the package is read, not imported."""
-    session.install("-c", CONSTRAINTS, *DOCS)
+    session.install("-c", LOCK, *DOCS, *wanted)
     session.env["PYTHONPATH"] = str(ROOT / "tools")
     session.env["NO_MKDOCS_2_WARNING"] = "1"
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write constraints.txt from pyproject.toml (with `-- --upgrade`: the newest)."""
+    session.install("-c", LOCK, *GROUPS["lock"])
+    # torch is left out with all that it brings: gigabytes, and other ones for each
+    # kind of machine.
+    without = pathlib.Path(session.create_tmp()) / "overrides.txt"
+    without.write_text("torch; python_version < '3'\n", encoding="utf-8")
+    session.env["UV_CUSTOM_COMPILE_COMMAND"] = "nox -s lock"
+    session.run(
+        *("uv", "pip", "compile", "pyproject.toml", "--quiet", "--no-annotate"),
+        *("--universal", "--python-version", "3.11", "--no-python-downloads"),
+        *("--extra", "test", "--extra", "docs"),
+        *(word for name in GROUPS for word in ("--group", name)),
+        *("--overrides", str(without), "--output-file", LOCK, *session.posargs),
+    )
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run all tests: the package, the pages and the tools (arguments go to pytest)."""
     install(session, "-e", ".[test]")
+    suite(session)
+
+
+@nox.session(python=["3.12", "3.13"])
+def pythons(session: nox.Session) -> None:
+    """Run all tests on other Pythons (pip may bring torch's build for CUDA there)."""
+    install(session, "-e", ".[test]")
+    suite(session)
+
+
+@nox.session(name="torch-newest")
+def torch_newest(session: nox.Session) -> None:
+    """Run all tests with the newest torch that installs (the build for CUDA)."""
+    session.install("-c", LOCK, "--upgrade", "torch")
+    session.install("-c", LOCK, "-e", ".[test]")
+    session.run("python", "-c", "import torch; print('torch', torch.__version__)")
+    suite(session)
+
+
+def suite(session: nox.Session) -> None:
+    """Run the tests plainly, then those that runtime type checks can watch."""
     (ROOT / "build").mkdir(exist_ok=True)
     # Two workers share two cores: with two threads each they wait for one another.
     session.env["OMP_NUM_THREADS"] = "1"
@@ -82,7 +138,7 @@ def audit(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting and the direction of imports."""
-    session.install("-c", CONSTRAINTS, "ruff", "import-linter")
+    session.install("-c", LOCK, *GROUPS["lint"])
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.env["PYTHONPATH"] = str(ROOT / "src")
@@ -92,7 +148,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of src with pyright."""
-    install(session, ".[train,bench]", "pyright[nodejs]")
+    install(session, ".[train,bench]", *GROUPS["types"])
     python = session.bin_paths[0] if session.bin_paths else "."
     session.run("pyright", "--pythonpath", str(pathlib.Path(python) / "python"))
 
@@ -100,17 +156,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """Open every page of site/ in Chromium: requests, links, accessibility."""
-    session.install(
-        "-c",
-        CONSTRAINTS,
-        "axe-playwright-python",
-        "beautifulsoup4",
-        "playwright",
-        "pytest",
-        "pytest-rerunfailures",
-        "pytest-timeout",
-        "pytest-xdist",
-    )
+    session.install("-c", LOCK, *GROUPS["browser"])
     # Who calls this wants the pages opened: no browser is a failure here, not a skip.
     session.env["SEQREF_REQUIRE_BROWSER"] = "1"
     # --confcutdir: the tests' own conftest imports torch, which is not here.
@@ -166,7 +212,7 @@ def gpu(session: nox.Session) -> None:
 
 @nox.session
 def zensical(session: nox.Session) -> None:
-    """Build the site with Zensical, Material's successor (allowed to fail)."""
-    install_docs(session)
-    session.install("-c", CONSTRAINTS, "zensical")
+    """Build the site with Zensical, Material's successor, into build/zensical/."""
+    install_docs(session, *GROUPS["zensical"])
+    session.env["SEQREF_SITE"] = "build/zensical"
     session.run("zensical", "build", "--strict", *session.posargs)

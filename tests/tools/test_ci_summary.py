@@ -29,6 +29,16 @@ def test_all_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.endswith("1 passed, 0 failed, 1 skipped\n")
 
 
+def test_machine_and_absent_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(tmp_path, "site-3.13\tabsent\t0\t0\n") == 0
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["site-3.13", "absent", "here", "0"] in rows
+    assert sum(line.startswith("machine: ") for line in printed.splitlines()) == 1
+
+
 def test_failed_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(tmp_path, "lint\trequired\t2\t1\n") == 1
     assert "Failed: lint" in capsys.readouterr().out

@@ -1,13 +1,15 @@
-"""Print what CI ran: steps with times, tests by outcome, and every reason to skip."""
+"""Print what CI ran: machine, steps with times, tests by outcome, reasons to skip."""
 
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
+from ci.machine import describe
+
 
 def read_steps(path: Path) -> list[tuple[str, str, int, int]]:
-    """Rows of name, required or optional, exit code and seconds."""
+    """Rows of name, required, optional or absent, exit code and seconds."""
     rows = [line.split("\t") for line in path.read_text().splitlines()]
     return [(name, need, int(code), int(took)) for name, need, code, took in rows]
 
@@ -34,17 +36,19 @@ def read_tests(path: Path) -> tuple[Counter[str], Counter[str], list[str]]:
 def main(steps_file: str, *junit_files: str) -> int:
     """Print the summary; 1 if a required step failed or no test ran, else 0."""
     steps = read_steps(Path(steps_file))
-    print("\n=== What ran\n")
-    print(f"{'step':<10} {'verdict':<18} {'seconds':>7}")
+    print(f"\n=== What ran\n\n{describe(Path('.nox/tests'))}\n")
+    print(f"{'step':<12} {'verdict':<19} {'seconds':>7}")
     broken = []
     for name, need, code, took in steps:
         verdict = "passed" if code == 0 else f"failed ({code})"
-        if code != 0 and need == "optional":
+        if need == "absent":
+            verdict = "absent here"
+        elif code != 0 and need == "optional":
             verdict += ", allowed"
         elif code != 0:
             broken.append(name)
-        print(f"{name:<10} {verdict:<18} {took:>7}")
-    print(f"{'in all':<10} {'':<18} {sum(step[3] for step in steps):>7}")
+        print(f"{name:<12} {verdict:<19} {took:>7}")
+    print(f"{'in all':<12} {'':<19} {sum(step[3] for step in steps):>7}")
 
     total: Counter[str] = Counter()
     why: Counter[str] = Counter()
