@@ -11,7 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor
+from torch._C._functorch import (
+    get_unwrapped,
+    is_batchedtensor,
+    is_functorch_wrapped_tensor,
+)
 
 Axis = tuple[str, int | None]
 """A named axis: the name that the message shows, and its size where it is fixed."""
@@ -130,7 +134,8 @@ def check_lengths(
     r"""Raise unless `lengths` holds one integer from `minimum` to `time` for each row.
 
     Where values cannot be read (`torch.func.vmap` over the lengths, `torch.export`, the
-    device "meta") only kind and shape are checked.
+    device "meta") only kind and shape are checked. In a graph of torch.compile a wrong
+    length raises `RuntimeError` when the graph runs.
 
     Shapes:
         - `lengths`: (batch,), any integer dtype, on any device.
@@ -150,18 +155,51 @@ def check_lengths(
             f"{where}: `lengths` must have an integer dtype, got {lengths.dtype}"
         )
     check_shape(where, "lengths", lengths, (("batch", batch),))
-    if batch == 0 or not can_be_read(lengths):
+    bounds = read_bounds(where, "lengths", lengths, minimum, time)
+    if bounds is None:
         return
-    # The wide unsigned dtypes have no minimum of their own.
-    whole = lengths.to(torch.int64)
-    smallest, largest = int(whole.min()), int(whole.max())
-    if smallest < minimum:
+    if bounds[0] < minimum:
         raise ValueError(
-            f"{where}: `lengths` must be at least {minimum}, got {smallest}"
+            f"{where}: `lengths` must be at least {minimum}, got {bounds[0]}"
         )
-    if largest > time:
+    if bounds[1] > time:
         raise ValueError(
-            f"{where}: `lengths` must be at most time={time}, got {largest}"
+            f"{where}: `lengths` must be at most time={time}, got {bounds[1]}"
+        )
+
+
+def read_bounds(
+    where: str, name: str, values: Tensor, low: int, high: int
+) -> tuple[int, int] | None:
+    r"""Smallest and largest of whole numbers; None where Python cannot read them.
+
+    torch.compile cannot follow a check that Python makes: while it traces, an assertion
+    in its graph stands in, which raises `RuntimeError` when the graph runs and a value
+    is below `low` or above `high`.
+
+    Shapes:
+        - `values`: any, of an integer dtype; None also where there is none
+    """
+    if values.numel() == 0 or not can_be_read(values):
+        return None
+    # The wide unsigned dtypes have no minimum of their own.
+    whole = values.to(torch.int64)
+    if torch.compiler.is_dynamo_compiling():
+        # No number in the message that would bind the graph to one size.
+        inside = (whole >= low) & (whole <= high)
+        message = f"{where}: a value of `{name}` is out of range"
+        check = torch._assert_async  # pyright: ignore[reportPrivateImportUsage]
+        check(inside.all(), message)
+        return None
+    return int(whole.min()), int(whole.max())
+
+
+def check_readable(where: str, name: str, values: Tensor) -> None:
+    r"""Raise `ValueError` where Python cannot look at the values, and must."""
+    if not can_be_read(values):
+        raise ValueError(
+            f"{where}: `{name}` must have values that can be read; those of a tensor "
+            'under torch.func.vmap, in torch.export or on the device "meta" cannot'
         )
 
 
@@ -169,8 +207,16 @@ def can_be_read(values: Tensor) -> bool:
     r"""Whether Python may look at the values: not under vmap, export or on "meta"."""
     if values.is_meta or is_exporting():
         return False
-    # torch has no public question for "is this tensor one of vmap's?".
-    return not is_batchedtensor(values)
+    # torch has no public question for "is this tensor one of vmap's?"; this one
+    # torch.compile can follow.
+    if torch.compiler.is_dynamo_compiling():
+        return not torch._C._are_functorch_transforms_active()
+    # Inside a gradient or a Jacobian, vmap's tensor has that one's wrapper around it.
+    while is_functorch_wrapped_tensor(values):
+        if is_batchedtensor(values):
+            return False
+        values = get_unwrapped(values)
+    return True
 
 
 def is_exporting() -> bool:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from seqref.errors import check_lengths, check_shape, check_tensor
+from seqref.errors import check_lengths, check_shape, check_tensor, read_bounds
 from seqref.ops._padding import real_steps
 
 State = TypeVar("State")
@@ -108,6 +108,9 @@ def detach_state(state: State) -> State:
 def select_rows(state: State, rows: Integer[Tensor, " selected"]) -> State:
     r"""Take rows of the batch, in the order given and with repeats: for beam search.
 
+    Where values cannot be read (`torch.func.vmap` over the rows, `torch.export`, the
+    device "meta") only kind and shape of `rows` are checked.
+
     Shapes:
         - each tensor of `state`: (batch, ...); `rows`: (selected,), integers
         - returns: each tensor (selected, ...)
@@ -125,10 +128,11 @@ def select_rows(state: State, rows: Integer[Tensor, " selected"]) -> State:
 
     def take(tensor: Tensor) -> Tensor:
         batch = tensor.shape[0]
-        if rows.numel() and not 0 <= int(rows.min()) <= int(rows.max()) < batch:
+        bounds = read_bounds("select_rows", "rows", rows, 0, batch - 1)
+        if bounds is not None and not 0 <= bounds[0] <= bounds[1] < batch:
             raise ValueError(
                 f"select_rows: `rows` must be from 0 to {batch - 1}, "
-                f"got {int(rows.min())} to {int(rows.max())}"
+                f"got {bounds[0]} to {bounds[1]}"
             )
         return tensor.index_select(0, rows.to(tensor.device))
 

@@ -376,6 +376,13 @@ def test_gradients_of_zoneout_go_where_the_values_came_from():
     same(gradients([result], [new, old], [up]), [0.6 * up, 0.4 * up])
 
 
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("infinite", [math.inf, -math.inf, math.nan])
+def test_without_zoneout_nothing_of_the_old_value_is_left(infinite, train):
+    new, old = torch.randn(2, 3, dtype=F64), torch.full((2, 3), infinite, dtype=F64)
+    assert torch.equal(zoneout(new, old, 0.0, train), new)
+
+
 def zoneout_lstm(judge, x, h_t, c_t, rates, train):
     """Over torch's own cell, with the authors' formula for what is kept."""
     outputs, (p_c, p_h) = [], rates

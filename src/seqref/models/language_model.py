@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqref.errors import (
-    can_be_read,
     check_generator,
     check_shape,
     check_size,
     check_tensor,
+    read_bounds,
 )
 from seqref.models._like import made_like
 from seqref.recurrence import Recurrent, output_width, width_of
@@ -176,13 +176,14 @@ class LanguageModel(nn.Module):
                 f"got {tokens.device}"
             )
         # On a GPU this question would wait for the device at every call.
-        if device.type == "cpu" and tokens.numel() and can_be_read(tokens):
-            low, high = int(tokens.min()), int(tokens.max())
-            if low < 0 or high >= self.vocab_size:
-                raise ValueError(
-                    f"{where}: `{name}` must lie in 0 to {self.vocab_size - 1}, "
-                    f"got {low} to {high}"
-                )
+        if device.type != "cpu":
+            return
+        bounds = read_bounds(where, name, tokens, 0, self.vocab_size - 1)
+        if bounds is not None and not 0 <= bounds[0] <= bounds[1] < self.vocab_size:
+            raise ValueError(
+                f"{where}: `{name}` must lie in 0 to {self.vocab_size - 1}, "
+                f"got {bounds[0]} to {bounds[1]}"
+            )
 
 
 def _draw(

@@ -15,7 +15,13 @@ from torch.nn.utils.rnn import (
     pad_packed_sequence,
 )
 
-from seqref.errors import check_generator, check_lengths, check_shape, check_size
+from seqref.errors import (
+    check_generator,
+    check_lengths,
+    check_readable,
+    check_shape,
+    check_size,
+)
 from seqref.ops._padding import real_steps
 
 __all__ = [
@@ -126,7 +132,8 @@ def pack(
 
     Raises:
         ValueError: `x` or `lengths` has the wrong shape, there is no row or no feature,
-            or a length is below 1 or above time.
+            a length is below 1 or above time, or `lengths` cannot be read, as under
+            `torch.func.vmap` over it.
         TypeError: `x` is no tensor, or `lengths` is not of an integer dtype.
     """
     where = "pack"
@@ -137,6 +144,7 @@ def pack(
             f"{tuple(x.shape)}"
         )
     check_lengths(where, lengths, *x.shape[:2], minimum=1)
+    check_readable(where, "lengths", lengths)
     return pack_padded_sequence(
         x, lengths.to("cpu", torch.int64), batch_first=True, enforce_sorted=False
     )
@@ -279,6 +287,7 @@ def token_batches(
 def _as_list(where: str, lengths: Tensor) -> list[int]:
     check_shape(where, "lengths", lengths, (("rows", None),))
     check_lengths(where, lengths, lengths.shape[0], _NO_LIMIT)
+    check_readable(where, "lengths", lengths)
     return lengths.tolist()
 
 

@@ -58,7 +58,9 @@ def zoneout(
                 f"zoneout: `old` must have the {what} of `new`, {wanted}, got {got}"
             )
     if not training:
-        return p * old + (1 - p) * new
+        # Nothing of `old` is taken at p = 0, where zero times infinity would be NaN.
+        kept = p * old if p > 0 else torch.zeros_like(old)
+        return kept + (1 - p) * new
     keeps_new = torch.empty_like(new).bernoulli_(1 - p).bool()
     return torch.where(keeps_new, new, old)
 
