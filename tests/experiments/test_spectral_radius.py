@@ -132,3 +132,36 @@ def test_where_growth_starts():
     for logarithms in [(-1.0, -0.5), (0.0, 1.0)]:
         with pytest.raises(ValueError, match="`logarithms` must pass from below 0"):
             experiment.crossing((1.0, 2.0), logarithms)
+
+
+def test_noisy_blocks_have_the_product_that_torch_finds():
+    size, steps = 3, 10
+    layer, x = examples.noisy_blocks(size, 5, 1.0, steps, normal=False)
+    judge = nn.RNN(2 * size, 2 * size, bias=False, batch_first=True, dtype=F64)
+    with torch.no_grad():
+        judge.weight_ih_l0.copy_(torch.eye(2 * size))
+        judge.weight_hh_l0.copy_(layer.cell.weight_hh)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda h: judge(x, h[None, None])[1].flatten(), torch.zeros(2 * size).double()
+    )
+    longer = torch.cat([x, torch.zeros(1, 50, 2 * size, dtype=F64)], dim=1)
+    found = examples.of_driven(layer, longer, layer.initial_state(1))
+    expected = math.log10(np.linalg.norm(jacobian.numpy(), 2))
+    assert found["log10_at_10"] == pytest.approx(expected, abs=1e-8)
+
+
+def test_without_the_blocks_the_matrix_is_normal_and_the_bound_holds():
+    layer, x = examples.noisy_blocks(3, 5, 1.0, 60, normal=True)
+    weight = layer.cell.weight_hh
+    assert torch.equal(weight, 0.5 * torch.eye(6, dtype=F64))
+    found = examples.of_driven(layer, x, layer.initial_state(1))
+    for mark in examples.MARKS:
+        assert found[f"log10_at_{mark}"] < mark * math.log10(0.5)
+
+
+def test_noise_is_what_the_blocks_grow_by(record):
+    cases = record["cases"]
+    assert cases["blocks_noise_1"]["factor_low"] > 1.3
+    assert cases["blocks_noise_0_1"]["factor_high"] < 0.9
+    # Slopes and radius alone would have them shrink.
+    assert cases["blocks_noise_1"]["slope_rule"] < 0.3

@@ -84,18 +84,40 @@ def random_matrix(width: int, seed: int) -> Float[Tensor, "width width"]:
     return weight / torch.linalg.eigvals(weight).abs().max()
 
 
+def block_matrix(
+    block: Float[Tensor, "size size"],
+) -> Float[Tensor, "twice_size twice_size"]:
+    r"""A matrix with all eigenvalues 1/2 that is far from normal.
+
+    With $M$ the matrix of blocks $A, -A$ in both rows, $M^2 = 0$, so that all
+    eigenvalues of $I/2 + M$ are 1/2.
+    """
+    row = torch.cat([block, -block], dim=1)
+    eye = torch.eye(2 * len(block), dtype=torch.float64)
+    return 0.5 * eye + torch.cat([row, row])
+
+
+def noisy_blocks(
+    size: int, seed: int, std: float, steps: int, *, normal: bool
+) -> tuple[RNN, Float[Tensor, "1 steps twice_size"]]:
+    r"""The network of blocks, and noise of one strength as input of all its units.
+
+    `normal` leaves the eigenvalues and takes the blocks away: $I/2$ alone.
+    """
+    block = BLOCK_RADIUS * random_matrix(size, seed)
+    shape = (1, steps, 2 * size)
+    noise = torch.randn(shape, generator=generator(seed + 2000), dtype=torch.float64)
+    return tanh_layer(block_matrix(0 * block if normal else block)), std * noise
+
+
 def of_blocks(size: int, seed: int, *, driven: bool) -> dict[str, float]:
     r"""A network of radius 0.5 whose input leaves a block with a large radius.
 
-    With $A$ random and $M$ the matrix of blocks $A, -A$ in both rows, $M^2 = 0$, so
-    that all eigenvalues of $I/2 + M$ are 1/2. The input holds the second half of the
-    units in saturation and takes back what they send to the first half, which then runs
-    under $I/2 + A$ and noise.
+    The input holds the second half of the units in saturation and takes back what they
+    send to the first half, which then runs under $I/2 + A$ and noise.
     """
     block = BLOCK_RADIUS * random_matrix(size, seed)
-    row = torch.cat([block, -block], dim=1)
-    eye = torch.eye(2 * size, dtype=torch.float64)
-    layer = tanh_layer(0.5 * eye + torch.cat([row, row]))
+    layer = tanh_layer(block_matrix(block))
     shape = (1, max(MARKS), size)
     noise = torch.randn(shape, generator=generator(seed + 1000), dtype=torch.float64)
     ones = torch.ones(size, dtype=torch.float64)

@@ -10,15 +10,17 @@ from seqref.experiments.spectral_radius_parts.examples import MARKS
 LABELS = {
     "small_radius_driven": "2 units, driven",
     "small_radius_rest": "2 units, at rest",
-    "blocks_driven": "128 units, driven",
+    "blocks_noise_1": "128 units, noise in all",
+    "blocks_driven": "128 units, half of them held in saturation",
     "blocks_rest": "128 units, at rest",
+    "blocks_normal": "128 units, normal matrix, noise in all",
     "large_radius_driven": "2 other units, driven",
     "large_radius_rest": "2 other units, at rest",
 }
 
 
 def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """The networks of two units; where growth starts in random ones."""
+    """The examples; growth of the blocks; where growth starts in random ones."""
     cases = record["cases"]
     examples = [
         [
@@ -31,7 +33,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     ]
     starts = [
         [
-            f"inputs of deviation {case['input_std']:g}"
+            f"inputs of standard deviation {case['input_std']:g}"
             if name != "at_rest"
             else "no input, at rest",
             number(case["crossing_median"]),
@@ -40,10 +42,30 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
         for name, case in cases.items()
         if "input_std" in case
     ]
+    blocks = [
+        [
+            f"{case['input_std_of_blocks']:g}",
+            f"{number(case['factor_median'])} "
+            f"({number(case['factor_low'])} to {number(case['factor_high'])})",
+            number(case["slope_rule"]),
+            power_of_ten(case["log10_at_60"]),
+        ]
+        for name, case in cases.items()
+        if name.startswith("blocks_noise")
+    ]
     headers = ["network", "spectral radius", "largest singular value"]
     return {
         "examples": table(
             [*headers, *[f"norm after {mark} steps" for mark in MARKS]], examples
+        ),
+        "blocks": table(
+            [
+                "std of the noise",
+                "factor for each step",
+                "radius × root mean square of the slopes",
+                "norm after 60 steps",
+            ],
+            blocks,
         ),
         "crossing": table(
             ["random networks", "growth starts at a radius of", "over the seeds"],
@@ -62,7 +84,7 @@ def draw_growth(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
         low, high = ([p[key] for p in points] for key in ("low", "high"))
         axes.fill_between(radii, low, high, color=colour, alpha=0.2, linewidth=0)
         std = record["cases"][name]["input_std"]
-        label = f"inputs of deviation {std:g}" if std else "no input, at rest"
+        label = f"inputs of std {std:g}" if std else "no input, at rest"
         middle = [p["median"] for p in points]
         axes.plot(radii, middle, color=colour, linestyle=DASHES[i], label=label)
     axes.set_xlim(radii[0], radii[-1])
