@@ -1,5 +1,7 @@
 """Jacobians of a state, their products, and what is left of a gradient by lag."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ import seqref
 from seqref.recurrence import map_state
 from seqref.recurrent.gradients import (
     gradient_norm_by_lag,
+    jacobian_log_norm,
     jacobian_product,
     state_jacobian,
 )
@@ -65,6 +68,60 @@ def test_step_is_the_formula_and_jacrev():
         return layer.step(x[:1, 0], seqref.RNNState(h[None]))[0][0]
 
     torch.testing.assert_close(found[0], jacrev(step)(state.h[0]).detach(), **EXACT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_logarithm_is_that_of_the_norm(kind):
+    layer, x, state = case(kind)
+    lengths = torch.tensor([6, 0, 2])
+    product = jacobian_product(layer, x, state, lengths)
+    expected = torch.linalg.matrix_norm(product, 2).log()
+    assert expected[0].abs() > 0.1
+    assert expected[1] == 0
+    found = jacobian_log_norm(layer, x, state, lengths)
+    torch.testing.assert_close(found, expected, **EXACT)
+    assert not found.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("factor", [2.0, 0.5, -2.0])
+def test_the_logarithm_of_a_product_that_leaves_the_range(factor, dtype):
+    layer = seqref.RNN(2, 2, bias=False, dtype=dtype)
+    with torch.no_grad():
+        layer.cell.weight_hh.copy_(factor * torch.eye(2))
+    x = torch.zeros(1, 400, 2, dtype=dtype)
+    # At rest all slopes are 1.
+    product = jacobian_product(layer, x).abs().max()
+    assert product == 0 or not product.isfinite()
+    found = jacobian_log_norm(layer, x)
+    assert found.item() == pytest.approx(400 * math.log(abs(factor)), abs=1e-9)
+
+
+def test_the_logarithm_of_a_default_lstm_over_300_steps():
+    torch.manual_seed(0)
+    layer, x = seqref.LSTM(2, 4), torch.randn(2, 300, 2)
+    with torch.no_grad():
+        layer.cell.weight_ih.mul_(0.1)
+    # At the end of float32, where every digit is gone.
+    assert jacobian_product(layer, x).abs().max() < 1e-43
+    exact = jacobian_product(layer.double(), x.double())
+    expected = torch.linalg.matrix_norm(exact, 2).log()
+    found = jacobian_log_norm(layer.float(), x)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-5)
+
+
+def test_the_logarithm_where_there_is_none():
+    layer, x, state = case("RNN")
+    with torch.no_grad():
+        layer.cell.weight_hh.zero_()
+    assert jacobian_log_norm(layer, x, state).tolist() == [-math.inf] * 3
+    x[1, 2] = math.nan
+    found = jacobian_log_norm(layer, x, state)
+    assert found[1].isnan()
+    assert found[[0, 2]].tolist() == [-math.inf] * 2
+    # At or beyond a length nothing is read.
+    lengths = torch.tensor([6, 2, 6])
+    assert not jacobian_log_norm(layer, x, state, lengths).isnan().any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -223,6 +280,10 @@ def test_bad_arguments():
         state_jacobian(layer, "x", state)
     with pytest.raises(TypeError, match="jacobian_product: `x`"):
         jacobian_product(layer, "x")
+    with pytest.raises(TypeError, match="jacobian_log_norm: `layer` must have"):
+        jacobian_log_norm(nn.Linear(3, 3), x)
+    with pytest.raises(ValueError, match="jacobian_log_norm: `lengths`"):
+        jacobian_log_norm(layer, x, lengths=torch.tensor([1, 2, 7]))
     with pytest.raises(ValueError, match=r"jacobian_product: `x` must have shape"):
         jacobian_product(layer, x[0, 0])
     with pytest.raises(ValueError, match="`lengths`"):

@@ -4,6 +4,7 @@ from seqref.recurrent.bidirectional import Bidirectional, BidirectionalState
 from seqref.recurrent.bptt import truncated_chunks
 from seqref.recurrent.gradients import (
     gradient_norm_by_lag,
+    jacobian_log_norm,
     jacobian_product,
     state_jacobian,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "forget_bias_",
     "gradient_norm_by_lag",
     "identity_",
+    "jacobian_log_norm",
     "jacobian_product",
     "last_state",
     "lengths_to_mask",

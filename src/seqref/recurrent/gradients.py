@@ -9,7 +9,12 @@ from torch import Tensor
 from seqref.errors import check_lengths, check_shape, check_tensor
 from seqref.recurrence import Recurrent, detach_state, map_state
 
-__all__ = ["gradient_norm_by_lag", "jacobian_product", "state_jacobian"]
+__all__ = [
+    "gradient_norm_by_lag",
+    "jacobian_log_norm",
+    "jacobian_product",
+    "state_jacobian",
+]
 
 State = TypeVar("State")
 
@@ -63,7 +68,11 @@ def jacobian_product(
 ) -> Float[Tensor, "batch state state"]:
     r"""The Jacobian of the final state by the first: $J_T J_{T-1} \cdots J_1$.
 
-    What a step hands on as it is, such as the masks of a `VariationalLSTM`, is part of
+    Computed in the dtype of the state. In float32 a product that shrinks or grows by a
+    factor of 2 a step is 0 or not finite after some 150 steps: for its size over many
+    steps take `jacobian_log_norm`.
+
+    What a step leaves unchanged, such as the masks of a `VariationalLSTM`, is part of
     the state too, and has the identity on the diagonal: the norm is then never below 1.
     The block of $h$ and $c$, at fixed masks, is `product[:, :2 * hidden, :2 * hidden]`.
 
@@ -92,14 +101,68 @@ def jacobian_product(
         The chain rule.
     """
     x, state, real = _prepare("jacobian_product", layer, x, state, lengths)
-    size = _flatten(state).shape[1]
-    product = torch.eye(size, dtype=_flatten(state).dtype, device=x.device)
-    product = product.repeat(x.shape[0], 1, 1)
+    product = _identity(state)
     for t in range(x.shape[1]):
         jacobian, state = _step_jacobian(layer, x[:, t], state)
         keep = real[:, t, None, None]
         product = torch.where(keep, jacobian @ product, product)
     return product
+
+
+def jacobian_log_norm(
+    layer: Recurrent[State],
+    x: Float[Tensor, "batch time ..."],
+    state: State | None = None,
+    lengths: Integer[Tensor, " batch"] | None = None,
+) -> Float[Tensor, " batch"]:
+    r"""The logarithm of the largest singular value of $J_T J_{T-1} \cdots J_1$.
+
+    $$ \ln \sigma(J_T J_{T-1} \cdots J_1) $$
+
+    The product is scaled at each step and its size kept as a logarithm, so that it
+    neither under- nor overflows, however many steps there are. Divided by $T$ it is the
+    largest Lyapunov exponent over these steps: above 0 the product grows.
+
+    Args:
+        layer: A causal layer, see `seqref.recurrence.Recurrent`. Its rows must not act
+            on one another.
+        x: The input sequence.
+        state: The state before the first step; None means `initial_state`.
+        lengths: Number of real steps of each row; the rest is padding on the right.
+
+    Shapes:
+        - `x`: (batch, time, input); `lengths`: (batch,)
+        - returns: (batch,), in float64; the natural logarithm, 0 in a row without a
+          real step, minus infinity where the product is zero, NaN where a Jacobian was
+          not finite.
+
+    Cost:
+        That of `jacobian_product`: one backward step for each entry of the state at
+        each of T steps, and O(T N^3) for the products, N being the entries of a state.
+
+    Raises:
+        TypeError: `layer` is no causal layer, `x` is no tensor, or `lengths` is not of
+            an integer dtype.
+        ValueError: `x` has fewer than two axes, `lengths` is wrong, or the layer's
+            `step` finds a wrong shape.
+
+    Source:
+        The chain rule.
+    """
+    x, state, real = _prepare("jacobian_log_norm", layer, x, state, lengths)
+    product = _identity(state).double()
+    logarithm = torch.zeros(len(product), dtype=product.dtype, device=x.device)
+    for t in range(x.shape[1]):
+        jacobian, state = _step_jacobian(layer, x[:, t], state)
+        keep = real[:, t, None, None]
+        product = torch.where(keep, jacobian.double() @ product, product)
+        largest = product.abs().amax((1, 2))
+        scale = torch.where(largest.isfinite() & (largest > 0), largest, 1)
+        product = product / scale[:, None, None]
+        logarithm = logarithm + scale.log()
+    finite = product.isfinite().flatten(1).all(1)
+    norm = torch.linalg.matrix_norm(product.masked_fill(~finite[:, None, None], 0), 2)
+    return (logarithm + norm.log()).masked_fill(~finite, torch.nan)
 
 
 def gradient_norm_by_lag(
@@ -113,6 +176,8 @@ def gradient_norm_by_lag(
 
     $$ \lVert (J_T J_{T-1} \cdots J_{T-k+1})^\top \bar h_T \rVert_2
     \quad \text{for } k = 0, \dots, T $$
+
+    Computed in the dtype of the state: entries below its smallest number become 0.
 
     Every tensor of the state counts. Masks of a `VariationalLSTM` in training get a
     gradient at each step, and it adds up; in evaluation no step reads them.
@@ -151,7 +216,7 @@ def gradient_norm_by_lag(
         states = [map_state(lambda s: s.detach().requires_grad_(), state)]
         for t in range(x.shape[1]):
             _, following = layer.step(x[:, t], states[-1])
-            # A copy, lest a state that is handed on count as the one before it.
+            # A copy, lest an unchanged state count as the one before it.
             kept = map_state(_where(real[:, t]), following, states[-1])
             states.append(map_state(torch.clone, kept))
         bars = torch.autograd.grad(
@@ -182,12 +247,8 @@ def _step_jacobian(
     rows = []
     # Rows of the batch are independent, so one sum serves them all.
     for total in totals[: flat.shape[1]]:
-        found = torch.autograd.grad(
-            total,
-            inputs,
-            retain_graph=True,
-        )
-        rows.append(torch.cat([part.flatten(1) for part in found], dim=1))
+        row = torch.autograd.grad(total, inputs, retain_graph=True)
+        rows.append(torch.cat([part.flatten(1) for part in row], dim=1))
     return torch.stack(rows, dim=1), detach_state(following)
 
 
@@ -219,6 +280,12 @@ def _prepare(
             x = torch.where(mask, x, torch.zeros_like(x))
         state = layer.initial_state(batch) if state is None else state
         return x, map_state(lambda s: s.detach().clone(), state), real
+
+
+def _identity(state: object) -> Tensor:
+    flat = _flatten(state)
+    eye = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)
+    return eye.repeat(len(flat), 1, 1)
 
 
 def _norm(flat: Tensor) -> Tensor:
