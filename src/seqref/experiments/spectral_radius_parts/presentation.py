@@ -42,17 +42,6 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
         for name, case in cases.items()
         if "input_std" in case
     ]
-    blocks = [
-        [
-            f"{case['input_std_of_blocks']:g}",
-            f"{number(case['factor_median'])} "
-            f"({number(case['factor_low'])} to {number(case['factor_high'])})",
-            number(case["slope_rule"]),
-            power_of_ten(case["log10_at_60"]),
-        ]
-        for name, case in cases.items()
-        if name.startswith("blocks_noise")
-    ]
     headers = ["network", "spectral radius", "largest singular value"]
     return {
         "examples": table(
@@ -65,13 +54,27 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
                 "radius × root mean square of the slopes",
                 "norm after 60 steps",
             ],
-            blocks,
+            _of_blocks(cases),
         ),
         "crossing": table(
             ["random networks", "growth starts at a radius of", "over the seeds"],
             starts,
         ),
     }
+
+
+def _of_blocks(cases: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [
+            f"{case['input_std_of_blocks']:g}",
+            f"{number(case['factor_median'])} "
+            f"({number(case['factor_low'])} to {number(case['factor_high'])})",
+            number(case["slope_rule"]),
+            power_of_ten(case["log10_at_60"]),
+        ]
+        for name, case in cases.items()
+        if name.startswith("blocks_noise")
+    ]
 
 
 def draw_growth(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
