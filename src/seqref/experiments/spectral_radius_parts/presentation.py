@@ -22,15 +22,6 @@ LABELS = {
 def tables(record: Mapping[str, Any]) -> dict[str, str]:
     """The examples; growth of the blocks; where growth starts in random ones."""
     cases = record["cases"]
-    examples = [
-        [
-            label,
-            number(cases[name]["spectral_radius"]),
-            number(cases[name]["largest_singular_value"]),
-            *[power_of_ten(cases[name][f"log10_at_{mark}"]) for mark in MARKS],
-        ]
-        for name, label in LABELS.items()
-    ]
     starts = [
         [
             f"inputs of standard deviation {case['input_std']:g}"
@@ -45,7 +36,8 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     headers = ["network", "spectral radius", "largest singular value"]
     return {
         "examples": table(
-            [*headers, *[f"norm after {mark} steps" for mark in MARKS]], examples
+            [*headers, *[f"norm after {mark} steps" for mark in MARKS]],
+            _of_examples(cases),
         ),
         "blocks": table(
             [
@@ -61,6 +53,18 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
             starts,
         ),
     }
+
+
+def _of_examples(cases: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [
+            label,
+            number(cases[name]["spectral_radius"]),
+            number(cases[name]["largest_singular_value"]),
+            *[power_of_ten(cases[name][f"log10_at_{mark}"]) for mark in MARKS],
+        ]
+        for name, label in LABELS.items()
+    ]
 
 
 def _of_blocks(cases: Mapping[str, Any]) -> list[list[str]]:
