@@ -18,6 +18,7 @@ from seqref.ops.fused_recurrence import (
     fused_rnn,
     parallel,
     reference,
+    torch_kernels,
 )
 from seqref.ops.fused_recurrence.parallel import common, driver
 from seqref.ops.fused_recurrence.reference import (
@@ -749,6 +750,11 @@ def test_autocast_keeps_the_dtype_of_the_state(kind, backend, low_input):
     used = dict(made)
     if low_input:
         used["x"] = made["x"].bfloat16()
+    if (kind, backend, low_input) == ("lstm", "torch", False):
+        with torch.autocast("cpu", torch.bfloat16):
+            why_not = torch_kernels.why_not_lstm_under_autocast(used["x"])
+        if why_not:
+            pytest.skip(why_not)
     for given in (None, torch.tensor([7] * 4)):
         with torch.autocast("cpu", torch.bfloat16):
             got = call(kind, used, lengths=given, backend=backend)
@@ -757,6 +763,64 @@ def test_autocast_keeps_the_dtype_of_the_state(kind, backend, low_input):
             assert mine.dtype == torch.float32
             torch.testing.assert_close(mine, theirs, atol=0.2, rtol=0.1)
         assert empty[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("supported", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_takes_torch_where_onednn_has_an_lstm(
+    dtype, supported, training, monkeypatch
+):
+    """The processor's answer replaced, in both directions."""
+    ran = []
+
+    def kernel(_, x, states, *rest):
+        ran.append("torch")
+        return x, states
+
+    def counted(*arguments):
+        ran.append("loop")
+        return loop(*arguments)
+
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch_kernels, "onednn_supports", lambda asked: supported)
+    monkeypatch.setattr(torch_kernels, "run", kernel)
+    monkeypatch.setattr(fused_recurrence, "loop", counted)
+    made = case("lstm", torch.float32)
+    low = made | {"x": made["x"].to(dtype)}
+    with torch.set_grad_enabled(training):
+        with torch.autocast("cpu", dtype):
+            for lengths in (None, torch.tensor([7, 7, 7, 7])):
+                call("lstm", made, lengths=lengths)
+            call("lstm", low)
+        call("lstm", made)
+        has_lstm = supported and not (training and dtype == torch.float16)
+        # torch asks the same question of an input in a low precision by itself.
+        assert ran == ["torch" if has_lstm else "loop"] * 2 + ["torch"] * 2
+        if not has_lstm:
+            message = (
+                r"^fused_lstm: backend 'torch' cannot run here: oneDNN has no LSTM"
+            )
+            with (
+                torch.autocast("cpu", dtype),
+                pytest.raises(RuntimeError, match=message),
+            ):
+                call("lstm", made, backend="torch")
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_onednn_is_asked_once(answer, monkeypatch):
+    asked = []
+    question = "_is_mkldnn_bf16_supported"
+    monkeypatch.setattr(torch_kernels, "_answers", {})
+    monkeypatch.setattr(
+        torch.ops.mkldnn, question, lambda: asked.append(1) or answer, raising=False
+    )
+    assert [torch_kernels.onednn_supports(torch.bfloat16) for _ in range(3)] == [
+        answer
+    ] * 3
+    assert asked == [1]
+    assert not torch_kernels.onednn_supports(torch.float64)
 
 
 # Function transforms.

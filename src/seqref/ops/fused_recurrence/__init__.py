@@ -134,7 +134,7 @@ def fused_lstm(
     Backends:
         | backend | is | default |
         | --- | --- | --- |
-        | `"reference"` | a Python loop over `lstm_step` | other devices, empty input, `torch.func`, forward-mode differentiation, `torch.export` with lengths |
+        | `"reference"` | a Python loop over `lstm_step` | other devices, empty input, `torch.func`, forward-mode differentiation, `torch.export` with lengths or under autocast; CPU under autocast to a dtype in which oneDNN has no LSTM on this processor |
         | `"parallel"` | `lstm_forward` and `lstm_backward`, written by hand in plain PyTorch | nowhere |
         | `"torch"` | `torch.lstm`: oneDNN or ATen on CPU, cuDNN on CUDA | CPU, CUDA |
 
@@ -379,6 +379,8 @@ def _why_not_torch(kind: str, x: Tensor, lengths: Tensor | None) -> str:
         return f"torch has no fused recurrence on {x.device.type}"
     if lengths is not None and is_exporting():
         return "torch.export cannot pack rows by lengths that it does not know"
+    if kind == "lstm" and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return torch_kernels.why_not_lstm_under_autocast(x)
     return ""
 
 

@@ -36,6 +36,44 @@ def _weights_may_be_scattered(on_gpu: bool) -> Iterator[None]:
 
 _hidden_from_compiler: Any = None
 
+_QUESTIONS = {
+    torch.bfloat16: "_is_mkldnn_bf16_supported",
+    torch.float16: "_is_mkldnn_fp16_supported",
+}
+_answers: dict[torch.dtype, bool] = {}
+
+
+def onednn_supports(dtype: torch.dtype) -> bool:
+    r"""Whether oneDNN computes in a low precision on this processor; asked once.
+
+    It is torch's own question before it gives oneDNN a tensor of that dtype.
+    """
+    if dtype not in _answers:
+        question = getattr(torch.ops.mkldnn, _QUESTIONS.get(dtype, ""), None)
+        _answers[dtype] = question is not None and question()
+    return _answers[dtype]
+
+
+def why_not_lstm_under_autocast(x: Tensor) -> str:
+    r"""The reason why `torch.lstm` fails under autocast on a CPU; empty if it does not.
+
+    torch asks for the dtype of `x` whether oneDNN has an LSTM, and autocast converts
+    `x` after that. In float32 the answer is yes on every processor; in the dtype of
+    autocast it may be no, and then oneDNN raises.
+    """
+    dtype = torch.get_autocast_dtype("cpu")
+    if x.dtype in (dtype, torch.float64):
+        return ""
+    if is_exporting():
+        return f"the program may run where oneDNN has no LSTM in {dtype}"
+    if not torch.backends.mkldnn.is_available():
+        return ""
+    if not onednn_supports(dtype):
+        return f"oneDNN has no LSTM in {dtype} on this processor"
+    if dtype == torch.float16 and torch.is_grad_enabled():
+        return f"oneDNN has no LSTM in {dtype} that can be trained"
+    return ""
+
 
 def run(
     kernel: Kernel,
