@@ -192,6 +192,32 @@ def test_a_temperature_that_float32_rounds_to_zero():
     assert torch.equal(cold, model.sample(prompt, 6, temperature=0.0))
 
 
+@pytest.mark.errors
+@pytest.mark.parametrize("temperature", [0.0, 1e-3, 1.0, math.inf])
+def test_scores_without_a_likeliest_token_are_refused(temperature):
+    for wrong, got in (
+        ([math.nan, 1.0, 2.0], "nan"),
+        ([1.0, 2.0, math.nan], "nan"),
+        ([-math.inf] * 3, "-inf"),
+        ([0.0, math.inf, 0.0], "inf"),
+    ):
+        model = LanguageModel(3, LSTM(2, 2))
+        model.head.weight.data.zero_()
+        model.head.bias.data.copy_(torch.tensor(wrong))
+        message = (
+            rf"^LanguageModel\.sample: .* no NaN, got a largest of {got} in row 0$"
+        )
+        with pytest.raises(ValueError, match=message):
+            model.sample(
+                torch.zeros(2, 1, dtype=torch.int64), 2, temperature=temperature
+            )
+    # Some scores of minus infinity forbid their tokens and no more.
+    model.head.bias.data.copy_(torch.tensor([-math.inf, 1.0, -math.inf]))
+    assert (
+        model.sample(torch.zeros(2, 1).long(), 3, temperature=temperature) == 1
+    ).all()
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_sample_frequencies_follow_the_softmax(temperature):
     torch.manual_seed(0)

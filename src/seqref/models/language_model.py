@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seqref.errors import (
+    can_be_read,
     check_generator,
     check_shape,
     check_size,
@@ -129,7 +130,8 @@ class LanguageModel(nn.Module):
             - returns: (batch, length), drawn after the prompt and in its dtype
 
         Raises:
-            ValueError: an empty `prompt`, a negative `length` or `temperature`.
+            ValueError: an empty `prompt`, a negative `length` or `temperature`; a row
+                whose scores hold NaN or infinity, or nothing but minus infinity.
             TypeError: `length` is no int, `temperature` no number, or `generator` no
                 generator.
         """
@@ -153,7 +155,7 @@ class LanguageModel(nn.Module):
         scores = logits[:, -1]
         drawn = []
         for _ in range(length):
-            token = _draw(scores, temperature, generator)
+            token = _draw(where, scores, temperature, generator)
             drawn.append(token)
             scores, state = self.step(token, state)
         if not drawn:
@@ -187,13 +189,28 @@ class LanguageModel(nn.Module):
 
 
 def _draw(
-    scores: Tensor, temperature: float, generator: torch.Generator | None
+    where: str, scores: Tensor, temperature: float, generator: torch.Generator | None
 ) -> Tensor:
+    best = scores.max(dim=-1, keepdim=True).values
+    _check_scores(where, best)
     if temperature == 0:
         return scores.argmax(dim=-1)
-    # The largest score is set to 0 first: a small temperature then cannot overflow.
-    scores = scores - scores.max(dim=-1, keepdim=True).values
     # A temperature that the dtype rounds to 0 would make 0 / 0 of the largest score.
     temperature = max(temperature, torch.finfo(scores.dtype).tiny)
-    weights = torch.softmax(scores / temperature, dim=-1)
+    # The largest score is set to 0 first: a small temperature then cannot overflow.
+    scaled = (scores - best) / temperature
+    # At an infinite temperature a forbidden token would be infinity over infinity.
+    scaled = scaled.masked_fill(scores == -torch.inf, -torch.inf)
+    weights = torch.softmax(scaled, dim=-1)
     return torch.multinomial(weights, 1, generator=generator).squeeze(-1)
+
+
+def _check_scores(where: str, best: Tensor) -> None:
+    # The largest of scores is NaN where one of them is.
+    if not can_be_read(best) or best.isfinite().all():
+        return
+    row = int((~best.isfinite()).nonzero()[0, 0])
+    raise ValueError(
+        f"{where}: the scores of each row must hold a largest finite one and no NaN, "
+        f"got a largest of {best[row].item()} in row {row}"
+    )
