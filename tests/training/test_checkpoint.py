@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from seqref import LSTM, RNN
 from seqref.experiments.framework.files import write_whole
@@ -97,6 +98,218 @@ def test_tied_weights_are_stored(tmp_path):
         assert torch.equal(tensors[name], tensor)
 
 
+# torch's own, when the compiler is imported.
+IMPORTS = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
+
+
+class OneMore(LanguageModel):
+    def __init__(self, vocab_size, layer):
+        super().__init__(vocab_size, layer)
+        self.middle = torch.nn.Linear(5, 5)
+
+
+def computed(change):
+    def make():
+        model = make_model()
+        change(model)
+        return model
+
+    return make
+
+
+def without_bias(model):
+    model.head = torch.nn.Linear(5, len(VOCABULARY), bias=False)
+
+
+def with_padding(model):
+    model.embedding = torch.nn.Embedding(len(VOCABULARY), 3, padding_idx=0)
+
+
+def with_one_more(model):
+    model.extra = torch.nn.Parameter(torch.zeros(2))
+
+
+def halves_of_one(model):
+    model.head.bias = torch.nn.Parameter(model.embedding.weight.data.view(-1)[:7])
+
+
+def compiled_inside(model):
+    model.layer = torch.compile(model.layer)
+
+
+def pruned(model):
+    prune.l1_unstructured(model.layer.cell, "weight_hh", amount=0.5)
+
+
+OTHERS = {
+    "compiled": (
+        lambda: torch.compile(make_model()),
+        TypeError,
+        r"got what torch\.compile made of it \(pass model\._orig_mod\)$",
+    ),
+    "compiled_inside": (
+        computed(compiled_inside),
+        TypeError,
+        r"got layer from torch\.compile \(compile it by model\.layer\.compile\(\)",
+    ),
+    "parallel": (
+        lambda: torch.nn.DataParallel(make_model()),
+        TypeError,
+        r"got DataParallel around it \(pass model\.module\)$",
+    ),
+    "subclass": (
+        lambda: OneMore(len(VOCABULARY), LSTM(3, 5)),
+        TypeError,
+        r"must be a LanguageModel itself, got OneMore \(.*save_checkpoint",
+    ),
+    "weight_norm": (
+        computed(lambda m: parametrizations.weight_norm(m.layer.cell, "weight_hh")),
+        ValueError,
+        r"`model\.layer\.cell` must be LSTMCell\(.* got .*remove_parametrizations",
+    ),
+    "spectral_norm": (
+        computed(lambda m: parametrizations.spectral_norm(m.head)),
+        ValueError,
+        r"`model\.head` must be Linear\(.* got .*ParametrizedLinear",
+    ),
+    "pruned": (
+        computed(pruned),
+        ValueError,
+        r"`model\.layer\.cell\.weight_hh` must have shape .*prune\.remove",
+    ),
+    "head": (computed(without_bias), ValueError, r"`model\.head` must be .*bias=True"),
+    "padding": (
+        computed(with_padding),
+        ValueError,
+        r"`model\.embedding` .*padding_idx",
+    ),
+    "one_more": (
+        computed(with_one_more),
+        ValueError,
+        r"`model\.extra` must have shape None, as it will be read, got \(2,\)",
+    ),
+    "overlapping": (
+        computed(halves_of_one),
+        ValueError,
+        r"got `model\.embedding\.weight` and `model\.head\.bias` .*one torch\.nn\.Par",
+    ),
+    "meta": (lambda: make_model().to("meta"), ValueError, "must have numbers to write"),
+}
+
+
+@IMPORTS
+@pytest.mark.errors
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_model_that_would_not_come_back_is_refused_before_writing(tmp_path, name):
+    make, kind, message = OTHERS[name]
+    path = tmp_path / "folder" / "model.safetensors"
+    with pytest.raises(kind, match=message):
+        save_language_model(path, make(), VOCABULARY)
+    assert not path.parent.exists()
+
+
+@IMPORTS
+def test_the_ways_out_that_the_messages_name(tmp_path):
+    path = tmp_path / "model.safetensors"
+    plain = make_model()
+    tokens = VOCABULARY.encode("abc🙂 bca")[None]
+    for model in (torch.compile(plain)._orig_mod, torch.nn.DataParallel(plain).module):
+        save_language_model(path, model, VOCABULARY)
+        assert torch.equal(load_language_model(path)[0](tokens)[0], plain(tokens)[0])
+    plain.compile(backend="eager")
+    save_language_model(path, plain, VOCABULARY)
+    normed, cut = make_model(), make_model()
+    parametrizations.weight_norm(normed.layer.cell, "weight_hh")
+    parametrize.remove_parametrizations(normed.layer.cell, "weight_hh")
+    pruned(cut)
+    prune.remove(cut.layer.cell, "weight_hh")
+    for model in (normed, cut):
+        save_language_model(path, model, VOCABULARY)
+        assert torch.equal(load_language_model(path)[0](tokens)[0], model(tokens)[0])
+
+
+def test_tied_parameters_come_back_tied(tmp_path):
+    path = tmp_path / "model.safetensors"
+    torch.manual_seed(0)
+    model = LanguageModel(len(VOCABULARY), LSTM(5, 5))
+    model.head.weight = model.embedding.weight
+    model.layer.cell.bias_hh = model.layer.cell.bias_ih
+    save_language_model(path, model, VOCABULARY)
+    loaded, _, _ = load_language_model(path)
+    assert loaded.head.weight is loaded.embedding.weight
+    assert loaded.layer.cell.bias_hh is loaded.layer.cell.bias_ih
+    assert loaded.layer.cell.weight_hh is not loaded.layer.cell.weight_ih
+    names = [name for name, _ in model.named_parameters()]
+    assert [name for name, _ in loaded.named_parameters()] == names
+    tokens = VOCABULARY.encode("abc🙂 bca")[None]
+    for each in (model, loaded):
+        torch.optim.SGD(each.parameters(), lr=0.1).zero_grad()
+        each(tokens)[0].square().sum().backward()
+    assert torch.equal(loaded(tokens)[0], model(tokens)[0])
+    assert torch.equal(loaded.head.weight.grad, model.head.weight.grad)
+
+
+def test_each_parameter_keeps_its_dtype(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = make_model().bfloat16()
+    model.head.float()
+    save_language_model(path, model, VOCABULARY)
+    loaded = load_language_model(path)[0]
+    for name, parameter in model.named_parameters():
+        assert loaded.get_parameter(name).dtype == parameter.dtype
+        assert torch.equal(loaded.get_parameter(name), parameter)
+        assert loaded.get_parameter(name).requires_grad
+
+
+def test_what_was_read_does_not_change_with_the_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    model = make_model()
+    save_language_model(path, model, VOCABULARY)
+    tensors, _ = load_checkpoint(path)
+    loaded = load_language_model(path)[0]
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        file.seek(size // 2)
+        file.write(bytes(size // 2))
+    for name, value in model.state_dict().items():
+        assert torch.equal(tensors[name], value)
+        assert torch.equal(loaded.state_dict()[name], value)
+
+
+class Counting(torch.nn.Linear):
+    def get_extra_state(self):
+        return {"calls": 3}
+
+    def set_extra_state(self, state):
+        pass
+
+
+@IMPORTS
+@pytest.mark.errors
+def test_a_module_whose_names_or_state_would_not_come_back(tmp_path):
+    path = tmp_path / "folder" / "any.safetensors"
+    modules = {
+        torch.compile(torch.nn.Linear(2, 2)): (TypeError, r"pass model\._orig_mod"),
+        torch.nn.Sequential(torch.compile(torch.nn.Linear(2, 2))): (
+            TypeError,
+            r"got 0 from torch\.compile",
+        ),
+        torch.nn.DataParallel(torch.nn.Linear(2, 2)): (
+            TypeError,
+            r"pass model\.module",
+        ),
+        torch.nn.Sequential(Counting(2, 2)): (
+            TypeError,
+            r"must hold tensors alone, got dict at '0\._extra_state' \(what get_extra",
+        ),
+        torch.nn.Linear(2, 2, device="meta"): (ValueError, "'weight' on the device"),
+    }
+    for module, (kind, message) in modules.items():
+        with pytest.raises(kind, match="^save_checkpoint: .*" + message):
+            save_checkpoint(path, module, {})
+    assert not path.parent.exists()
+
+
 @pytest.mark.parametrize("keep", [0, 4, 100, -40, -1])
 def test_a_torn_file_is_refused(tmp_path, keep):
     path = tmp_path / "model.safetensors"
@@ -172,6 +385,9 @@ def test_foreign_files_are_refused(tmp_path):
         {"vocabulary": ["ab"]},
         {"vocabulary": 3},
         {"vocabulary": None},
+        {"ties": [["embedding.weight", "head.weight"]]},
+        {"ties": [["embedding.weight", "nowhere.weight"]]},
+        {"ties": 3},
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(tmp_path, change):
@@ -210,6 +426,6 @@ def test_refuses_what_it_could_not_load(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="JSON compliant"):
         save_language_model(path, make_model(), VOCABULARY, {"loss": float("nan")})
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    with pytest.raises(RuntimeError, match=r'pip install "seqref\[train\]"'):
+    with pytest.raises(RuntimeError, match=r'pip install "\.\[train\]"'):
         save_language_model(path, make_model(), VOCABULARY)
     assert not path.exists()

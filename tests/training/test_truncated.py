@@ -215,7 +215,7 @@ def test_progress_without_tqdm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     model = small_model()
     streams = Streams(text(), 4, 4)
-    with pytest.raises(RuntimeError, match=r'pip install "seqref\[train\]"'):
+    with pytest.raises(RuntimeError, match=r'pip install "\.\[train\]"'):
         train(model, streams, sgd(model), 3, progress=True)
     assert train(model, streams, sgd(model), 1).number == 1
 

@@ -59,7 +59,9 @@ def read_file(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: what the library returns lies in the file's own pages, and changes
+            # when somebody writes to the file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{where}: {str(path)!r} is torn or not a safetensors file ({error})"

@@ -13,6 +13,13 @@ from seqref.models import LanguageModel
 from seqref.recurrent import GRU, LSTM, RNN, ChoGRU
 from seqref.tasks import Vocabulary
 from seqref.training._file import read_file, write_file
+from seqref.training._whole import (
+    check_rebuilt,
+    check_tensors,
+    check_unwrapped,
+    tie,
+    ties_of,
+)
 
 FORMAT = "language-model/1"
 LAYERS = {"LSTM": LSTM, "GRU": GRU, "ChoGRU": ChoGRU, "RNN": RNN}
@@ -91,17 +98,26 @@ def save_checkpoint(path: str | Path, model: nn.Module, config: dict[str, Any]) 
 
     Args:
         path: The file; a file that is there is replaced.
-        model: Its `state_dict` is stored.
+        model: Its `state_dict` is stored: parameters and persistent buffers by their
+            names. Tied ones are stored under each name. Training mode, `requires_grad`
+            and hooks are not.
         config: What is needed to build the model again; must be JSON data.
 
     Raises:
         RuntimeError: safetensors is not installed.
+        TypeError: `model` or a module in it is what `torch.compile` returns, `model` is
+            a `DataParallel` or `DistributedDataParallel`, or its `state_dict` holds
+            something else than tensors, as with `get_extra_state`.
+        ValueError: `model` is on the device "meta".
         TypeError, ValueError: `config` has no form in JSON.
 
     Source:
         None: a design of this package.
     """
-    write_file(Path(path), model.state_dict(), config)
+    check_unwrapped("save_checkpoint", "model", model)
+    tensors = model.state_dict()
+    check_tensors("save_checkpoint", tensors)
+    write_file(Path(path), tensors, config)
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -129,34 +145,47 @@ def save_language_model(
 
     Args:
         path: The file; a file that is there is replaced.
-        model: A model over an `LSTM`, `GRU`, `ChoGRU` or `RNN`.
+        model: A model over an `LSTM`, `GRU`, `ChoGRU` or `RNN`. Parameters in two
+            places, such as embedding and head, come back tied. Training mode,
+            `requires_grad` and hooks are not stored.
         vocabulary: What its indices mean.
         facts: Anything more that should be kept (step, seed, versions): JSON data.
 
     Raises:
         RuntimeError: safetensors is not installed.
-        TypeError: the model's layer is none of those this file format knows, or
-            `facts` has no form in JSON.
-        ValueError: model and vocabulary differ in size.
+        TypeError: `model` is no `LanguageModel` itself (a subclass, what
+            `torch.compile` returns), its layer is none of those this file format knows,
+            or `facts` has no form in JSON.
+        ValueError: model and vocabulary differ in size; the file would not give this
+            model back, since a module of it was replaced, parametrised or pruned, or
+            has no numbers.
 
     Source:
         None: a design of this package.
     """
-    layer = model.layer
+    where = "save_language_model"
+    check_unwrapped(where, "model", model)
+    if type(model) is not LanguageModel:
+        raise TypeError(
+            f"{where}: `model` must be a LanguageModel itself, got "
+            f"{type(model).__name__} (another class may hold more than this format: "
+            "save_checkpoint keeps the numbers of any module)"
+        )
+    layer: Any = model.layer
     name = type(layer).__name__
     if LAYERS.get(name) is not type(layer):
         raise TypeError(
-            f"save_language_model: `model.layer` must be one of {', '.join(LAYERS)}, "
-            f"got {name}"
+            f"{where}: `model.layer` must be one of {', '.join(LAYERS)}, got {name}"
         )
     if len(vocabulary) != model.vocab_size:
         raise ValueError(
-            "save_language_model: `vocabulary` must have the model's "
-            f"{model.vocab_size} symbols, got {len(vocabulary)}"
+            f"{where}: `vocabulary` must have the model's {model.vocab_size} symbols, "
+            f"got {len(vocabulary)}"
         )
     sizes = {key: getattr(layer, key) for key in ("input_size", "hidden_size", "bias")}
     if isinstance(layer, RNN):
         sizes["nonlinearity"] = layer.cell.nonlinearity
+    check_rebuilt(where, "model", model, _plain(name, sizes, len(vocabulary)))
     config = {
         "format": FORMAT,
         "layer": name,
@@ -164,7 +193,14 @@ def save_language_model(
         "vocabulary": vocabulary.characters,
         "facts": facts or {},
     }
+    if ties_of(model):
+        config["ties"] = ties_of(model)
     save_checkpoint(path, model, config)
+
+
+def _plain(name: str, sizes: dict[str, Any], vocab_size: int) -> LanguageModel:
+    r"""The model that a header describes, without numbers."""
+    return LanguageModel(vocab_size, LAYERS[name](**sizes, device="meta"))
 
 
 def load_language_model(
@@ -188,12 +224,11 @@ def load_language_model(
         )
     try:
         vocabulary = Vocabulary(config["vocabulary"])
-        layer = LAYERS[config["layer"]](**config["sizes"])
-        model = LanguageModel(len(vocabulary), layer)
-        model.to(next(iter(tensors.values())).dtype)
-        model.load_state_dict(tensors)
+        model = _plain(config["layer"], config["sizes"], len(vocabulary))
+        model.load_state_dict(tensors, assign=True)
+        tie(model, config.get("ties", []))
         return model, vocabulary, config["facts"]
-    except (KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"load_language_model: {str(path)!r} does not hold the model that its "
             f"header describes: {error}"
