@@ -331,9 +331,9 @@ def _check_bar(where: str, state: State, state_bar: State) -> None:
 
 
 def _tensors(state: object) -> list[Tensor]:
-    found: list[Tensor] = []
-    map_state(lambda s: found.append(s) or s, state)
-    return found
+    tensors: list[Tensor] = []
+    map_state(lambda s: tensors.append(s) or s, state)
+    return tensors
 
 
 def _flatten(state: object) -> Tensor:
