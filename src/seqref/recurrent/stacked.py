@@ -68,8 +68,8 @@ class Stacked(RefusesTorchWeights):
     Source:
         Layers on top of each other that all run at every step: Graves (2013), section
         2; earlier hierarchies of recurrent networks: Schmidhuber (1992), El Hihi &
-        Bengio (1995). Dropout between layers alone: Zaremba, Sutskever & Vinyals (2014); `residual`: Wu et al. (2016), section 3.1,
-        eqs. 5 and 6.
+        Bengio (1995). Dropout between layers alone: Zaremba, Sutskever & Vinyals
+        (2014). `residual`: Wu et al. (2016), section 3.1, eqs. 5 and 6.
         Differs: no connections past a layer but `residual`; dropout neither on the
         first input nor on the last output, as in `torch.nn.LSTM`; with `residual` every
         layer is added to, the last one too, where eq. 6 speaks of the input of the
