@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from seqref._contract.compare import changed, differ, same_or_nan, scale, sentence
-from seqref._contract.models import at
+from seqref._contract.places import at
 
 NAN = float("nan")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from seqref._contract.probe import other
+from seqref._contract.inputs import other
 from seqref.testing import (
     check_causality,
     check_nonlinearity,

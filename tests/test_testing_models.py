@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, dropout, pad
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import seqref
-from seqref._contract.probe import other
+from seqref._contract.inputs import other
 from seqref.models import LanguageModel
 from seqref.testing import (
     check_causality,

@@ -8,22 +8,18 @@ from torch import Tensor, nn
 
 from seqref._contract import padding, time, values
 from seqref._contract.carry import check_state_carry
-from seqref._contract.models import (
-    check_causality,
-    check_padding_invariance,
-    check_row_order,
-)
+from seqref._contract.causal import check_causality
+from seqref._contract.invariance import check_padding_invariance
+from seqref._contract.nonlinear import check_nonlinearity
+from seqref._contract.order import check_row_order
+from seqref._contract.shift import check_target_shift
+from seqref._contract.source import check_source_dependence
 from seqref._contract.subject import (
     COMPLEX,
     Subject,
     flatten,
     is_smooth,
     property_named,
-)
-from seqref._contract.transducers import (
-    check_nonlinearity,
-    check_source_dependence,
-    check_target_shift,
 )
 from seqref.errors import check_tensor
 

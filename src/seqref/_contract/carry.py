@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from seqref._contract.calls import call_with_state
-from seqref._contract.models import SQUEEZED, Call, at, needs_steps
-from seqref._contract.probe import Probe, check_batch, flatten, other
+from seqref._contract.inputs import check_batch, other
+from seqref._contract.outputs import Outputs, flatten
+from seqref._contract.places import SQUEEZED, Call, at, needs_steps
+from seqref._contract.probe import Probe
 
 CARRY_CAUSES = (
     "a state that is ignored, reset or not returned, positions that start again in "
@@ -18,6 +20,20 @@ HISTORY_CAUSES = (
     "rows of `x` that begin anew in its second half"
 )
 
+BETWEEN_CAUSES = (
+    "a state or cache that is kept on the module, so that the one that is passed in "
+    "is ignored"
+)
+BUFFER_CAUSES = (
+    "a state that is the module's own tensor, written in place by the next call "
+    "(return a copy of it)"
+)
+TIME_FIRST = (
+    "A part of {t} steps has a state with {t} on an axis where that of the whole has "
+    "{time}. A module that takes its time axis first does that: check_row_order says "
+    "so. Build it with batch_first=True, or transpose in `call`."
+)
+
 
 def check_state_carry(
     model: Call,
@@ -25,12 +41,15 @@ def check_state_carry(
     *,
     call: Call | None = None,
     dtype: torch.dtype | None = None,
+    atol: float | None = None,
 ) -> None:
     r"""Hold a model to this: parts with the state carried across equal the whole.
 
     The sequence is cut after each step, the second part goes on from the state of the
-    first, and outputs and final state must be those of the whole. Then the history of
-    one row changes: that row's later outputs must react, and no others.
+    first, and outputs and final state must be those of the whole. They must be so too
+    where another sequence is read between the two parts, which must leave the state as
+    it was. Then the history of one row changes: that row's later outputs must react,
+    and no others.
 
     Args:
         model: A module, a method of one, or another callable.
@@ -40,6 +59,8 @@ def check_state_carry(
             ``model(x, state)``.
         dtype: torch.float64 or torch.float32. None is float64, and for a callable that
             is no module's the dtype of `x`.
+        atol: The largest difference that does not count. None is what rounding may
+            leave, by the dtype of the result: see *Test your own model*.
 
     Shapes:
         - `x`: (batch, time, ...)
@@ -53,24 +74,58 @@ def check_state_carry(
         TypeError: an argument has the wrong kind, or the call returns no pair.
         ValueError: an argument or the outputs have the wrong shape or values.
     """
-    probe = Probe("state carry", model, call or call_with_state, dtype)
+    probe = Probe("state carry", model, call or call_with_state, dtype, atol)
     check_batch(probe.where, "x", x)
     with probe.quiet(x):
         x = probe.cast(x)
-        probe.run_twice(x, None)
+        _outputs_and_state(probe, x, None)
+        probe.run_twice((x, None), (other(x), None))
         y, end = _outputs_and_state(probe, x, None)
+        # A state may be written in place by the calls to come.
+        whole = y, flatten(end, "`state`")
         needs_steps(probe, "`output`", y, x)
         for t in range(1, x.shape[1]):
-            first, state = _outputs_and_state(probe, x[:, :t], None)
-            second, last = _outputs_and_state(probe, x[:, t:], state)
-            when = f"when the sequence is cut before step {t}"
-            place = at("`output`", steps=True)
-            _part_fits(probe, first, y[:, :t])
-            _part_fits(probe, second, y[:, t:])
-            parts = torch.cat([first, second], dim=1)
-            probe.same(place, when, y, parts, CARRY_CAUSES)
-            _same_state(probe, when, end, last)
+            _in_two_parts(probe, x, t, whole)
+        _in_two_parts(probe, x, max(1, x.shape[1] // 2), whole, between=other(x))
         _row_by_row(probe, x)
+
+
+def _in_two_parts(
+    probe: Probe,
+    x: Tensor,
+    t: int,
+    whole: tuple[Tensor, Outputs],
+    between: Tensor | None = None,
+) -> None:
+    y, end = whole
+    first, state = _outputs_and_state(probe, x[:, :t], None)
+    when = f"when the sequence is cut before step {t}"
+    causes = CARRY_CAUSES
+    if between is not None:
+        kept = flatten(state, "`state`")
+        _outputs_and_state(probe, between, None)
+        for key, value in flatten(state, "`state`").items():
+            what = "when another sequence is read"
+            probe.same(at(key), what, kept[key], value, BUFFER_CAUSES)
+        when += " and another one is read between the parts"
+        causes = BETWEEN_CAUSES
+    sizes = {key: value.shape for key, value in flatten(state, "`state`").items()}
+    try:
+        second, last = _outputs_and_state(probe, x[:, t:], state)
+    except Exception as error:
+        time = x.shape[1]
+        if any(
+            (t, time) in zip(size, end[key].shape, strict=False)
+            for key, size in sizes.items()
+            if key in end
+        ):
+            error.add_note(TIME_FIRST.format(t=t, time=time))
+        raise
+    _part_fits(probe, first, y[:, :t])
+    _part_fits(probe, second, y[:, t:])
+    parts = torch.cat([first, second], dim=1)
+    probe.same(at("`output`", steps=True), when, y, parts, causes)
+    _same_state(probe, when, end, flatten(last, "`state`"), causes)
 
 
 def _part_fits(probe: Probe, part: Tensor, want: Tensor) -> None:
@@ -81,8 +136,9 @@ def _part_fits(probe: Probe, part: Tensor, want: Tensor) -> None:
         )
 
 
-def _same_state(probe: Probe, when: str, end: Any, last: Any) -> None:
-    want, got = flatten(end, "`state`"), flatten(last, "`state`")
+def _same_state(
+    probe: Probe, when: str, want: Outputs, got: Outputs, causes: str
+) -> None:
     if list(want) != list(got):
         raise AssertionError(
             f"{probe.name}: the state holds {', '.join(got) or 'no tensor'} "
@@ -96,7 +152,7 @@ def _same_state(probe: Probe, when: str, end: Any, last: Any) -> None:
                 f"{probe.name}: {key} has shape {tuple(got[key].shape)} "
                 f"{when}, and {tuple(value.shape)} for the whole"
             )
-        probe.same(at(key), when, value, got[key], CARRY_CAUSES)
+        probe.same(at(key), when, value, got[key], causes)
 
 
 def _outputs_and_state(probe: Probe, x: Tensor, state: Any) -> tuple[Tensor, Any]:

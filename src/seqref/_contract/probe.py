@@ -1,7 +1,6 @@
 r"""A model under test: its copy, runs that leave nothing behind, and comparisons."""
 
-import copy
-import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
@@ -9,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from seqref._contract.compare import differ, same_or_nan, sentence
-from seqref._contract.subject import COMPLEX
-from seqref.errors import check_tensor
+from seqref._contract.copies import copied, unbuilt
+from seqref._contract.draws import Drawn, at_extreme
+from seqref._contract.outputs import RETURN, Outputs, flatten
 
-Outputs = dict[str, Tensor]
+Inputs = tuple[Any, ...]
 DTYPES = (torch.float64, torch.float32)
 # How often the first call is made again before a difference is believed. A fair coin
 # in the model stays unseen in one of 2^8 cases.
@@ -27,14 +26,30 @@ CALL = (
     "and other numbers of steps than `x` has."
 )
 FIXED = " A model that fixes float32 inside needs dtype=torch.float32."
-RETURN = "return tensors from `call`, or tuples, lists, dicts or dataclasses of them"
+SORTED = (
+    " Rows that a model wants sorted by length must come so, the longest first: pass "
+    "them in that order, or pack with enforce_sorted=False."
+)
 TWO_RESULTS = (
     "dropout without training=self.training, a random initial state, a state kept on "
     "the module from one call to the next"
 )
+DRAWN = (
+    "dropout without training=self.training, a random initial state, a mask that is "
+    "drawn at the first call and kept"
+)
+KEPT = (
+    "a state, a mask or a mean that is kept on the module from one call to the next, "
+    "a cache that is not emptied"
+)
 IN_TRAINING = (
     ", a function around a module in training mode (call `eval()` first, or pass the "
     "module)"
+)
+FIRST_CALL = (
+    "the function draws random numbers in its first call and none after it, so what it "
+    "has kept of them cannot be looked at. Pass the module itself, or, where it makes "
+    "its weights in its first call, call it once before"
 )
 DEAF = (
     "weights that are zero, a `call` that does not hand its inputs on, ids of which "
@@ -51,6 +66,7 @@ class Probe:
         call: How the model is called: the model first, then the inputs.
         dtype: What the copy computes in; None is float64, and for a callable that is
             no module the dtype that comes.
+        atol: The difference that may be left; None is what rounding may leave.
     """
 
     def __init__(
@@ -59,19 +75,29 @@ class Probe:
         model: Callable[..., Any],
         call: Callable[..., Any],
         dtype: torch.dtype | None,
+        atol: float | None = None,
     ) -> None:
         where = "check_" + name.replace(" ", "_")
-        _check_arguments(where, model, dtype)
+        _check_arguments(where, model, dtype, atol)
+        self.name, self.where, self.dtype, self.atol = name, where, dtype, atol
         owner = getattr(model, "__self__", model)
-        self._copied, self.dtype = False, dtype
-        if isinstance(owner, nn.Module):
-            self._copied, self.dtype = True, dtype or torch.float64
-            copied = _copied(where, owner, self.dtype)
-            method = getattr(model, "__func__", None)
-            model = MethodType(method, copied) if method else copied
-        self.name, self.where = name, where
-        self._model, self._call = model, call
-        self._first: tuple[tuple[Any, ...], Outputs] | None = None
+        # None where the model is a function, which cannot be copied.
+        self._owner = owner if isinstance(owner, nn.Module) else None
+        self._copied = self._owner is not None
+        if self._copied:
+            self.dtype = dtype or torch.float64
+        self._given = model
+        self._model, self._call = self._fresh(), call
+        self._first: tuple[Inputs, Outputs] | None = None
+        self.raised: Exception | None = None
+
+    def _fresh(self) -> Any:
+        r"""The model as it was given: a new copy, or the function itself."""
+        if self._owner is None or self.dtype is None:
+            return self._given
+        copy = copied(self.where, self._owner, self.dtype)
+        method = getattr(self._given, "__func__", None)
+        return MethodType(method, copy) if method else copy
 
     def cast(self, tensor: Tensor) -> Tensor:
         r"""A copy for the model: floating values in its dtype, the rest as it came."""
@@ -81,17 +107,18 @@ class Probe:
 
     @contextmanager
     def quiet(self, *inputs: Tensor) -> Iterator[None]:
-        r"""Put torch's generators and default dtype back as they were."""
-        devices = sorted({t.device for t in inputs if t.is_cuda}, key=str)
-        before = torch.get_default_dtype()
+        r"""Put random generators and torch's default dtype back as they were."""
+        self._devices = sorted({t.device for t in inputs if t.is_cuda}, key=str)
+        before, drawn = torch.get_default_dtype(), Drawn(self._devices)
         # With gradients, since torch.nn has faster ways without that pad differently.
-        with torch.enable_grad(), torch.random.fork_rng(devices):
+        with torch.enable_grad(), torch.random.fork_rng(self._devices):
             try:
                 # What a model makes with torch.zeros must meet its parameters.
                 torch.set_default_dtype(self.dtype or before)
                 yield
             finally:
                 torch.set_default_dtype(before)
+                drawn.put_back()
 
     def call(self, *inputs: Any) -> Any:
         r"""What the model returns for copies of the inputs."""
@@ -99,13 +126,15 @@ class Probe:
         try:
             return self._call(self._model, *copies)
         except Exception as error:
-            error.add_note(f"{self.where} called {self._called(copies)}")
+            self.raised = error
+            error.add_note(f"{self.where} called {self._called(copies, error)}")
             raise
 
-    def _called(self, inputs: list[Any]) -> str:
+    def _called(self, inputs: list[Any], error: Exception) -> str:
         shapes = [tuple(t.shape) for t in inputs if isinstance(t, Tensor)]
         what = f"a copy of the model in {self.dtype}" if self._copied else "the model"
         fixes = FIXED if self._copied and self.dtype == torch.float64 else ""
+        fixes += SORTED if wants_sorted_rows(error) else ""
         return f"{what} with inputs of shape {shapes}. {CALL}{fixes}"
 
     def run(self, *inputs: Any) -> Outputs:
@@ -125,25 +154,71 @@ class Probe:
             )
         return found
 
-    def run_twice(self, *inputs: Any) -> Outputs:
-        r"""The same, after a look whether the same call gives the same result."""
+    def run_twice(self, inputs: Inputs, others: Inputs) -> tuple[Outputs, Outputs]:
+        r"""Results for two inputs, after a look whether the first can be had again.
+
+        It must not change with random numbers, nor with the calls before it.
+        """
+        parameters = unbuilt(self._owner) if self._owner is not None else None
+        drawn = Drawn(self._devices)
         first = self.run(*inputs)
-        self._first = inputs, first
+        drew_first = drawn.from_torch()
+        # The wrapped model of a function or method has built itself as well.
+        copy = getattr(self._model, "__self__", self._model)
+        if parameters and parameters != unbuilt(copy):
+            # Weights that the first call made are no result of it.
+            self._owner, drew_first = copy, False
+        self._first, again = (inputs, first), Drawn(self._devices)
+        second = self.run(*others)
         self._repeat()
-        return first
+        drew_later = again.from_torch()
+        if drew_first or drew_later:
+            self._draws_do_not_matter(inputs)
+        if drawn.from_elsewhere():
+            for _ in range(REPEATS):
+                self._repeat()
+        if drew_first and not drew_later and not self._copied:
+            raise AssertionError(f"{self.name}: {FIRST_CALL}")
+        if self._copied:
+            again_first = self._of_a_fresh_copy(others, inputs)
+            self._must_agree(first, again_first, "depends on the calls before", KEPT)
+        return first, second
+
+    def _of_a_fresh_copy(self, *calls: Inputs) -> Outputs:
+        r"""The result of the last of several calls."""
+        kept, self._model = self._model, self._fresh()
+        try:
+            return [self.run(*inputs) for inputs in calls][-1]
+        finally:
+            self._model = kept
+
+    def _draws_do_not_matter(self, inputs: Inputs) -> None:
+        try:
+            with at_extreme(high=False):
+                low = self._of_a_fresh_copy(inputs)
+            with at_extreme(high=True):
+                high = self._of_a_fresh_copy(inputs)
+        except Exception:
+            # Not every model can do with such numbers; others may show it.
+            for _ in range(REPEATS):
+                self._repeat()
+            return
+        what = "depends on random numbers that the model draws"
+        self._must_agree(low, high, what, DRAWN)
 
     def _repeat(self) -> None:
-        if not self._first:
-            return
-        inputs, first = self._first
-        again = self.run(*inputs)
-        for key, value in first.items():
-            if not same_or_nan(value, again[key]):
+        if self._first:
+            inputs, first = self._first
+            what = "differs between two calls with the same arguments"
+            self._must_agree(first, self.run(*inputs), what, TWO_RESULTS)
+
+    def _must_agree(self, one: Outputs, two: Outputs, what: str, causes: str) -> None:
+        for key, value in one.items():
+            if not same_or_nan(value, two[key], self.atol):
                 mode = " in evaluation mode" if self._copied else ""
                 raise AssertionError(
-                    f"{self.name}: {key} differs between two calls with the same "
-                    f"arguments{mode}, so nothing can be compared.\n"
-                    f"Usual causes: {TWO_RESULTS}{'' if self._copied else IN_TRAINING}"
+                    f"{self.name}: {key} {what}{mode}, so nothing can be compared.\n"
+                    f"Usual causes: {causes}{'' if self._copied else IN_TRAINING}"
                 )
 
     def sequence(self, *inputs: Any) -> Tensor:
@@ -173,15 +248,32 @@ class Probe:
                 f"{tuple(got.shape)} {when}; `call` must return outputs of shape "
                 "(batch, time, ...) or (batch, ...), or a scalar"
             )
-        bad = differ(want, got)
-        if not bad.any():
+        if not differ(want, got, self.atol).any():
             return
         for _ in range(REPEATS):
             self._repeat()
-        raise AssertionError(f"{self.name}: " + sentence(what, when, want, got, causes))
+        found = sentence(what, when, want, got, causes, self.atol)
+        raise AssertionError(f"{self.name}: {found}")
 
 
-def _check_arguments(where: str, model: Any, dtype: torch.dtype | None) -> None:
+def wants_sorted_rows(error: Exception) -> bool:
+    r"""Whether it is torch's error for rows that are packed and not sorted."""
+    return "sorted in decreasing order" in str(error)
+
+
+def rather_a_finding(check: Callable[[], None]) -> None:
+    r"""Raise what a check finds, which says more than an error of the model does."""
+    try:
+        check()
+    except AssertionError:
+        raise
+    except Exception:
+        return
+
+
+def _check_arguments(
+    where: str, model: Any, dtype: torch.dtype | None, atol: float | None
+) -> None:
     if not callable(model):
         raise TypeError(
             f"{where}: `model` must be a torch.nn.Module or another callable, "
@@ -191,111 +283,11 @@ def _check_arguments(where: str, model: Any, dtype: torch.dtype | None) -> None:
         raise ValueError(
             f"{where}: `dtype` must be torch.float64 or torch.float32, got {dtype}"
         )
-
-
-def _copied(where: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    try:
-        return _converted(module, dtype)
-    except Exception as error:
-        error.add_note(
-            f"{where} could not copy the model. As a function, `lambda x: model(x)`, "
-            "it is taken as it is, in its own dtype and mode: call `eval()` first."
-        )
-        raise
-
-
-def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    held = {id(t) for t in (*module.parameters(), *module.buffers())}
-    # Tensors that are plain attributes: a state that was kept, a table of positions.
-    loose = [t for child in module.modules() for t in _tensors(vars(child))]
-    memo: dict[int, Any] = {
-        id(t): _in_dtype(t.detach().clone(), dtype) for t in loose if id(t) not in held
-    }
-    copied = copy.deepcopy(module, memo).eval()
-    for tensor in (*copied.parameters(), *copied.buffers()):
-        tensor.data = _in_dtype(tensor.data, dtype)
-    return copied
-
-
-def _in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    if tensor.is_complex():
-        return tensor.to(COMPLEX[dtype])
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for part in value for tensor in _tensors(part)]
-    return []
-
-
-def flatten(value: Any, name: str = "`output`") -> Outputs:
-    r"""The tensors of what a model returned, by name; anything else is left out."""
-    if isinstance(value, PackedSequence):
+    if atol is None:
+        return
+    if isinstance(atol, bool) or not isinstance(atol, int | float):
         raise TypeError(
-            "a model under test must return padded tensors, got a PackedSequence "
-            "(call pad_packed_sequence in `call`)"
+            f"{where}: `atol` must be a float or None, got {type(atol).__name__}"
         )
-    if isinstance(value, Tensor):
-        value = torch.view_as_real(value) if value.is_complex() else value
-        return {name: value.detach().clone()}
-    fields = getattr(value, "_fields", None)
-    if dataclasses.is_dataclass(value) and not isinstance(value, dict | type):
-        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        parts = {f".{key}": part for key, part in value.items()}
-    elif isinstance(value, tuple | list):
-        parts = {
-            f".{fields[i]}" if fields else f"[{i}]": p for i, p in enumerate(value)
-        }
-    else:
-        return {}
-    found: Outputs = {}
-    for suffix, part in parts.items():
-        found |= flatten(part, f"{name[:-1]}{suffix}`")
-    return found
-
-
-def other(x: Tensor, seed: int = 0, without: int | float | None = None) -> Tensor:
-    r"""Values of the same kind that differ from `x` everywhere.
-
-    Floating values are drawn anew and wider than those of `x`; of whole numbers each
-    becomes another that stands in `x`, so that ids stay within the vocabulary, and
-    none becomes the one that is given.
-    """
-    if x.is_floating_point():
-        generator = torch.Generator().manual_seed(seed)
-        # The generator's own device, whatever the default.
-        noise = torch.randn(
-            x.shape, generator=generator, dtype=torch.float64, device="cpu"
-        )
-        spread = 2 * x.std() + 1
-        return x.mean() + spread * noise.to(x)
-    ids = x.unique()
-    ids = ids[ids != without] if without is not None else ids
-    shift = 1 + seed % max(1, len(ids) - 1)
-    return ids[(torch.searchsorted(ids, x) + shift) % len(ids)]
-
-
-def check_batch(where: str, name: str, x: Tensor, batch: int = 2) -> None:
-    r"""Raise unless `x` is a batch of sequences that differ."""
-    check_tensor(where, name, x)
-    if x.dim() < 2 or x.shape[0] < batch or x.shape[1] < 2:
-        raise ValueError(
-            f"{where}: `{name}` must have shape (batch, time, ...) with batch at least "
-            f"{batch} and time at least 2, got {tuple(x.shape)}"
-        )
-    if x.is_complex() or x.dtype == torch.bool:
-        raise TypeError(
-            f"{where}: `{name}` must hold real values or ids, got {x.dtype}"
-        )
-    if x.is_floating_point() and not x.isfinite().all():
-        raise ValueError(f"{where}: `{name}` must be finite, got NaN or infinity in it")
-    if len(x.unique()) < 2 or (batch > 1 and len(x.unique(dim=0)) < len(x)):
-        raise ValueError(
-            f"{where}: `{name}` must hold different values, and no row twice"
-        )
+    if not (atol >= 0 and math.isfinite(atol)):
+        raise ValueError(f"{where}: `atol` must be finite and at least 0, got {atol}")
