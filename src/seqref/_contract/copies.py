@@ -22,8 +22,8 @@ def copied(where: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
         raise
 
 
-def unbuilt(module: nn.Module) -> tuple[set[str], bool]:
-    r"""Names of parameters and whether some wait for the first call to be made."""
+def parameters_of(module: nn.Module) -> tuple[set[str], bool]:
+    r"""Names of parameters, and whether some are made by the first call."""
     parameters = dict(module.named_parameters())
     return set(parameters), any(is_lazy(p) for p in parameters.values())
 

@@ -1,13 +1,16 @@
 r"""A property of any model: padding after a row's length changes nothing."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from seqref._contract.calls import call_with_lengths
 from seqref._contract.inputs import check_batch, other
 from seqref._contract.order import smaller_batches
+from seqref._contract.outputs import Outputs
 from seqref._contract.places import Call, at, needs_a_batch_of_one, needs_batch_first
-from seqref._contract.probe import Outputs, Probe, rather_a_finding
+from seqref._contract.probe import Probe, rather_a_finding
 from seqref.errors import check_lengths
 
 PADDING_CAUSES = (
@@ -65,12 +68,19 @@ def check_padding_invariance(
             f"values, got {counts}"
         )
     with probe.quiet(x):
-        _vary_padding(probe, probe.cast(x), lengths, counts, pad)
+        _vary_padding(probe, _Batch(probe.cast(x), lengths, counts), pad)
 
 
-def _vary_padding(
-    probe: Probe, x: Tensor, lengths: Tensor, counts: list[int], pad: int | float | None
-) -> None:
+class _Batch(NamedTuple):
+    r"""The inputs of one call."""
+
+    x: Tensor
+    lengths: Tensor
+    counts: list[int]
+
+
+def _vary_padding(probe: Probe, batch: _Batch, pad: int | float | None) -> None:
+    x, lengths, counts = batch
     beyond = torch.arange(x.shape[1], device=x.device) >= lengths.to(x.device)[:, None]
     # A real step that became padding would make a row shorter, or empty.
     fresh = other(x, without=pad)
@@ -78,64 +88,64 @@ def _vary_padding(
     if pad is not None:
         x[beyond] = pad
         more = torch.full_like(more, pad)
-    given, others = (x, lengths), (_with(x, ~beyond, fresh), lengths)
-    whole, second = probe.run_twice(given, others)
+    others = _with(x, ~beyond, fresh), lengths
+    whole, second = probe.run_twice((x, lengths), others)
     needs_batch_first(probe, whole, len(x))
     probe.must_react(whole, second)
     changed = [("with three more steps of padding", torch.cat([x, more], dim=1))]
     if pad is None:
         contents = _with(x, beyond, fresh)
         changed.insert(0, ("with other contents of the padding", contents))
+    rows = _rows_alone(probe, whole, batch, changed)
+    stepwise = _stepwise(probe, rows, counts)
+    _compare_changed(probe, whole, batch, changed, stepwise)
+    for r, row in enumerate(rows):
+        kept = {k: v[r : r + 1] for k, v in whole.items() if v.dim()}
+        padded = probe.run(x[r : r + 1], lengths[r : r + 1])
+        for when, got in (("and without", row), ("with its", padded)):
+            when = f"alone {when} padding"
+            _compare_rows(probe, kept, got, counts[r : r + 1], stepwise, when, r)
+
+
+def _rows_alone(
+    probe: Probe, whole: Outputs, batch: _Batch, changed: list[tuple[str, Tensor]]
+) -> list[Outputs]:
+    # Scalars are not compared by row, and a loss may need more steps than a row has.
+    if not any(value.dim() for value in whole.values()):
+        return []
+    x, lengths, counts = batch
     try:
-        rows = _rows_alone(probe, x, lengths, counts, whole)
+        rows = [
+            probe.run(x[r : r + 1, :n], lengths[r : r + 1])
+            for r, n in enumerate(counts)
+        ]
     except Exception as error:
-        if probe.raised is error:
+        if probe.raised(error):
             # What the padding does says more than that a row alone is refused.
             sizes = (x.shape[1], max(counts))
             likely = {
                 k for k, v in whole.items() if v.dim() > 1 and v.shape[1] in sizes
             }
             rather_a_finding(
-                lambda: _compare_changed(probe, whole, changed, lengths, counts, likely)
+                lambda: _compare_changed(probe, whole, batch, changed, likely)
             )
             rather_a_finding(lambda: smaller_batches(probe, whole, x, [lengths]))
         raise
     for row in rows:
         needs_a_batch_of_one(probe, whole, row)
-    stepwise = _stepwise(probe, rows, counts)
-    _compare_changed(probe, whole, changed, lengths, counts, stepwise)
-    for r, row in enumerate(rows):
-        padded = probe.run(x[r : r + 1], lengths[r : r + 1])
-        kept = {k: v[r : r + 1] for k, v in whole.items() if v.dim()}
-        for when, got in (
-            ("alone and without padding", row),
-            ("alone, with its padding", padded),
-        ):
-            _compare_rows(probe, kept, got, counts[r : r + 1], stepwise, when, r)
-
-
-def _rows_alone(
-    probe: Probe, x: Tensor, lengths: Tensor, counts: list[int], whole: Outputs
-) -> list[Outputs]:
-    # Scalars are not compared by row, and a loss may need more steps than a row has.
-    if not any(value.dim() for value in whole.values()):
-        return []
-    return [
-        probe.run(x[r : r + 1, :n], lengths[r : r + 1]) for r, n in enumerate(counts)
-    ]
+    return rows
 
 
 def _compare_changed(
     probe: Probe,
     whole: Outputs,
+    batch: _Batch,
     changed: list[tuple[str, Tensor]],
-    lengths: Tensor,
-    counts: list[int],
     stepwise: set[str],
 ) -> None:
     for when, inputs in changed:
-        got = probe.run(inputs, lengths)
-        _compare_rows(probe, whole, got, counts, stepwise, when)
+        got = probe.run(inputs, batch.lengths)
+        _compare_rows(probe, whole, got, batch.counts, stepwise, when)
 
 
 def _stepwise(probe: Probe, rows: list[Outputs], counts: list[int]) -> set[str]:

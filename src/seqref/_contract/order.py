@@ -7,13 +7,10 @@ from torch import Tensor
 
 from seqref._contract.calls import call_with_lengths, plain_call
 from seqref._contract.inputs import check_batch, other_steps, padding_of
+from seqref._contract.outputs import Outputs
 from seqref._contract.places import Call, at, needs_a_batch_of_one, needs_batch_first
-from seqref._contract.probe import (
-    Outputs,
-    Probe,
-    rather_a_finding,
-    wants_sorted_rows,
-)
+from seqref._contract.probe import Probe, rather_a_finding
+from seqref._contract.runs import wants_sorted_rows
 from seqref.errors import check_lengths
 
 ROW_CAUSES = (
@@ -80,7 +77,7 @@ def check_row_order(
         try:
             alone = _rows_alone(probe, x, extra)
         except Exception as error:
-            if probe.raised is error:
+            if probe.raised(error):
                 # Other batches may show what is wrong with a row alone.
                 rather_a_finding(lambda: _other_rows(probe, whole, x, extra))
                 rather_a_finding(lambda: smaller_batches(probe, whole, x, extra))

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from seqref._contract.probe import Outputs, Probe
+from seqref._contract.outputs import Outputs
+from seqref._contract.probe import Probe
 
 Call = Callable[..., Any]
 
