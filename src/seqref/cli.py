@@ -1,12 +1,14 @@
 r"""The console command `seqref`: one row of `COMMANDS` for each thing that is run."""
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from typing import TextIO
 
 
 @dataclass(frozen=True)
@@ -56,32 +58,83 @@ def main(argv: Sequence[str] | None = None) -> int:
     r"""Run the command line and return its exit status.
 
     0: it worked. 1: it ran, and the result is not as claimed. 2: bad arguments, bad
-    input or a missing extra; the message says which. 130: stopped by Ctrl-C. 141: who
-    read the output has closed it, as `head` does.
+    input, a missing extra, no room on disk or in memory; the message says which. 130:
+    stopped by Ctrl-C. 141: who read the output has closed it, as `head` does. A command
+    may have more of them.
     """
+    with _standard_streams():
+        try:
+            status = _called(argv)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # Who read the output has enough, as `head` does.
+            return 141
+        except MemoryError as error:
+            _tell(f"seqref: error: not enough memory: {error or 'no more is known'}")
+            return 2
+        except (ValueError, RuntimeError, OSError) as error:
+            _tell(f"seqref: error: {error}")
+            return 2
+        except KeyboardInterrupt:
+            _tell("seqref: stopped")
+            return 130
+        finally:
+            _settle(sys.stdout)
+            _settle(sys.stderr)
+
+
+def _called(argv: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     known = {command.name for command in COMMANDS}
     chosen = next((word for word in given if word in known), None)
+    # Building the parser imports the subcommand, which can take seconds.
+    parser = build_parser(chosen)
+    arguments = parser.parse_args(given)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    return arguments.run(arguments)
+
+
+@contextlib.contextmanager
+def _standard_streams() -> Iterator[None]:
+    r"""Stand-ins where standard output or standard error is closed."""
+    before = sys.stdout, sys.stderr
+    if None in before:
+        for number in range(3):
+            try:
+                os.fstat(number)
+            except OSError:
+                # The lowest number that is free, which is this one: else a file that is
+                # written later would get it, and what a library prints.
+                os.open(os.devnull, os.O_RDWR)
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            sys.stdout, sys.stderr = (stream or nowhere for stream in before)
+            try:
+                yield
+            finally:
+                sys.stdout, sys.stderr = before
+    else:
+        yield
+
+
+def _tell(text: str) -> None:
+    # Standard error may be lost as well.
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr)
+
+
+def _settle(stream: TextIO) -> None:
+    r"""Drop what a lost stream holds: Python would try again at exit, and complain."""
     try:
-        # Building the parser imports the subcommand, which can take seconds.
-        parser = build_parser(chosen)
-        arguments = parser.parse_args(given)
-        if arguments.command is None:
-            parser.print_help()
-            return 0
-        status = arguments.run(arguments)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        # Who read the output has enough, as `head` does; Python would complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"seqref: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("seqref: stopped", file=sys.stderr)
-        return 130
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            number = stream.fileno()
+            handle = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(handle, number)
+            os.close(handle)
 
 
 def _version() -> str:

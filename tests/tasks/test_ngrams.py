@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from seqref.tasks import ngrams
 from seqref.tasks.ngrams import BUCKETS, NGram
 
 GENERATOR = torch.Generator().manual_seed(7)
@@ -195,3 +196,36 @@ def test_fractions_are_refused_not_cut_off():
         model.log_probs(TRAIN.double())
     with pytest.raises(ValueError, match=r"^NGram\.log_probs: `tokens` must lie in 0"):
         model.log_probs(TRAIN + 5)
+
+
+def test_models_of_several_orders_are_those_made_alone(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 5, (700,), generator=generator)
+    train, tune, rest = tokens[:500], tokens[500:600], tokens[600:]
+    alone = {order: NGram(train, tune, order, 6) for order in (1, 2, 5)}
+    counted, original = [], ngrams._count
+
+    def count(text, order, vocab_size):
+        counted.append(order)
+        return original(text, order, vocab_size)
+
+    monkeypatch.setattr(ngrams, "_count", count)
+    made = list(NGram.of_orders(train, tune, [1, 2, 5], 6))
+    # Each order once, and not again for each model.
+    assert counted == [1, 2, 3, 4, 5]
+    assert [model.order for model in made] == [1, 2, 5]
+    for model in made:
+        other = alone[model.order]
+        assert (model.weights == other.weights).all()
+        assert (model.log_probs(rest) == other.log_probs(rest)).all()
+        assert len(model._counts) == model.order
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("orders", [[], [2, 2], [3, 1], [0, 1], [1, 40]])
+def test_orders_that_do_not_rise_or_do_not_fit_are_refused_at_once(orders):
+    text = torch.zeros(9, dtype=torch.int64)
+    with pytest.raises(
+        ValueError, match=r"NGram.of_orders: `(orders|order|vocab_size)`"
+    ):
+        NGram.of_orders(text, text, orders, 8)

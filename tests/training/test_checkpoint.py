@@ -1,7 +1,10 @@
+import errno
 import json
 import os
+import re
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +99,39 @@ def test_tied_weights_are_stored(tmp_path):
     assert list(tensors) == ["0.weight", "1.bias", "1.weight"]
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensors[name], tensor)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch, code):
+    path = tmp_path / "model.safetensors"
+    save_language_model(path, make_model(), VOCABULARY)
+    original = Path.open
+
+    def fail(self, *arguments, **options):
+        if self == path:
+            raise OSError(code, os.strerror(code), str(self))
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    match = f"{str(path)!r} cannot be read: {os.strerror(code)}"
+    with pytest.raises(OSError, match=re.escape(match)) as caught:
+        load_language_model(path)
+    assert caught.value.errno == code
+    assert not isinstance(caught.value, FileNotFoundError)
+
+
+def test_a_file_that_cannot_be_made_is_named_and_not_its_temporary_one(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "model.safetensors"
+
+    def fail(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied", str(arguments[0]))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(PermissionError) as caught:
+        save_language_model(path, make_model(), VOCABULARY)
+    assert str(caught.value) == f"{str(path)!r} could not be written: Permission denied"
 
 
 # torch's own, when the compiler is imported.

@@ -1,10 +1,14 @@
 """The loop against the loop written out, and runs that are killed and go on."""
 
+import errno
 import importlib.util
+import io
 import math
 import os
 import random
+import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -491,6 +495,137 @@ def test_a_folder_with_a_run_is_not_written_to(tmp_path):
     with pytest.raises(ValueError, match=r"already holds a run \(step-000000003"):
         fit(model, points(), sgd(model), 9, squared, checkpoints=Checkpoints(tmp_path))
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_use_is_refused_and_nothing_in_it_deleted(tmp_path, resume):
+    leftover = tmp_path / ".step-000000009.safetensors.0123456789abcdef"
+    messages = []
+
+    def again(step):
+        if step.number == 2:
+            leftover.write_text("half")
+            model = line_model()
+            checkpoints = Checkpoints(tmp_path, resume=resume)
+            before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+            with pytest.raises(RuntimeError, match="is in use by another run") as found:
+                fit(model, points(), sgd(model), 9, squared, checkpoints=checkpoints)
+            messages.append(str(found.value))
+            assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+    model = line_model()
+    checkpoints = Checkpoints(tmp_path)
+    options = {"checkpoints": checkpoints, "on_step": again}
+    fit(model, points(), sgd(model), 3, squared, **options)
+    assert messages == [
+        f"fit: `checkpoints.folder` {str(tmp_path)!r} is in use by another run "
+        f"(process {os.getpid()}); wait for its end, or choose another folder"
+    ]
+    # The lock is given back, by an error too.
+    model = line_model()
+    checkpoints = Checkpoints(tmp_path, resume=True)
+    options = {"checkpoints": checkpoints, "on_step": lambda s: 1 / 0}
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fit(model, points(), sgd(model), 9, squared, **options)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EFBIG])
+def test_a_file_that_cannot_be_written_names_what_is_kept(tmp_path, monkeypatch, code):
+    flush, files = os.fsync, [0]
+
+    def fail(handle):
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            files[0] += 1
+            if files[0] == 3:
+                raise OSError(code, os.strerror(code))
+        flush(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="could not be written") as caught:
+            run_to(tmp_path, 9)
+    assert caught.value.errno == code
+    new, old = (tmp_path / f"step-00000000{n}.safetensors" for n in (8, 4))
+    assert str(caught.value) == (
+        f"fit: {str(new)!r} could not be written: {os.strerror(code)}; the run up to "
+        f"{str(old)!r} is kept: go on from there with resume=True"
+    )
+    assert not list(tmp_path.glob(".*"))
+    whole, parts = run_to(tmp_path / "whole", 9), run_to(tmp_path, 9)
+    assert_equal(parts[0].state_dict(), whole[0].state_dict())
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path, monkeypatch, code):
+    run_to(tmp_path, 4)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+    def blind(path="."):
+        raise OSError(code, os.strerror(code), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", blind)
+        patch.setattr(os, "scandir", blind)
+        match = f"the folder {str(tmp_path)!r} cannot be listed: {os.strerror(code)}"
+        with pytest.raises(OSError, match=re.escape(match)) as caught:
+            run_to(tmp_path, 9)
+        assert caught.value.errno == code
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_bar_that_is_lost_ends_nothing(monkeypatch):
+    class Lost(io.StringIO):
+        """The first so many writes succeed; a bar writes when it begins and ends."""
+
+        def __init__(self, writes, error):
+            super().__init__()
+            self.writes, self.error = writes, error
+
+        def write(self, text):
+            self.writes -= 1
+            if self.writes < 0:
+                raise self.error
+            return super().write(text)
+
+    pipe = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    closed = ValueError("I/O operation on closed file")
+    for stream in (None, Lost(0, pipe), Lost(1, pipe), Lost(2, full), Lost(1, closed)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        model = line_model()
+        last = fit(model, points(), sgd(model), 9, squared, progress=True)
+        assert last.number == 9
+        assert stream is None or stream.writes < 0
+    # The caller's own error is the caller's.
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with pytest.raises(ValueError, match="mine"):
+        fit(model, points(), sgd(model), 9, squared, progress=lambda s: int("mine"))
+
+
+@pytest.mark.parametrize(
+    ("value", "made"),
+    [
+        (True, 1),
+        (numpy.bool_(True), 1),
+        (torch.tensor(True), 1),
+        (torch.tensor([True]), 1),
+        (None, 4),
+        (False, 4),
+        (numpy.bool_(False), 4),
+        (torch.tensor(False), 4),
+        (12, 4),
+        (1, 4),
+        ("text", 4),
+        ([0], 4),
+        (torch.ones(2, dtype=torch.bool), 4),
+    ],
+)
+def test_only_true_ends_training(value, made):
+    model = line_model()
+    last = fit(model, points(), sgd(model), 4, squared, on_step=lambda step: value)
+    assert last.number == made
 
 
 def test_a_folder_that_cannot_be_written_is_noticed_before_the_first_step(tmp_path):

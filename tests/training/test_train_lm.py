@@ -1,3 +1,4 @@
+import errno
 import io
 import math
 import os
@@ -5,19 +6,26 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+import unicodedata
 from argparse import Namespace
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from seqref import cli
-from seqref.tasks import NGram, Streams, split_text
+from seqref import LSTM, cli
+from seqref.models import LanguageModel
+from seqref.tasks import NGram, Streams, Vocabulary, split_text
 from seqref.training import (
     Checkpoints,
     Step,
+    _lock,
+    _output,
     _report,
+    _resume,
     evaluate,
     load_checkpoint,
     load_language_model,
@@ -125,7 +133,15 @@ def test_a_model_that_is_there_is_not_replaced(text_file, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--steps", "0"], ["--steps", "many"], ["--batch-size", "-1"], ["--horizon", "x"]],
+    [
+        ["--steps", "0"],
+        ["--steps", "many"],
+        ["--batch-size", "-1"],
+        ["--horizon", "x"],
+        ["--report-characters", "0"],
+        ["--hidden-size", str(2**63)],
+        ["--steps", "9" * 5000],
+    ],
 )
 def test_bad_numbers_are_refused_by_the_parser(text_file, tmp_path, capsys, arguments):
     with pytest.raises(SystemExit) as caught:
@@ -207,48 +223,107 @@ def final_lines(text):
     return text[text.index("bits per character") :]
 
 
+def at_step(monkeypatch, number, act):
+    """Let `act` happen after that step, before the command looks at it."""
+    original = train_lm.train
+
+    def train(*arguments, on_step, **options):
+        def after(step):
+            if step.number == number:
+                act()
+            return on_step(step)
+
+        return original(*arguments, on_step=after, **options)
+
+    monkeypatch.setattr(train_lm, "train", train)
+
+
+@contextmanager
+def usual_signals():
+    """As in a program that is started by hand; a background job ignores some."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    if hasattr(signal, "SIGHUP"):
+        usual[signal.SIGHUP] = signal.SIG_DFL
+    before = {number: signal.signal(number, act) for number, act in usual.items()}
+    try:
+        yield
+        # The command has given them back.
+        assert {number: signal.getsignal(number) for number in usual} == usual
+    finally:
+        for number, act in before.items():
+            signal.signal(number, act)
+
+
 def test_a_run_in_parts_equals_the_whole(text_file, tmp_path, capsys, monkeypatch):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     sizes = ["--steps", "30", "--seed", "4", "--save-every", "10"]
     assert call(text_file, whole, *sizes) == 0
     expected = final_lines(capsys.readouterr().out)
 
-    class Asked(train_lm.Interrupt):
-        count = 0
+    def stopped(step, signals_name, status, *arguments):
+        number = getattr(signal, signals_name, signal.SIGINT)
+        with monkeypatch.context() as patch, usual_signals():
+            at_step(patch, step, lambda: signal.raise_signal(number))
+            assert cli.main(list(arguments)) == status
+        return capsys.readouterr().out
 
-        @property
-        def asked(self):
-            Asked.count += 1
-            return Asked.count in (7, 19)
-
-        @asked.setter
-        def asked(self, value):
-            pass
-
-    monkeypatch.setattr(train_lm, "Interrupt", Asked)
-    original = train_lm._train
-
-    def stopped(work):
-        last, _ = original(work)
-        return last, last.number < 30
-
-    monkeypatch.setattr(train_lm, "_train", stopped)
-    assert call(text_file, parts, *sizes) == 130
-    assert "stopped by Ctrl-C after step 7 of 30" in capsys.readouterr().out
-    Asked.count = 7
+    first = ["train-lm", "--text", str(text_file), "--out", str(parts)]
+    printed = stopped(7, "SIGINT", 130, *first, *SIZES, *sizes)
+    assert "stopped by Ctrl-C after step 7 of 30" in printed
     # Without the options: they are those of the run.
-    arguments = ["train-lm", "--text", str(text_file), "--out", str(parts), "--resume"]
-    assert cli.main([*arguments, "--save-every", "3"]) == 130
-    printed = capsys.readouterr().out
+    arguments = [*first, "--resume"]
+    status = 128 + getattr(signal, "SIGHUP", signal.SIGINT)
+    printed = stopped(19, "SIGHUP", status, *arguments, "--save-every", "3")
     assert "resuming after step 7: " in printed
     assert "after step 19 of 30" in printed
+    assert f"checkpoint: {Checkpoints(parts / 'checkpoints').files()[-1]}" in printed
+    assert "--resume" in printed
     assert load_language_model(parts / "model.safetensors")[2]["step"] == 19
+    printed = stopped(23, "SIGTERM", 143, *arguments)
+    assert "stopped by SIGTERM after step 23 of 30" in printed
+    names = [path.name[11:14] for path in Checkpoints(parts / "checkpoints").files()]
+    # Kept every ten steps again, as the run began.
+    assert names == ["020", "023"]
     assert cli.main(arguments) == 0
     assert final_lines(capsys.readouterr().out) == expected
     assert_same_run(parts, whole)
-    # A run that is over is measured again.
-    assert cli.main(arguments) == 0
+    models = [(o / "model.safetensors").read_bytes() for o in (parts, whole)]
+    assert models[0] == models[1]
+
+
+def test_a_run_that_is_over_is_not_measured_again(
+    text_file, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    assert call(text_file, out, "--steps", "3") == 0
+    expected = final_lines(capsys.readouterr().out)
+    calls = []
+
+    def measured(*arguments):
+        calls.append(arguments)
+        return original(*arguments)
+
+    original = train_lm.report
+    monkeypatch.setattr(train_lm, "report", measured)
+    assert call(text_file, out, "--resume") == 0
     assert final_lines(capsys.readouterr().out) == expected
+    assert calls == []
+    # What it depends on: here the number of characters, and the model.
+    assert call(text_file, out, "--resume", "--report-characters", "50") == 0
+    total = len(split_text(TEXT).heldout) - 1
+    assert f"on the first 49 of {total:,} held-out" in capsys.readouterr().out
+    assert len(calls) == 1
+    kept = out / "report.json"
+    for text in (
+        "",
+        "[]",
+        '{"key": 1}',
+        kept.read_text().replace('"model": "', '"model": "x'),
+    ):
+        kept.write_text(text)
+        assert call(text_file, out, "--resume") == 0
+        assert final_lines(capsys.readouterr().out) == expected
+    assert len(calls) == 5
 
 
 def test_what_cannot_be_resumed_is_one_line_and_status_2(text_file, tmp_path, capsys):
@@ -292,7 +367,7 @@ def test_resume_without_a_run_starts_at_the_beginning(text_file, tmp_path, capsy
     arguments = Namespace(
         text=text_file, out=monkey, resume=False, steps=3, hidden_size=12
     )
-    for name, default in train_lm.DEFAULTS.items():
+    for name, default in _resume.DEFAULTS.items():
         setattr(arguments, name, getattr(arguments, name, default))
     work = train_lm.prepare(arguments)
     train_lm._save(work, Step(0, math.nan, math.nan, 0))
@@ -395,23 +470,31 @@ def test_ctrl_c_leaves_a_usable_checkpoint(text_file, tmp_path, delay):
     assert len(vocabulary.decode(sample[0])) == 50
 
 
-@pytest.fixture
-def sigint_as_it_comes():
-    # A background job starts with SIGINT ignored.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("sigint_as_it_comes")
-def test_a_second_ctrl_c_stops_at_once():
-    with train_lm.Interrupt() as interrupt:
-        assert signal.getsignal(signal.SIGINT) == interrupt._ask
-        signal.raise_signal(signal.SIGINT)
-        assert interrupt.asked
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_second_signal_stops_at_once(first):
+    number = getattr(signal, first, signal.SIGINT)
+    with usual_signals(), train_lm.Interrupt() as interrupt:
+        assert signal.getsignal(number) == interrupt._ask
+        signal.raise_signal(number)
+        assert interrupt.number == number
+        # The system's own way to end a process: not tried here.
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_another_thread_sets_no_handler():
+    found = []
+
+    def work():
+        with train_lm.Interrupt() as interrupt:
+            found.append(interrupt.asked)
+
+    with usual_signals():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert found == [False]
 
 
 def test_an_ignored_signal_stays_ignored():
@@ -431,9 +514,9 @@ def test_ctrl_c_outside_a_step_keeps_the_checkpoint(
 ):
     original = train_lm._train
 
-    def stop(*_):
+    def stop(*arguments):
         if phase == "_train":
-            original(*_)
+            original(*arguments)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train_lm, phase, stop)
@@ -507,3 +590,397 @@ def test_prepare_keeps_the_parts_apart(text_file, tmp_path):
     assert corpus.train.startswith(read)
     assert len(corpus.train) - len(read) <= 4
     assert not (tmp_path / "out").exists()
+
+
+# One run at a time in a folder.
+
+
+def listing(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("more", [[], ["--resume"], ["--resume", "--seed", "7"]])
+def test_a_second_start_is_refused_and_deletes_nothing(
+    text_file, tmp_path, capsys, monkeypatch, more
+):
+    out, statuses = tmp_path / "out", []
+
+    def start_again():
+        capsys.readouterr()
+        # What a running job is writing at that moment.
+        for name in ("model", "checkpoints/.step-000000005"):
+            path = out / name.replace("model", ".model")
+            path.with_name(f"{path.name}.safetensors.{16 * '0'}").write_text("half")
+        before = listing(out)
+        statuses.append(call(text_file, out, *more))
+        assert listing(out) == before
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1
+        assert (
+            f"`--out` {str(out)!r} is in use by another run (process {os.getpid()})"
+            in printed.err
+        )
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, start_again)
+        assert call(text_file, out, "--steps", "4") == 0
+    assert statuses == [2]
+    # The next start finds what the first would have left if it had been killed.
+    assert call(text_file, out, "--resume") == 0
+    assert not list(out.rglob(".*"))
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from seqref.training._lock import Lock
+lock = Lock(Path(sys.argv[1]), "a run")
+lock.take()
+child = os.fork()
+if child == 0:
+    time.sleep(600)
+print(child, lock.held, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process and its fork")
+def test_a_lock_ends_with_its_process_though_a_child_lives_on(tmp_path):
+    source = str(Path(train_lm.__file__).parents[2])
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", HOLDER, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": source},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        child, held = holder.stdout.readline().split()
+        try:
+            assert held == "True"
+            lock = _lock.Lock(tmp_path, "the folder")
+            with pytest.raises(RuntimeError, match=rf"\(process {holder.pid}\)"):
+                lock.take()
+            holder.kill()
+            holder.wait()
+            assert (tmp_path / _lock.NAME).exists()
+            with lock:
+                assert lock.held
+            assert not (tmp_path / _lock.NAME).exists()
+        finally:
+            holder.kill()
+            os.kill(int(child), signal.SIGKILL)
+
+
+def test_a_file_system_without_locks_is_said(text_file, tmp_path, monkeypatch):
+    def none(handle):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    out = tmp_path / "out"
+    assert call(text_file, out, "--steps", "3") == 0
+    # It may be that of a run that is going on.
+    half = out / f".model.safetensors.{16 * '0'}"
+    half.write_text("half")
+    monkeypatch.setattr(_lock, "_lock_file", none)
+    with pytest.warns(RuntimeWarning, match="has no locks, so a second run") as caught:
+        assert call(text_file, out, "--resume") == 0
+    assert len(caught) == 2
+    assert half.exists()
+
+
+# Lost streams.
+
+SHELL = "SEQREF train-lm --text TEXT --out out --steps 9 SIZES"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize(
+    ("streams", "status", "word"),
+    [
+        (">&-", 0, None),
+        ("2>&-", 0, "bits per character"),
+        (">&- 2>&-", 0, None),
+        ("2>/dev/full", 0, "bits per character"),
+        (">/dev/full", 2, "standard output was lost: No space left on device"),
+        (">/dev/full 2>/dev/full", 2, None),
+        ("2>&1 | head -c 300 >head", 141, None),
+    ],
+)
+def test_a_lost_stream_ends_nothing(text_file, tmp_path, streams, status, word):
+    source = str(Path(train_lm.__file__).parents[2])
+    command = SHELL.replace("SEQREF", f"{sys.executable} -m seqref.cli")
+    command = command.replace("TEXT", str(text_file)).replace("SIZES", " ".join(SIZES))
+    main, *pipe = f"{command} {streams}".split(" | ")
+    # The exit status of the command, not that of `head`.
+    script = f"({main}; echo $? >status)" + "".join(f" | {part}" for part in pipe)
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (tmp_path / "status").read_text() == f"{status}\n", done.stderr
+    model = load_language_model(tmp_path / "out" / "model.safetensors")
+    assert model[2]["step"] == 9
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Exception ignored" not in done.stderr
+    if word is not None:
+        assert word in done.stdout + done.stderr
+
+
+class Broken(io.StringIO):
+    """A stream that is lost after so many writes."""
+
+    encoding = "utf-8"
+
+    def __init__(self, writes, error):
+        super().__init__()
+        self.writes, self.error = writes, error
+
+    def write(self, text):
+        self.writes -= 1
+        if self.writes < 0:
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141),
+        (OSError(errno.EIO, "Input/output error"), 2),
+        (ValueError("I/O operation on closed file"), 2),
+    ],
+)
+@pytest.mark.parametrize("writes", [0, 1, 5])
+def test_output_that_is_lost_is_said_in_the_end(
+    text_file, tmp_path, monkeypatch, error, status, writes
+):
+    errors = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", Broken(writes, error))
+    monkeypatch.setattr(sys, "stderr", errors)
+    out = tmp_path / "out"
+    assert call(text_file, out, "--steps", "3") == status
+    assert load_language_model(out / "model.safetensors")[2]["step"] == 3
+    assert ("standard output was lost" in errors.getvalue()) == (status == 2)
+    # Nobody listens, so nothing is measured.
+    assert not (out / "report.json").exists()
+
+
+def test_the_bar_goes_where_it_can(text_file, tmp_path, monkeypatch, capsys):
+    for writes in (0, 2):
+        broken = Broken(writes, BrokenPipeError(errno.EPIPE, "Broken pipe"))
+        monkeypatch.setattr(sys, "stderr", broken)
+        assert call(text_file, tmp_path / str(writes), "--steps", "3") == 0
+        assert "bits per character" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "stderr", None)
+    assert call(text_file, tmp_path / "none", "--steps", "3") == 0
+    assert sys.stderr is None
+
+
+# Disks.
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EFBIG])
+@pytest.mark.parametrize("suffix", ["model.safetensors", "step-000000010.safetensors"])
+def test_a_full_disk_names_the_file_and_the_way_on(
+    text_file, tmp_path, capsys, monkeypatch, code, suffix
+):
+    out, sizes = tmp_path / "out", ["--steps", "12", "--save-every", "5"]
+    original = os.replace
+
+    def full(source, target):
+        later = (out / "checkpoints" / "step-000000005.safetensors").exists()
+        if later and str(target).endswith(suffix):
+            raise OSError(code, os.strerror(code))
+        original(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert call(text_file, out, *sizes) == 2
+    message = capsys.readouterr().err
+    folder = out if suffix.startswith("model") else out / "checkpoints"
+    written = f"{str(folder / suffix)!r} could not be written: {os.strerror(code)}"
+    assert written in message
+    kept = out / "checkpoints" / "step-000000005.safetensors"
+    assert f"The last checkpoint is kept: {kept}." in message
+    assert "go on with the same command and --resume" in message
+    assert not list(out.rglob(".*"))
+    assert call(text_file, out, *sizes, "--resume") == 0
+    assert call(text_file, tmp_path / "whole", *sizes) == 0
+    assert_same_run(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(
+    text_file, tmp_path, capsys, monkeypatch, code
+):
+    out = tmp_path / "out"
+    assert call(text_file, out, "--steps", "3") == 0
+    before, original, scan = listing(out), os.listdir, os.scandir
+
+    def blind(listed):
+        def act(path="."):
+            if Path(path).name == "checkpoints":
+                raise OSError(code, os.strerror(code), str(path))
+            return listed(path)
+
+        return act
+
+    for missing in (False, True):
+        if missing:
+            (out / "model.safetensors").unlink()
+            del before[out / "model.safetensors"]
+        for more in ([], ["--resume"]):
+            capsys.readouterr()
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "listdir", blind(original))
+                patch.setattr(os, "scandir", blind(scan))
+                assert call(text_file, out, "--steps", "3", *more) == 2
+            printed = capsys.readouterr()
+            assert printed.out == ""
+            assert "checkpoints' cannot be listed: " in printed.err
+            assert os.strerror(code) in printed.err
+            assert listing(out) == before
+
+
+def test_a_file_in_place_of_the_checkpoints_is_seen_first(text_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "checkpoints").touch()
+    for more in ([], ["--resume"]):
+        assert call(text_file, out, *more) == 2
+        assert "checkpoints' cannot be listed: Not a dir" in capsys.readouterr().err
+        assert [path.name for path in out.iterdir()] == ["checkpoints"]
+
+
+def test_a_text_that_cannot_be_read_is_named(tmp_path, capsys, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    assert call(tmp_path / "text.txt", tmp_path / "out") == 2
+    message = f"{str(tmp_path / 'text.txt')!r} cannot be read: Input/output error"
+    assert message in capsys.readouterr().err
+
+
+# What is asked for.
+
+
+def test_an_empty_folder_name_is_refused_and_a_tilde_is_the_home(
+    text_file, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for option in ("--out", "--text"):
+        words = {"--out": "out", "--text": str(text_file), option: ""}
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["train-lm", *(w for pair in words.items() for w in pair)])
+        assert caught.value.code == 2
+        assert f"{option}: must be a path, got ''" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [text_file]
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    text_file.rename(tmp_path / "~backup.txt")
+    assert call("~backup.txt", "~/lm", "--steps", "2") == 0
+    assert (home / "lm" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("size", [2**63 - 1, 2**40, 10**7])
+def test_a_model_that_cannot_be_built_is_refused_in_words(
+    text_file, tmp_path, capsys, monkeypatch, size
+):
+    def full(*sizes):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory")
+
+    if size == 10**7:
+        monkeypatch.setattr(train_lm, "LSTM", full)
+    out = tmp_path / "out"
+    assert call(text_file, out, "--hidden-size", str(size)) == 2
+    message = capsys.readouterr().err
+    assert f"`--hidden-size` must fit in memory, got {size}" in message
+    assert "enforce" not in message
+    assert message.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_step_that_does_not_fit_names_the_way_on(
+    text_file, tmp_path, capsys, monkeypatch
+):
+    def full():
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 2097414144 bytes. Error code 12 (Cannot ...)"
+        )
+
+    out = tmp_path / "out"
+    at_step(monkeypatch, 3, full)
+    assert call(text_file, out, "--steps", "5", "--save-every", "1") == 2
+    message = capsys.readouterr().err
+    assert "not enough memory for steps of 4 x 16 characters over" in message
+    assert "step-000000002.safetensors. Once that is set right, go on" in message
+    assert "enforce" not in message
+
+
+def test_control_characters_of_the_text_do_not_drive_the_terminal(tmp_path, capsys):
+    path = tmp_path / "text.txt"
+    path.write_text("\x1b[31m red\x07 \x9b0m\n\x7f\t" * 200, encoding="utf-8")
+    assert call(path, tmp_path / "out", "--steps", "2") == 0
+    sample = final_lines(capsys.readouterr().out).split("temperature 0.8:\n")[1]
+    assert not {c for c in sample if unicodedata.category(c) == "Cc"} - {"\n", "\t"}
+    assert "\\x1b" in sample
+    assert _output.shown("a\x1b\x9b\x00\r\n\té\u2028") == (
+        "a\\x1b\\x9b\\x00\\r\n\té\u2028"
+    )
+
+
+# The report.
+
+
+def report_of(text, limit, rows=4):
+    corpus = split_text(text)
+    vocabulary = Vocabulary.from_text(corpus.train)
+    torch.manual_seed(0)
+    model = LanguageModel(len(vocabulary), LSTM(3, 5)).eval()
+    scores = []
+    model.register_forward_hook(lambda *call: scores.append(call[2][0].numel()))
+    found = _report.report(model, vocabulary, corpus, rows, 0, limit)
+    return found, model, vocabulary, corpus, scores
+
+
+def test_the_report_s_memory_does_not_grow_with_the_vocabulary(monkeypatch):
+    text = TEXT * 8
+    whole, *_, scores = report_of(text, 10**6)
+    monkeypatch.setattr(_report, "SCORES", 2000)
+    parts, model, vocabulary, corpus, held = report_of(text, 10**6)
+    assert max(scores) > 10 * max(held)
+    assert max(held) <= 2000
+    assert parts.bits == pytest.approx(whole.bits, rel=1e-5)
+    tokens = vocabulary.encode(corpus.heldout)
+    bits = evaluate(model, Streams(tokens, 3, 10**6)) / math.log(2)
+    assert whole.bits == pytest.approx(bits, rel=1e-5)
+    monkeypatch.undo()
+    # 16 rows of 4,096 steps over 8,001 symbols are 2 GB at once.
+    assert 16 * 8001 * _report.chunk_length(16, 8001) <= _report.SCORES < 10**7
+    assert _report.chunk_length(1, 10**9) == 1
+
+
+def test_the_report_s_time_is_bounded_and_its_numbers_say_on_what(capsys):
+    found, model, vocabulary, corpus, _ = report_of(TEXT, 100)
+    parts = corpus.train[-800:], corpus.tune[:100], corpus.heldout[:100]
+    train, tune, heldout = map(vocabulary.encode, parts)
+    for name, order in (("unigram", 1), ("bigram", 2), ("5-gram", 5)):
+        ngram = NGram(train, tune, order, len(vocabulary))
+        assert found.ngrams[name] == ngram.bits_per_character(heldout)
+    bits = evaluate(model, Streams(heldout, 1, 100)) / math.log(2)
+    assert found.bits == pytest.approx(bits, rel=1e-5)
+    assert (found.measured, found.counted) == (99, 800)
+    _report.show(found, 7)
+    total, train = len(corpus.heldout) - 1, len(corpus.train)
+    assert capsys.readouterr().out.startswith(
+        f"bits per character on the first 99 of {total:,} held-out characters "
+        f"(--report-characters); the n-grams count the last 800 of {train:,}:\n"
+    )

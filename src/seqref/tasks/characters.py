@@ -6,6 +6,7 @@ the version and the size of the text it was measured on.
 """
 
 import hashlib
+import os
 import sys
 import sysconfig
 import tokenize
@@ -246,17 +247,23 @@ def read_text(path: str | Path) -> str:
     Raises:
         FileNotFoundError: there is no such file.
         IsADirectoryError: `path` is a folder.
+        OSError: the file may not be read, or the disk fails.
         ValueError: the file is empty, or is not UTF-8 text.
 
     Source:
         None: a design of this package.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise IsADirectoryError(f"read_text: {str(path)!r} is a folder, not a file")
-    if not path.exists():
-        raise FileNotFoundError(f"read_text: there is no file {str(path)!r}")
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"read_text: there is no file {str(path)!r}") from error
+    except OSError as error:
+        raise OSError(
+            f"read_text: {str(path)!r} cannot be read: {error.strerror or error}"
+        ) from error
     if not data:
         raise ValueError(f"read_text: {str(path)!r} is empty")
     nul = data.find(0)

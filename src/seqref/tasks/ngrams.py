@@ -1,6 +1,8 @@
 r"""Interpolated n-gram models of characters: the baseline a neural model must beat."""
 
 import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -74,19 +76,56 @@ class NGram:
         vocab_size: int,
         iterations: int = 30,
     ):
-        check_size("NGram", "order", order)
-        check_size("NGram", "vocab_size", vocab_size)
-        check_size("NGram", "iterations", iterations, minimum=0)
-        if vocab_size**order >= 2**63:
-            raise ValueError(
-                "NGram: `vocab_size` ** `order` must be below 2**63, "
-                f"got {vocab_size} ** {order}"
-            )
+        _check("NGram", order, vocab_size, iterations)
         self.order, self.vocab_size = order, vocab_size
         text = self._checked("NGram", "tokens", tokens)
-        self._counts = [_count(text, k, vocab_size) for k in range(1, order + 1)]
-        self.weights = np.full((order, BUCKETS), 0.5)
-        self._fit_weights(self._checked("NGram", "tune", tune), iterations)
+        held = self._checked("NGram", "tune", tune)
+        self._counts: list[_Counts] = []
+        self._learn(text, held, (), iterations)
+
+    @classmethod
+    def of_orders(
+        cls,
+        tokens: Int[Tensor, " time"],
+        tune: Int[Tensor, " tune"],
+        orders: Sequence[int],
+        vocab_size: int,
+        iterations: int = 30,
+    ) -> "Iterator[NGram]":
+        r"""Models of several orders, each the same as if it were made alone.
+
+        Each order is counted once, and looked up once in `tune`, for all models.
+
+        Args:
+            tokens: As for the class.
+            tune: As for the class.
+            orders: Rising. A model is made when it is asked for.
+            vocab_size: As for the class.
+            iterations: As for the class.
+
+        Raises:
+            ValueError, TypeError: as for the class; `orders` does not rise.
+        """
+        where = "NGram.of_orders"
+        if not orders or any(b <= a for a, b in pairwise(orders)):
+            raise ValueError(f"{where}: `orders` must rise, got {orders}")
+        for order in orders:
+            _check(where, order, vocab_size, iterations)
+        models = [cls.__new__(cls) for _ in orders]
+        for model, order in zip(models, orders, strict=True):
+            model.order, model.vocab_size = order, vocab_size
+        text = models[0]._checked(where, "tokens", tokens)
+        held = models[0]._checked(where, "tune", tune)
+
+        def made() -> "Iterator[NGram]":
+            counts, evidence = [], ()
+            for model in models:
+                model._counts = counts
+                evidence = model._learn(text, held, evidence, iterations)
+                counts = model._counts
+                yield model
+
+        return made()
 
     def log_probs(self, tokens: Int[Tensor, " time"]) -> Float[np.ndarray, " time"]:
         r"""Natural logarithm of each character's probability given those before it.
@@ -150,7 +189,7 @@ class NGram:
         kind = tokens.dtype
         if kind == torch.bool or kind.is_floating_point or kind.is_complex:
             raise TypeError(f"{where}: `{name}` must hold whole numbers, got {kind}")
-        text = tokens.detach().cpu().numpy().astype(np.int64)
+        text = tokens.detach().cpu().numpy().astype(np.int64, copy=False)
         if text.ndim != 1 or len(text) < least:
             raise ValueError(
                 f"{where}: `{name}` must be one row of characters, got shape "
@@ -163,22 +202,24 @@ class NGram:
             )
         return text
 
-    def _evidence(self, text: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _evidence(self, text: np.ndarray, first: int = 1) -> tuple[np.ndarray, ...]:
         r"""For each order and character: relative frequency, group, context seen?"""
-        relative = np.zeros((self.order, len(text)))
-        buckets = np.zeros((self.order, len(text)), dtype=np.int64)
-        seen = np.zeros((self.order, len(text)), dtype=bool)
-        for k, counts in enumerate(self._counts, start=1):
+        shape = self.order - first + 1, len(text)
+        relative = np.zeros(shape)
+        buckets = np.zeros(shape, dtype=np.int64)
+        seen = np.zeros(shape, dtype=bool)
+        for row, counts in enumerate(self._counts[first - 1 :]):
+            k = first + row
             codes = _codes(text, k, self.vocab_size)
             gram = _look_up(counts.grams, counts.gram_counts, codes)
             context = _look_up(
                 counts.contexts, counts.context_counts, codes // self.vocab_size
             )
             # The first k - 1 characters have no context of this length.
-            seen[k - 1, k - 1 :] = context > 0
-            relative[k - 1, k - 1 :] = gram / np.maximum(context, 1)
+            seen[row, k - 1 :] = context > 0
+            relative[row, k - 1 :] = gram / np.maximum(context, 1)
             exponent = np.log2(np.maximum(context, 1)).astype(np.int64)
-            buckets[k - 1, k - 1 :] = np.minimum(exponent, BUCKETS - 1)
+            buckets[row, k - 1 :] = np.minimum(exponent, BUCKETS - 1)
         return relative, buckets, seen
 
     def _interpolate(self, relative, buckets, seen) -> np.ndarray:
@@ -190,13 +231,33 @@ class NGram:
             p[k] = weight * relative[k - 1] + (1 - weight) * p[k - 1]
         return p
 
-    def _fit_weights(self, text: np.ndarray, iterations: int) -> None:
-        relative, buckets, seen = self._evidence(text)
+    def _learn(
+        self,
+        text: np.ndarray,
+        held: np.ndarray,
+        evidence: tuple[np.ndarray, ...],
+        iterations: int,
+    ) -> tuple[np.ndarray, ...]:
+        r"""Count and look up the orders that are not there yet; fit all weights."""
+        first = len(self._counts) + 1
+        missing = range(first, self.order + 1)
+        self._counts = self._counts + [
+            _count(text, k, self.vocab_size) for k in missing
+        ]
+        more = self._evidence(held, first)
+        if evidence:
+            more = tuple(map(np.concatenate, zip(evidence, more, strict=True)))
+        self._fit_weights(more, iterations)
+        return more
+
+    def _fit_weights(self, evidence: tuple[np.ndarray, ...], iterations: int) -> None:
+        relative, buckets, seen = evidence
+        self.weights = np.full((self.order, BUCKETS), 0.5)
         for _ in range(iterations):
             p = self._interpolate(relative, buckets, seen)
             # Probability, given the character, that its mixture was left at order k
             # (`stop`) or at an order below it; the top order is always reached.
-            reach = np.ones(len(text))
+            reach = np.ones(relative.shape[1])
             for k in range(self.order, 0, -1):
                 weight = self.weights[k - 1][buckets[k - 1]]
                 stop = np.where(seen[k - 1], weight * relative[k - 1] / p[k], 0.0)
@@ -207,6 +268,17 @@ class NGram:
                     np.bincount(at, reached, BUCKETS) + 2
                 )
                 reach = reach * (1 - stop)
+
+
+def _check(where: str, order: int, vocab_size: int, iterations: int) -> None:
+    check_size(where, "order", order)
+    check_size(where, "vocab_size", vocab_size)
+    check_size(where, "iterations", iterations, minimum=0)
+    if vocab_size**order >= 2**63:
+        raise ValueError(
+            f"{where}: `vocab_size` ** `order` must be below 2**63, "
+            f"got {vocab_size} ** {order}"
+        )
 
 
 def _codes(text: np.ndarray, order: int, vocab_size: int) -> np.ndarray:

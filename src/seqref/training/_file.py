@@ -50,12 +50,12 @@ def read_file(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]
 
     Raises:
         FileNotFoundError: there is no such file.
+        OSError: the file may not be read, or the disk fails.
         RuntimeError: safetensors is not installed.
         ValueError: the file is torn, changed, or not of `write_file`'s making.
     """
     safetensors = import_extra("safetensors", "a checkpoint", "train")
-    if not path.is_file():
-        raise FileNotFoundError(f"{where}: there is no file {str(path)!r}")
+    _check_readable(path, where)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -94,8 +94,21 @@ def read_file(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    r"""Write beside `path`, flush to disk, then move over it in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    r"""Write beside `path`, flush to disk, then move over it in one step.
+
+    Raises:
+        OSError: the disk is full, fails, or may not be written; names `path`.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, data)
+    except OSError as error:
+        # The error's own path is that of the temporary file, which nobody knows.
+        raise in_words(error, f"{str(path)!r} could not be written") from error
+    _flush_folder(path.parent)
+
+
+def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     # Not tempfile: its files are private, and this one must have the usual mode.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
@@ -108,15 +121,67 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(path.parent)
+
+
+def in_words(error: OSError, message: str, after: str = "") -> OSError:
+    r"""The same kind of error, with a message of ours around the system's reason."""
+    kind = type(error) if type(error).__module__ == "builtins" else OSError
+    made = kind(f"{message}: {error.strerror or error}{after}")
+    made.errno = error.errno
+    return made
+
+
+def names_in(folder: Path, where: str) -> list[str]:
+    r"""The names in `folder`, none where it is missing.
+
+    Not `Path.glob`: it takes a folder that may not be listed, and in some versions of
+    Python a disk that fails, for an empty one.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise in_words(
+            error, f"{where}: the folder {str(folder)!r} cannot be listed"
+        ) from error
+
+
+def is_there(path: Path, where: str) -> bool:
+    r"""Whether there is such a file.
+
+    Raises:
+        OSError: the system does not tell.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise in_words(error, f"{where}: {str(path)!r} cannot be looked at") from error
+    return True
 
 
 def remove_leftovers(folder: Path, name: str) -> None:
     r"""Delete what a killed `write_whole` left; `name` is a regular expression."""
     pattern = re.compile(rf"\.{name}\.[0-9a-f]{{16}}")
-    for path in folder.glob(".*"):
-        if pattern.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for found in names_in(folder, "remove_leftovers"):
+        if pattern.fullmatch(found):
+            (folder / found).unlink(missing_ok=True)
+
+
+def _check_readable(path: Path, where: str) -> None:
+    # safetensors says of a file that may not be read that there is none.
+    if not is_there(path, where) or not path.is_file():
+        raise FileNotFoundError(f"{where}: there is no file {str(path)!r}")
+    try:
+        with path.open("rb") as stream:
+            stream.read(1)
+    except OSError as error:
+        raise in_words(error, f"{where}: {str(path)!r} cannot be read") from error
 
 
 def _flush_folder(folder: Path) -> None:

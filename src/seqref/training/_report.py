@@ -1,17 +1,44 @@
 r"""What `seqref train-lm` says in the end: the model beside n-grams, and a sample."""
 
+import hashlib
+import json
 import math
-import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
+from seqref import __version__
 from seqref.models import LanguageModel
 from seqref.tasks import Corpus, NGram, Streams, Vocabulary
+from seqref.training._bar import Bar
+from seqref.training._file import write_whole
+from seqref.training._output import say, shown, tell
 from seqref.training.truncated import evaluate
 
 SAMPLE_LENGTH = 300
 # Long enough that a row's start from an empty state hardly counts.
 HELDOUT_ROW = 4096
+# Scores that are held at once: 32 MiB in float32, whatever the vocabulary.
+SCORES = 2**23
+# Parts of the text: one held out, one to tune the n-grams, eight to count.
+COUNTED = 8
+FORMAT = "report/1"
+
+
+@dataclass(frozen=True)
+class Report:
+    r"""What was measured, on how much of the text."""
+
+    measured: int
+    heldout: int
+    counted: int
+    train: int
+    ngrams: dict[str, float]
+    bits: float
+    sample: str
 
 
 def report(
@@ -20,39 +47,111 @@ def report(
     corpus: Corpus,
     rows: int,
     seed: int,
-    characters: int,
-) -> None:
-    r"""Print bits per character of model and n-grams on the same text, and a sample."""
-    heldout = vocabulary.encode(corpus.heldout)
+    limit: int,
+) -> Report:
+    r"""Bits per character of model and n-grams on the same text, and a sample.
+
+    At most `limit` characters are measured, with as many to tune the n-grams and eight
+    times as many before those to count: a text of ten times `limit` is used whole.
+    """
+    heldout = vocabulary.encode(corpus.heldout[:limit])
+    counted = corpus.train[-COUNTED * limit :]
     rows = min(rows, 1 + len(heldout) // HELDOUT_ROW)
-    streams = Streams(heldout, rows, HELDOUT_ROW)
-    bits = evaluate(model, streams) / math.log(2)
-    print(f"bits per character on {streams.predicted:,} held-out characters:")
-    for order in orders(len(vocabulary)):
-        train, tune = vocabulary.encode(corpus.train), vocabulary.encode(corpus.tune)
-        ngram = NGram(train, tune, order, len(vocabulary))
-        # The same characters: those that the streams predict.
-        value = ngram.bits_per_character(heldout[: streams.predicted + 1])
-        print(f"  {_name(order):<8} {value:.3f}")
-    print(f"  {'LSTM':<8} {bits:.3f}   after {characters:,} characters")
+    streams = Streams(heldout, rows, chunk_length(rows, len(vocabulary)))
+    order = orders(len(vocabulary))
+    with Bar(len(streams) + len(order), 0, "part") as bar:
+        bits = evaluate(model, _watched(streams, bar)) / math.log(2)
+        ngrams = NGram.of_orders(
+            vocabulary.encode(counted),
+            vocabulary.encode(corpus.tune[:limit]),
+            order,
+            len(vocabulary),
+        )
+        values = {}
+        for ngram in ngrams:
+            # The same characters: those that the streams predict.
+            same = heldout[: streams.predicted + 1]
+            name = _name(ngram.order)
+            values[name] = ngram.bits_per_character(same)
+            bar.update(1, lambda name=name: name)
     generator = torch.Generator().manual_seed(seed)
     sample = model.sample(
         heldout[None, :32], SAMPLE_LENGTH, temperature=0.8, generator=generator
     )
-    print("a sample at temperature 0.8:")
-    say(vocabulary.decode(sample[0]))
+    return Report(
+        streams.predicted,
+        len(corpus.heldout) - 1,
+        len(counted),
+        len(corpus.train),
+        values,
+        bits,
+        vocabulary.decode(sample[0]),
+    )
 
 
-def say(text: str) -> None:
-    r"""Print what the terminal's encoding has; `?` for every other character."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
+def show(found: Report, characters: int) -> None:
+    r"""Print a report on a model that was trained on so many characters."""
+    if found.counted < found.train:
+        say(
+            f"bits per character on the first {found.measured:,} of "
+            f"{found.heldout:,} held-out characters (--report-characters); the n-grams "
+            f"count the last {found.counted:,} of {found.train:,}:"
+        )
+    else:
+        say(f"bits per character on {found.measured:,} held-out characters:")
+    for name, value in found.ngrams.items():
+        say(f"  {name:<8} {value:.3f}")
+    say(f"  {'LSTM':<8} {found.bits:.3f}   after {characters:,} characters")
+    say("a sample at temperature 0.8:")
+    say(shown(found.sample))
+
+
+def key_of(model: Path, text: str, limit: int) -> dict[str, Any]:
+    r"""What a report depends on; `text` is the text's digest."""
+    return {
+        "format": FORMAT,
+        "seqref": __version__,
+        "torch": torch.__version__,
+        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "text": text,
+        "limit": limit,
+    }
+
+
+def read_report(path: Path, key: dict[str, Any]) -> Report | None:
+    r"""The report that `keep_report` wrote for this key, or None."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Report(**found["report"]) if found["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        # It can be made again.
+        return None
+
+
+def keep_report(path: Path, key: dict[str, Any], found: Report) -> None:
+    r"""Write a report, so that it need not be measured again."""
+    entry = json.dumps({"key": key, "report": asdict(found)}, indent=1)
+    try:
+        write_whole(path, f"{entry}\n".encode())
+    except OSError as error:
+        tell(f"seqref: the report was not kept: {error}")
+
+
+def chunk_length(rows: int, vocab_size: int) -> int:
+    r"""Steps that are read at once: `SCORES` bounds the memory of their scores."""
+    return max(1, min(HELDOUT_ROW, SCORES // (rows * vocab_size)))
 
 
 def orders(vocab_size: int) -> list[int]:
     r"""1, 2 and 5, or the longest that fits where the vocabulary is huge."""
     longest = max(n for n in range(1, 6) if vocab_size**n < 2**63)
     return sorted({1, 2, longest})
+
+
+def _watched(streams: Streams, bar: Bar) -> Iterator[Any]:
+    for chunk in streams:
+        yield chunk
+        bar.update(1, lambda: "LSTM")
 
 
 def _name(order: int) -> str:

@@ -14,7 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from seqref import __version__
 from seqref.recurrence import map_state
 from seqref.training import _generators
-from seqref.training._file import read_file, remove_leftovers, write_file
+from seqref.training._file import in_words, read_file, remove_leftovers, write_file
+from seqref.training._lock import Lock
 from seqref.training._pack import describe, differences, pack, unpack
 from seqref.training._stream import Place
 from seqref.training.checkpoint import Checkpoints
@@ -44,14 +45,31 @@ class Run:
     scheduler: Any
     settings: dict[str, Any]
 
+    def lock(self) -> Lock:
+        r"""Keeps other runs out of the folder, which is made where it is missing.
+
+        Raises:
+            OSError: the folder cannot be made.
+        """
+        folder = Path(self.checkpoints.folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise in_words(
+                error, f"fit: `checkpoints.folder` {str(folder)!r} cannot be made"
+            ) from error
+        return Lock(folder, "fit: `checkpoints.folder`")
+
     @property
     def own(self) -> dict[str, torch.Generator]:
         r"""The generators among `stateful`: batches may be drawn from them."""
         stateful = self.checkpoints.stateful.items()
         return {n: v for n, v in stateful if isinstance(v, torch.Generator)}
 
-    def begin(self, steps: int) -> Moment | None:
+    def begin(self, steps: int, locked: bool) -> Moment | None:
         r"""Load the newest file, where there is one and it is asked for.
+
+        Without the lock a temporary file may be that of a run that is going on.
 
         Raises:
             ValueError: there is one and it is not asked for; or the file is torn,
@@ -65,7 +83,8 @@ class Run:
                 f"({files[-1].name}); go on from it with resume=True, or choose "
                 "another folder"
             )
-        remove_leftovers(folder, r"step-\d+\.safetensors")
+        if locked:
+            remove_leftovers(folder, r"step-\d+\.safetensors")
         if not files:
             return None
         return self._load(steps)
@@ -94,7 +113,17 @@ class Run:
             "tree": packed,
         }
         number = moment.step["number"] if moment.step else 0
-        write_file(self.checkpoints.path(number), tensors, config)
+        try:
+            write_file(self.checkpoints.path(number), tensors, config)
+        except OSError as error:
+            kept = self.checkpoints.files()
+            after = "; no file of the run is there yet"
+            if kept:
+                after = (
+                    f"; the run up to {str(kept[-1])!r} is kept: go on from there with "
+                    "resume=True"
+                )
+            raise in_words(error, "fit", after) from error
         for old in self.checkpoints.files()[: -self.checkpoints.keep]:
             old.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ from seqref.errors import check_size
 from seqref.models import LanguageModel
 from seqref.recurrent import GRU, LSTM, RNN, ChoGRU
 from seqref.tasks import Vocabulary
-from seqref.training._file import read_file, write_file
+from seqref.training._file import names_in, read_file, write_file
 from seqref.training._whole import (
     check_rebuilt,
     check_tensors,
@@ -79,12 +79,17 @@ class Checkpoints:
         return Path(self.folder) / f"step-{step:09d}.safetensors"
 
     def files(self) -> list[Path]:
-        r"""The files that are there, oldest first."""
+        r"""The files that are there, oldest first; none where the folder is missing.
+
+        Raises:
+            OSError: the folder cannot be listed.
+        """
         found = {}
-        for path in Path(self.folder).glob("step-*.safetensors"):
-            match = STEP_FILE.fullmatch(path.name)
+        folder = Path(self.folder)
+        for name in names_in(folder, "Checkpoints.files"):
+            match = STEP_FILE.fullmatch(name)
             if match:
-                found[int(match[1])] = path
+                found[int(match[1])] = folder / name
         return [found[step] for step in sorted(found)]
 
 

@@ -6,14 +6,17 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from seqref.errors import check_size, import_extra
+from seqref.errors import check_size
 from seqref.recurrence import detach_state
 from seqref.training import _generators
+from seqref.training._bar import Bar
 from seqref.training._nonfinite import rates, why_gradient, why_loss
 from seqref.training._run import Moment, Run, settings_of
 from seqref.training._stream import Place, stream
@@ -98,7 +101,7 @@ def fit(
     seed: int | None = None,
     count: Callable[[Any], int] | None = None,
     checkpoints: Checkpoints | None = None,
-    on_step: Callable[[Step], bool | None] | None = None,
+    on_step: Callable[[Step], Any] | None = None,
     progress: bool | Callable[[Step], str] = False,
 ) -> Step | None:
     r"""Train for `steps` batches, from the first or from where a run was stopped.
@@ -133,10 +136,13 @@ def fit(
             before, so seed them before you build the model.
         count: Number of items in a batch, for `Step.items`.
         checkpoints: Where to keep the run; None keeps nothing.
-        on_step: Called after each update; training ends where it returns True. It may
-            be called again for a step that was made after the last checkpoint.
+        on_step: Called after each update; training ends where it returns True (or
+            NumPy's, or a tensor that holds one bool). Any other value, such as the
+            number that a file's `write` returns, is ignored. It may be called again
+            for a step that was made after the last checkpoint.
         progress: Whether to show a bar on standard error (needs tqdm); a function
-            from a `Step` gives the text beside the bar.
+            from a `Step` gives the text beside the bar. Where standard error is
+            closed, full or lost, training goes on without the bar.
 
     Shapes:
         - returns: the last `Step`, or None where there was none
@@ -159,20 +165,22 @@ def fit(
         facts = (model, batches, optimizer, scheduler, max_norm, seed, checkpoints)
         settings = settings_of(*facts)
         loop.run = Run(checkpoints, model, optimizer, scheduler, settings)
-    loop.begin(steps, seed)
-    if loop.made == steps:
-        return loop.last
-    model.train()
-    with _bar(progress, loop.made, steps) as bar:
-        own = loop.run.own if loop.run else None
-        for first, batch in stream(batches, loop.place, own):
-            last = loop.step(first, batch)
-            _show(bar, progress, last)
-            stopped = on_step is not None and on_step(last)
-            ended = bool(stopped) or last.number == steps
-            loop.keep(ended)
-            if ended:
-                break
+    with loop.run.lock() if loop.run else nullcontext() as lock:
+        loop.begin(steps, seed, locked=lock is not None and lock.held)
+        if loop.made == steps:
+            return loop.last
+        model.train()
+        text = progress if callable(progress) else _loss_text
+        with Bar(steps, loop.made, "step", shown=progress is not False) as bar:
+            own = loop.run.own if loop.run else None
+            for first, batch in stream(batches, loop.place, own):
+                last = loop.step(first, batch)
+                bar.update(1, lambda last=last: text(last))
+                asked = None if on_step is None else on_step(last)
+                ended = _is_true(asked) or last.number == steps
+                loop.keep(ended)
+                if ended:
+                    break
     return loop.last
 
 
@@ -195,8 +203,8 @@ class _Loop:
     def made(self) -> int:
         return self.last.number if self.last else 0
 
-    def begin(self, steps: int, seed: int | None) -> None:
-        moment = self.run.begin(steps) if self.run else None
+    def begin(self, steps: int, seed: int | None, locked: bool) -> None:
+        moment = self.run.begin(steps, locked) if self.run else None
         if moment is None:
             if seed is not None:
                 seed_all(seed)
@@ -317,15 +325,12 @@ def _set_rate(optimizer: Optimizer, rate: float, made: int) -> None:
             group["lr"] = rate
 
 
-def _show(bar: Any, progress: Any, last: Step) -> None:
-    if bar is not None:
-        bar.update()
-        text = progress(last) if callable(progress) else f"loss={last.loss:.4f}"
-        bar.set_postfix_str(text, refresh=False)
+def _loss_text(step: Step) -> str:
+    return f"loss={step.loss:.4f}"
 
 
-def _bar(progress: Any, made: int, steps: int) -> Any:
-    if progress is False:
-        return nullcontext()
-    tqdm = import_extra("tqdm", "a progress bar", "train")
-    return tqdm.tqdm(total=steps, initial=made, unit="step", dynamic_ncols=True)
+def _is_true(value: Any) -> bool:
+    r"""Whether `on_step` asks to stop: True itself, NumPy's, or that of a tensor."""
+    if isinstance(value, Tensor) and value.dtype == torch.bool and value.numel() == 1:
+        return bool(value)
+    return isinstance(value, bool | numpy.bool_) and bool(value)

@@ -2,9 +2,9 @@ r"""`seqref train-lm`: a character language model on the reader's own text."""
 
 import argparse
 import math
+import os
 import platform
 import re
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,19 @@ from seqref.errors import import_extra
 from seqref.models import LanguageModel
 from seqref.recurrent import LSTM
 from seqref.tasks import Corpus, Streams, Vocabulary, read_text, split_text
-from seqref.training._file import remove_leftovers
+from seqref.training._file import in_words, is_there, remove_leftovers
 from seqref.training._interrupt import Interrupt
-from seqref.training._report import report, say
+from seqref.training._lock import Lock
+from seqref.training._output import PatientStreams, say, tell
+from seqref.training._report import keep_report, key_of, read_report, report, show
 from seqref.training._resume import (
     CHECKPOINT,
-    DEFAULTS,
     FOLDER,
     SIZES,
     choose_folder,
     complete,
     digest,
+    not_made,
 )
 from seqref.training.checkpoint import Checkpoints, save_language_model
 from seqref.training.loop import NonFiniteLossError, Step
@@ -35,6 +37,11 @@ from seqref.training.truncated import train
 # A character must occur twice to be known, so that the symbol for unknown ones is
 # itself seen in training.
 MIN_COUNT = 2
+REPORT = "report.json"
+REPORT_CHARACTERS = 500_000
+LARGEST = 2**63 - 1
+# Weights, their gradients and Adam's two moments.
+COPIES = 4
 
 
 @dataclass(frozen=True)
@@ -58,13 +65,16 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Train a character LSTM on a UTF-8 text file. The last tenth of the text "
             "is held out and measured against n-grams; the tenth before it tunes "
-            "them. Ctrl-C stops after the running step and keeps the model; --resume "
-            "goes on, also after a crash."
+            "them. Ctrl-C, SIGTERM and SIGHUP stop after the running step and keep the "
+            "model; --resume goes on, also after a crash."
         ),
     )
-    parser.add_argument("--text", metavar="FILE", required=True, help="UTF-8 text")
+    parser.add_argument(
+        "--text", type=_path, metavar="FILE", required=True, help="UTF-8 text"
+    )
     parser.add_argument(
         "--out",
+        type=_path,
         metavar="DIR",
         default="seqref-lm",
         help=f"folder for {CHECKPOINT} and {FOLDER}/ (default: %(default)s)",
@@ -86,7 +96,20 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the newest checkpoint in --out, with the settings of its run",
+        help=(
+            "go on from the newest checkpoint in --out, with the settings of its run; "
+            "--save-every may be another one"
+        ),
+    )
+    parser.add_argument(
+        "--report-characters",
+        type=_positive,
+        default=REPORT_CHARACTERS,
+        metavar="N",
+        help=(
+            "held-out characters to measure on, at most; the n-grams are tuned on as "
+            "many and count eight times as many (default: %(default)s)"
+        ),
     )
     parser.set_defaults(run=run)
 
@@ -96,45 +119,85 @@ def _positive(text: str) -> int:
         value = int(text)
     except ValueError:
         value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, got {text!r}")
+    if not 1 <= value <= LARGEST:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number >= 1 and < 2^63, got {text[:40]!r}"
+        )
     return value
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, got ''")
+    # A shell leaves it as it is in quotes, and after the = of --out=~/model.
+    home = text == "~" or text.startswith(("~/", f"~{os.sep}"))
+    return os.path.expanduser(text) if home else text
 
 
 def run(arguments: argparse.Namespace) -> int:
     r"""Train, save, compare and sample; returns the exit status.
 
+    Output that is lost (a closed pipe, a full disk) does not end training: the error
+    is raised when all is done.
+
     Raises:
         ValueError: the text is no text or too short, or the folder holds a model.
-        OSError: the text is missing or a folder, or the folder cannot be written.
-        RuntimeError: tqdm or safetensors is not installed.
+        OSError: the text is missing or a folder, the folder cannot be written, or
+            standard output was lost.
+        RuntimeError: tqdm or safetensors is not installed, or another run works in
+            the folder.
+        MemoryError: the model or its report does not fit.
 
     Source:
         None: a design of this package.
     """
     import_extra("tqdm", "train-lm", "train")
     import_extra("safetensors", "train-lm", "train")
-    work = prepare(arguments)
-    _make_folder(work.checkpoint.parent)
-    remove_leftovers(work.checkpoint.parent, re.escape(CHECKPOINT))
-    _introduce(work)
+    folder = Path(arguments.out)
+    with PatientStreams() as streams, Lock(folder, "train-lm: `--out`") as lock:
+        work = prepare(arguments)
+        _make_folder(folder)
+        lock.take()
+        if lock.held:
+            remove_leftovers(folder, re.escape(CHECKPOINT))
+        _introduce(work)
+        status = _all(work, arguments.report_characters, streams)
+    if status == 0 and streams.lost is not None:
+        raise in_words(streams.lost, "standard output was lost") from streams.lost
+    return status
+
+
+def _all(work: Run, limit: int, streams: PatientStreams) -> int:
+    r"""Train, then report to whoever listens; returns the exit status."""
     try:
-        last, stopped = _train(work)
+        last, interrupt = _train(work)
     except NonFiniteLossError as error:
-        print(f"seqref: error: {error}", file=sys.stderr)
-        print(f"The last checkpoint is kept: {work.checkpoint}", file=sys.stderr)
+        tell(f"seqref: error: {error}")
+        tell(f"The last checkpoint is kept: {work.checkpoint}")
         return 1
     except KeyboardInterrupt:
-        return _stopped(work)
+        return _stopped(work, 130)
+    except (OSError, RuntimeError, MemoryError) as error:
+        why = _why_no_memory(work, error)
+        if why is None and not isinstance(error, OSError):
+            raise
+        tell(f"seqref: error: {why or error}")
+        _say_the_way_on(work)
+        return 2
     say(f"saved: {work.checkpoint}")
-    if stopped:
-        print(f"stopped by Ctrl-C after step {last.number} of {arguments.steps}")
-        print("go on with the same command and --resume")
-        return _stopped(work)
-    try:
-        _report(work, last)
-    except KeyboardInterrupt:
-        return _stopped(work)
+    if interrupt.number is not None:
+        say(
+            f"stopped by {interrupt.name} after step {last.number} of "
+            f"{work.settings['steps']}"
+        )
+        say(f"checkpoint: {work.checkpoints.files()[-1]}")
+        say("go on with the same command and --resume")
+        return _stopped(work, 128 + interrupt.number)
+    if streams.lost is None:
+        try:
+            _report(work, last, limit)
+        except KeyboardInterrupt:
+            return _stopped(work, 130)
     return 0
 
 
@@ -146,10 +209,12 @@ def prepare(arguments: argparse.Namespace) -> Run:
     Raises:
         ValueError: the text is too short, learning rate or seed is out of range, the
             folder holds a model and is not resumed, or it is of another run.
+        MemoryError: the model does not fit.
     """
     corpus = split_text(read_text(arguments.text))
     checkpoints = choose_folder(arguments)
-    complete(arguments, corpus, checkpoints)
+    text = digest(corpus)
+    begun = complete(arguments, text, checkpoints)
     _check_long_enough(arguments, corpus)
     if not (0 < arguments.learning_rate <= 1):
         raise ValueError(
@@ -163,24 +228,31 @@ def prepare(arguments: argparse.Namespace) -> Run:
     vocabulary = Vocabulary.from_text(corpus.train, MIN_COUNT)
     tokens = vocabulary.encode(corpus.train)
     streams = Streams(tokens, arguments.batch_size, arguments.horizon)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(arguments.seed)
-        layer = LSTM(min(64, len(vocabulary)), arguments.hidden_size)
-        model = LanguageModel(len(vocabulary), layer)
-    settings = {
-        name: getattr(arguments, name)
-        for name in ("steps", "learning_rate", "seed", "save_every", "horizon")
-    }
+    model = _build(len(vocabulary), arguments.hidden_size, arguments.seed)
+    names = ("steps", "learning_rate", "seed", "save_every", "horizon")
+    settings = {name: begun[name] for name in names}
     path = Path(arguments.out) / CHECKPOINT
-    config = {name: getattr(arguments, name) for name in DEFAULTS}
-    # How often a run is kept may change when it goes on.
-    config["save_every"] = None
     checkpoints = replace(
-        checkpoints,
-        every=arguments.save_every,
-        config={**config, "text": digest(corpus)},
+        checkpoints, every=arguments.save_every, config={**begun, "text": text}
     )
     return Run(corpus, vocabulary, streams, model, path, checkpoints, settings)
+
+
+def _build(vocab_size: int, hidden_size: int, seed: int) -> LanguageModel:
+    width = min(64, vocab_size)
+    numbers = 4 * hidden_size * (width + hidden_size + 2)
+    numbers += vocab_size * (width + hidden_size + 1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return LanguageModel(vocab_size, LSTM(width, hidden_size))
+    # torch says it in three ways, by the size.
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        raise MemoryError(
+            f"train-lm: `--hidden-size` must fit in memory, got {hidden_size}: with "
+            f"{vocab_size} symbols that is {numbers:,} parameters, and to train them "
+            f"takes {COPIES * 4 * numbers / 1e9:,.0f} GB at least"
+        ) from error
 
 
 def _check_long_enough(arguments: argparse.Namespace, corpus: Corpus) -> None:
@@ -204,10 +276,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
-            f"train-lm: `--out` must be a folder that can be made, got {str(folder)!r} "
-            f"({error.strerror})"
-        ) from error
+        raise not_made(folder, error) from error
 
 
 def _introduce(work: Run) -> None:
@@ -228,9 +297,8 @@ def _introduce(work: Run) -> None:
     )
 
 
-def _train(work: Run) -> tuple[Step, bool]:
-    settings = work.settings
-    steps, rate = settings["steps"], settings["learning_rate"]
+def _train(work: Run) -> tuple[Step, Interrupt]:
+    steps, rate = work.settings["steps"], work.settings["learning_rate"]
     optimizer = torch.optim.Adam(work.model.parameters(), lr=rate)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, T_max=steps, eta_min=rate / 10
@@ -239,7 +307,7 @@ def _train(work: Run) -> tuple[Step, bool]:
     with Interrupt() as interrupt:
 
         def after(step: Step) -> bool:
-            if step.number % settings["save_every"] == 0:
+            if step.number % work.checkpoints.every == 0:
                 _save(work, step)
             return interrupt.asked
 
@@ -257,7 +325,7 @@ def _train(work: Run) -> tuple[Step, bool]:
         )
         last = last or start
         _save(work, last)
-        return last, interrupt.asked
+        return last, interrupt
 
 
 def _save(work: Run, step: Step) -> None:
@@ -275,15 +343,40 @@ def _save(work: Run, step: Step) -> None:
     save_language_model(work.checkpoint, work.model, work.vocabulary, facts)
 
 
-def _stopped(work: Run) -> int:
-    if work.checkpoint.exists():
-        print(f"The model so far is in {work.checkpoint}", file=sys.stderr)
+def _stopped(work: Run, status: int) -> int:
+    if is_there(work.checkpoint, "train-lm"):
+        tell(f"The model so far is in {work.checkpoint}")
     else:
-        print("Stopped before the first step: there is no model yet", file=sys.stderr)
-    return 130
+        tell("Stopped before the first step: there is no model yet")
+    return status
 
 
-def _report(work: Run, last: Step) -> None:
-    rows = work.streams.inputs.shape[0]
-    seed = work.settings["seed"]
-    report(work.model, work.vocabulary, work.corpus, rows, seed, last.characters)
+def _why_no_memory(work: Run, error: Exception) -> str | None:
+    # torch's own error is a RuntimeError without a name of its own.
+    text = str(error).lower()
+    torch_s = "allocator" in text and "memory" in text
+    if not (torch_s or isinstance(error, MemoryError)):
+        return None
+    rows, horizon = work.streams.inputs.shape[0], work.settings["horizon"]
+    return (
+        f"train-lm: not enough memory for steps of {rows} x {horizon} characters over "
+        f"{len(work.vocabulary):,} symbols; take a smaller --batch-size, --horizon or "
+        "--hidden-size"
+    )
+
+
+def _say_the_way_on(work: Run) -> None:
+    files = work.checkpoints.files()
+    kept = f"The last checkpoint is kept: {files[-1]}. " if files else ""
+    tell(f"{kept}Once that is set right, go on with the same command and --resume")
+
+
+def _report(work: Run, last: Step, limit: int) -> None:
+    path = work.checkpoint.with_name(REPORT)
+    key = key_of(work.checkpoint, work.checkpoints.config["text"], limit)
+    found = read_report(path, key)
+    if found is None:
+        rows, seed = work.streams.inputs.shape[0], work.settings["seed"]
+        found = report(work.model, work.vocabulary, work.corpus, rows, seed, limit)
+        keep_report(path, key, found)
+    show(found, last.characters)

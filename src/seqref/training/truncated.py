@@ -160,7 +160,7 @@ def train(
     scheduler: Schedule | None = None,
     seed: int | None = None,
     checkpoints: Checkpoints | None = None,
-    on_step: Callable[[Step], bool | None] | None = None,
+    on_step: Callable[[Step], Any] | None = None,
     progress: bool = False,
 ) -> Step | None:
     r"""Truncated backpropagation through time (BPTT) with carried state.
@@ -183,7 +183,7 @@ def train(
         scheduler: As for `fit`: stepped once a step.
         seed: As for `fit`.
         checkpoints: As for `fit`: the carried state and the place in `chunks` are kept.
-        on_step: Called after each update; training ends where it returns True.
+        on_step: As for `fit`: called after each update; True ends training.
         progress: Whether to show a bar on standard error (needs tqdm).
 
     Shapes:
