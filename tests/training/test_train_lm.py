@@ -23,9 +23,9 @@ from seqref.training import (
     Checkpoints,
     Step,
     _lock,
+    _options,
     _output,
     _report,
-    _resume,
     evaluate,
     load_checkpoint,
     load_language_model,
@@ -367,7 +367,7 @@ def test_resume_without_a_run_starts_at_the_beginning(text_file, tmp_path, capsy
     arguments = Namespace(
         text=text_file, out=monkey, resume=False, steps=3, hidden_size=12
     )
-    for name, default in _resume.DEFAULTS.items():
+    for name, default in _options.DEFAULTS.items():
         setattr(arguments, name, getattr(arguments, name, default))
     work = train_lm.prepare(arguments)
     train_lm._save(work, Step(0, math.nan, math.nan, 0))

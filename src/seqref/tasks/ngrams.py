@@ -135,8 +135,8 @@ class NGram:
             TypeError: `tokens` is no tensor of integers.
         """
         text = self._checked("NGram.log_probs", "tokens", tokens)
-        relative, buckets, seen = self._evidence(text)
-        return np.log(self._interpolate(relative, buckets, seen)[-1])
+        evidence = _evidence(text, self._counts, self.vocab_size)
+        return np.log(_interpolated(evidence, self.weights, self.vocab_size)[-1])
 
     def bits_per_character(self, tokens: Int[Tensor, " time"]) -> float:
         r"""Mean cross-entropy in bits over every character but the first.
@@ -176,11 +176,9 @@ class NGram:
         text = self._checked("NGram.distribution", "context", context, least=0)
         before = text.tolist()[-(self.order - 1) :] if self.order > 1 else []
         rows = np.array([[*before, x] for x in range(self.vocab_size)], dtype=np.int64)
-        parts = [self._evidence(row) for row in rows]
-        relative, buckets, seen = (
-            np.stack(p, -1)[:, -1] for p in zip(*parts, strict=True)
-        )
-        return self._interpolate(relative, buckets, seen)[-1]
+        parts = [_evidence(row, self._counts, self.vocab_size) for row in rows]
+        last = tuple(np.stack(p, -1)[:, -1] for p in zip(*parts, strict=True))
+        return _interpolated(last, self.weights, self.vocab_size)[-1]
 
     def _checked(
         self, where: str, name: str, tokens: Tensor, least: int = 1
@@ -202,35 +200,6 @@ class NGram:
             )
         return text
 
-    def _evidence(self, text: np.ndarray, first: int = 1) -> tuple[np.ndarray, ...]:
-        r"""For each order and character: relative frequency, group, context seen?"""
-        shape = self.order - first + 1, len(text)
-        relative = np.zeros(shape)
-        buckets = np.zeros(shape, dtype=np.int64)
-        seen = np.zeros(shape, dtype=bool)
-        for row, counts in enumerate(self._counts[first - 1 :]):
-            k = first + row
-            codes = _codes(text, k, self.vocab_size)
-            gram = _look_up(counts.grams, counts.gram_counts, codes)
-            context = _look_up(
-                counts.contexts, counts.context_counts, codes // self.vocab_size
-            )
-            # The first k - 1 characters have no context of this length.
-            seen[row, k - 1 :] = context > 0
-            relative[row, k - 1 :] = gram / np.maximum(context, 1)
-            exponent = np.log2(np.maximum(context, 1)).astype(np.int64)
-            buckets[row, k - 1 :] = np.minimum(exponent, BUCKETS - 1)
-        return relative, buckets, seen
-
-    def _interpolate(self, relative, buckets, seen) -> np.ndarray:
-        r"""p_0 to p_n for each character, by the recursion of the class."""
-        p = np.empty((self.order + 1, relative.shape[1]))
-        p[0] = 1 / self.vocab_size
-        for k in range(1, self.order + 1):
-            weight = np.where(seen[k - 1], self.weights[k - 1][buckets[k - 1]], 0.0)
-            p[k] = weight * relative[k - 1] + (1 - weight) * p[k - 1]
-        return p
-
     def _learn(
         self,
         text: np.ndarray,
@@ -239,35 +208,14 @@ class NGram:
         iterations: int,
     ) -> tuple[np.ndarray, ...]:
         r"""Count and look up the orders that are not there yet; fit all weights."""
-        first = len(self._counts) + 1
-        missing = range(first, self.order + 1)
-        self._counts = self._counts + [
-            _count(text, k, self.vocab_size) for k in missing
-        ]
-        more = self._evidence(held, first)
+        missing = range(len(self._counts) + 1, self.order + 1)
+        added = [_count(text, k, self.vocab_size) for k in missing]
+        more = _evidence(held, added, self.vocab_size, first=missing.start)
         if evidence:
             more = tuple(map(np.concatenate, zip(evidence, more, strict=True)))
-        self._fit_weights(more, iterations)
+        self._counts = self._counts + added
+        self.weights = _fitted(more, self.vocab_size, iterations)
         return more
-
-    def _fit_weights(self, evidence: tuple[np.ndarray, ...], iterations: int) -> None:
-        relative, buckets, seen = evidence
-        self.weights = np.full((self.order, BUCKETS), 0.5)
-        for _ in range(iterations):
-            p = self._interpolate(relative, buckets, seen)
-            # Probability, given the character, that its mixture was left at order k
-            # (`stop`) or at an order below it; the top order is always reached.
-            reach = np.ones(relative.shape[1])
-            for k in range(self.order, 0, -1):
-                weight = self.weights[k - 1][buckets[k - 1]]
-                stop = np.where(seen[k - 1], weight * relative[k - 1] / p[k], 0.0)
-                at, reached = buckets[k - 1][seen[k - 1]], reach[seen[k - 1]]
-                stopped = (reach * stop)[seen[k - 1]]
-                # One pseudo-count each way keeps a weight inside (0, 1).
-                self.weights[k - 1] = (np.bincount(at, stopped, BUCKETS) + 1) / (
-                    np.bincount(at, reached, BUCKETS) + 2
-                )
-                reach = reach * (1 - stop)
 
 
 def _check(where: str, order: int, vocab_size: int, iterations: int) -> None:
@@ -279,6 +227,63 @@ def _check(where: str, order: int, vocab_size: int, iterations: int) -> None:
             f"{where}: `vocab_size` ** `order` must be below 2**63, "
             f"got {vocab_size} ** {order}"
         )
+
+
+def _evidence(
+    text: np.ndarray, counted: "list[_Counts]", vocab_size: int, first: int = 1
+) -> tuple[np.ndarray, ...]:
+    r"""For each order and character: relative frequency, group, context seen?"""
+    relative = np.zeros((len(counted), len(text)))
+    buckets = np.zeros(relative.shape, dtype=np.int64)
+    seen = np.zeros(relative.shape, dtype=bool)
+    for row, counts in enumerate(counted):
+        k = first + row
+        codes = _codes(text, k, vocab_size)
+        gram = _look_up(counts.grams, counts.gram_counts, codes)
+        context = _look_up(counts.contexts, counts.context_counts, codes // vocab_size)
+        # The first k - 1 characters have no context of this length.
+        seen[row, k - 1 :] = context > 0
+        relative[row, k - 1 :] = gram / np.maximum(context, 1)
+        exponent = np.log2(np.maximum(context, 1)).astype(np.int64)
+        buckets[row, k - 1 :] = np.minimum(exponent, BUCKETS - 1)
+    return relative, buckets, seen
+
+
+def _interpolated(
+    evidence: tuple[np.ndarray, ...], weights: np.ndarray, vocab_size: int
+) -> np.ndarray:
+    r"""p_0 to p_n for each character, by the recursion of the class."""
+    relative, buckets, seen = evidence
+    p = np.empty((len(relative) + 1, relative.shape[1]))
+    p[0] = 1 / vocab_size
+    for k in range(1, len(relative) + 1):
+        weight = np.where(seen[k - 1], weights[k - 1][buckets[k - 1]], 0.0)
+        p[k] = weight * relative[k - 1] + (1 - weight) * p[k - 1]
+    return p
+
+
+def _fitted(
+    evidence: tuple[np.ndarray, ...], vocab_size: int, iterations: int
+) -> np.ndarray:
+    r"""The weights of each order and group, by expectation maximisation."""
+    relative, buckets, seen = evidence
+    weights = np.full((len(relative), BUCKETS), 0.5)
+    for _ in range(iterations):
+        p = _interpolated(evidence, weights, vocab_size)
+        # Probability, given the character, that its mixture was left at order k
+        # (`stop`) or at an order below it; the top order is always reached.
+        reach = np.ones(relative.shape[1])
+        for k in range(len(relative), 0, -1):
+            weight = weights[k - 1][buckets[k - 1]]
+            stop = np.where(seen[k - 1], weight * relative[k - 1] / p[k], 0.0)
+            at, reached = buckets[k - 1][seen[k - 1]], reach[seen[k - 1]]
+            stopped = (reach * stop)[seen[k - 1]]
+            # One pseudo-count each way keeps a weight inside (0, 1).
+            weights[k - 1] = (np.bincount(at, stopped, BUCKETS) + 1) / (
+                np.bincount(at, reached, BUCKETS) + 2
+            )
+            reach = reach * (1 - stop)
+    return weights
 
 
 def _codes(text: np.ndarray, order: int, vocab_size: int) -> np.ndarray:

@@ -67,10 +67,9 @@ def report(
             order,
             len(vocabulary),
         )
-        values = {}
+        # The same characters: those that the streams predict.
+        same, values = heldout[: streams.predicted + 1], {}
         for ngram in ngrams:
-            # The same characters: those that the streams predict.
-            same = heldout[: streams.predicted + 1]
             name = _name(ngram.order)
             values[name] = ngram.bits_per_character(same)
             bar.update(1, lambda name=name: name)

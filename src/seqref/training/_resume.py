@@ -8,22 +8,10 @@ from typing import Any
 
 from seqref.tasks import Corpus
 from seqref.training._file import in_words, is_there
+from seqref.training._options import CHECKPOINT, DEFAULTS, FOLDER
 from seqref.training._output import say
 from seqref.training._run import read_newest
 from seqref.training.checkpoint import Checkpoints, load_language_model
-
-CHECKPOINT = "model.safetensors"
-FOLDER = "checkpoints"
-
-SIZES = (
-    ("--steps", 3000, "chunks to learn from"),
-    ("--hidden-size", 256, "width of the LSTM"),
-    ("--batch-size", 16, "rows read side by side"),
-    ("--horizon", 64, "characters of a row in one chunk"),
-    ("--save-every", 200, "steps from one checkpoint to the next"),
-)
-DEFAULTS = {flag[2:].replace("-", "_"): default for flag, default, _ in SIZES}
-DEFAULTS |= {"learning_rate": 0.004, "seed": 0}
 
 
 def choose_folder(arguments: argparse.Namespace) -> Checkpoints:

@@ -116,14 +116,7 @@ class Run:
         try:
             write_file(self.checkpoints.path(number), tensors, config)
         except OSError as error:
-            kept = self.checkpoints.files()
-            after = "; no file of the run is there yet"
-            if kept:
-                after = (
-                    f"; the run up to {str(kept[-1])!r} is kept: go on from there with "
-                    "resume=True"
-                )
-            raise in_words(error, "fit", after) from error
+            raise in_words(error, "fit", _kept(self.checkpoints)) from error
         for old in self.checkpoints.files()[: -self.checkpoints.keep]:
             old.unlink(missing_ok=True)
 
@@ -174,6 +167,15 @@ class Run:
     def _schedule_state(self) -> Any:
         scheduled = isinstance(self.scheduler, LRScheduler)
         return self.scheduler.state_dict() if scheduled else None
+
+
+def _kept(checkpoints: Checkpoints) -> str:
+    files = checkpoints.files()
+    if not files:
+        return "; no file of the run is there yet"
+    return (
+        f"; the run up to {str(files[-1])!r} is kept: go on from there with resume=True"
+    )
 
 
 def read_newest(

@@ -2,7 +2,6 @@ r"""`seqref train-lm`: a character language model on the reader's own text."""
 
 import argparse
 import math
-import os
 import platform
 import re
 from dataclasses import dataclass, replace
@@ -19,17 +18,10 @@ from seqref.tasks import Corpus, Streams, Vocabulary, read_text, split_text
 from seqref.training._file import in_words, is_there, remove_leftovers
 from seqref.training._interrupt import Interrupt
 from seqref.training._lock import Lock
+from seqref.training._options import CHECKPOINT, add_options
 from seqref.training._output import PatientStreams, say, tell
 from seqref.training._report import keep_report, key_of, read_report, report, show
-from seqref.training._resume import (
-    CHECKPOINT,
-    FOLDER,
-    SIZES,
-    choose_folder,
-    complete,
-    digest,
-    not_made,
-)
+from seqref.training._resume import choose_folder, complete, digest, not_made
 from seqref.training.checkpoint import Checkpoints, save_language_model
 from seqref.training.loop import NonFiniteLossError, Step
 from seqref.training.truncated import train
@@ -37,9 +29,8 @@ from seqref.training.truncated import train
 # A character must occur twice to be known, so that the symbol for unknown ones is
 # itself seen in training.
 MIN_COUNT = 2
+# So that a run that is over is not measured again.
 REPORT = "report.json"
-REPORT_CHARACTERS = 500_000
-LARGEST = 2**63 - 1
 # Weights, their gradients and Adam's two moments.
 COPIES = 4
 
@@ -69,69 +60,8 @@ def add_parser(subparsers: Any) -> None:
             "model; --resume goes on, also after a crash."
         ),
     )
-    parser.add_argument(
-        "--text", type=_path, metavar="FILE", required=True, help="UTF-8 text"
-    )
-    parser.add_argument(
-        "--out",
-        type=_path,
-        metavar="DIR",
-        default="seqref-lm",
-        help=f"folder for {CHECKPOINT} and {FOLDER}/ (default: %(default)s)",
-    )
-    for flag, default, text in SIZES:
-        parser.add_argument(
-            flag,
-            type=_positive,
-            metavar="N",
-            help=f"{text} (default: {default})",
-        )
-    parser.add_argument(
-        "--learning-rate",
-        type=float,
-        metavar="X",
-        help="Adam's, falling to a tenth of it (default: 0.004)",
-    )
-    parser.add_argument("--seed", type=int, metavar="N", help="(default: 0)")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help=(
-            "go on from the newest checkpoint in --out, with the settings of its run; "
-            "--save-every may be another one"
-        ),
-    )
-    parser.add_argument(
-        "--report-characters",
-        type=_positive,
-        default=REPORT_CHARACTERS,
-        metavar="N",
-        help=(
-            "held-out characters to measure on, at most; the n-grams are tuned on as "
-            "many and count eight times as many (default: %(default)s)"
-        ),
-    )
+    add_options(parser)
     parser.set_defaults(run=run)
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= LARGEST:
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number >= 1 and < 2^63, got {text[:40]!r}"
-        )
-    return value
-
-
-def _path(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("must be a path, got ''")
-    # A shell leaves it as it is in quotes, and after the = of --out=~/model.
-    home = text == "~" or text.startswith(("~/", f"~{os.sep}"))
-    return os.path.expanduser(text) if home else text
 
 
 def run(arguments: argparse.Namespace) -> int:
