@@ -12,7 +12,7 @@ import torch
 
 from seqref.experiments.framework import experiment as experiments
 from seqref.experiments.framework import provenance, seeding
-from seqref.experiments.framework.claim import Claim, Outcome, judge
+from seqref.experiments.framework.claim import Claim, above, judge
 from seqref.experiments.framework.experiment import Experiment, from_module
 from seqref.experiments.framework.files import write_whole
 from seqref.experiments.framework.record import load, measure, rounded, save
@@ -26,7 +26,7 @@ class Config:
 
 
 def large(case):
-    return Outcome(case["value"] > 1, case["value"])
+    return above(case["value"], 1)
 
 
 CLAIM = Claim("C99.large", "The value is above 1.", large, "cause", "no_cause")

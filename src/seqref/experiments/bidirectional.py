@@ -17,7 +17,14 @@ import torch
 from torch import nn
 
 from seqref.experiments.bidirectional_parts import leak, padding, presentation
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    below,
+    between,
+    exactly,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.statistics import median, spread
@@ -208,25 +215,25 @@ def summary(
 
 def _knows(case: Mapping[str, Any]) -> Outcome:
     found = case["loss"] / case["uniform"]
-    return Outcome(found < 0.1, found)
+    return below(found, 0.1)
 
 
 def _guesses(case: Mapping[str, Any]) -> Outcome:
     found = case["loss"] / case["uniform"]
-    return Outcome(found > 0.95, found)
+    return above(found, 0.95)
 
 
 def _beats_the_past(case: Mapping[str, Any]) -> Outcome:
     found = case["loss"]
-    return Outcome(case["both"] - 0.05 < found < case["past"] - 0.05, found)
+    return between(found, case["both"] - 0.05, case["past"] - 0.05)
 
 
 def _not_double(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["ratio"] > 2.01, case["ratio"])
+    return exactly(case["ratio"], holds=case["ratio"] > 2.01)
 
 
 def _wrong(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["error"] > 0.05, case["error"])
+    return above(case["error"], 0.05)
 
 
 CLAIMS = (

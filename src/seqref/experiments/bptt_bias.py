@@ -17,7 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqref import LSTM, RNN
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme
 from seqref.experiments.framework.experiment import Track, untracked
@@ -186,11 +191,11 @@ def summary(cases: Mapping[str, Any]) -> dict[str, float]:
 
 def _points_elsewhere(case: Mapping[str, Any]) -> Outcome:
     found = case["cosine_high"]
-    return Outcome(found < 0.99, found)
+    return all_of(found, above(1 - found, 0.01))
 
 
 def _stays(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["left"] > 0.5, case["left"])
+    return above(case["left"], 0.5)
 
 
 CLAIMS = (

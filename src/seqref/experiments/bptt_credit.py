@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from seqref import LSTM
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    below,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -245,11 +251,11 @@ def ends(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _still_knows(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["low"] > 0.9, case["low"])
+    return above(case["low"], 0.9, share)
 
 
 def _is_chance(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["high"] < 0.6, case["high"])
+    return below(case["high"], 0.6, share)
 
 
 CLAIMS = (

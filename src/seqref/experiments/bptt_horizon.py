@@ -14,7 +14,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seqref import LSTM
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    exactly,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import Theme
 from seqref.experiments.framework.experiment import Track, untracked
@@ -146,13 +150,13 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
 def _half_on_average(case: Mapping[str, Any]) -> Outcome:
     found = case["mean_after_first"]
     within = case["shortest"] == 1 and case["longest"] == case["size"]
-    return Outcome(within and found == case["expected"], found)
+    return exactly(found, holds=within and found == case["expected"])
 
 
 def _cuts_neighbours(case: Mapping[str, Any]) -> Outcome:
     found = case["neighbours_cut"]
     expected = (case["neighbours"] + 1) // case["size"] - 1
-    return Outcome(found == expected, float(found))
+    return exactly(float(found), holds=found == expected)
 
 
 CLAIMS = (

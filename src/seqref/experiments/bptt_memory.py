@@ -18,7 +18,12 @@ from torch import Tensor
 
 from seqref.experiments.bptt_parts.counting import LiveBytes, kept_bytes
 from seqref.experiments.bptt_parts.job import KINDS, Job
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    all_of,
+    below,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme, label_ends
 from seqref.experiments.framework.experiment import Track, untracked
@@ -156,15 +161,15 @@ def summary(cases: Mapping[str, Any], peaks: list[dict[str, Any]]) -> dict[str, 
 
 def _linear(case: Mapping[str, Any]) -> Outcome:
     low, high = case["rate_low"], case["rate_high"]
-    return Outcome(low > 0 and high < 1.01 * low, high)
+    return all_of(high, below(high - low, 0.01 * low))
 
 
 def _constant(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(abs(case["exponent"]) < 0.05, case["exponent"])
+    return all_of(case["exponent"], below(abs(case["exponent"]), 0.05))
 
 
 def _square_root(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(0.4 < case["exponent"] < 0.6, case["exponent"])
+    return all_of(case["exponent"], below(abs(case["exponent"] - 0.5), 0.1))
 
 
 CLAIMS = (

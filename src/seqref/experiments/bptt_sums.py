@@ -16,7 +16,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqref import RNN
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    below,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -148,12 +154,12 @@ EXACT = 1e-10
 
 def _one_product_is_not_enough(case: Mapping[str, Any]) -> Outcome:
     found = case["one_product_error_min"]
-    return Outcome(found > 0.1 and case["sum_error_max"] < EXACT, found)
+    return all_of(found, above(found, 0.1), below(case["sum_error_max"], EXACT))
 
 
 def _adds_up(case: Mapping[str, Any]) -> Outcome:
     found = case["uses_error_max"]
-    return Outcome(found < EXACT, found)
+    return below(found, EXACT)
 
 
 CLAIMS = (

@@ -23,7 +23,14 @@ from seqref.experiments.bug_museum_parts import (
 )
 from seqref.experiments.bug_museum_parts.cabinet import all_specimens
 from seqref.experiments.bug_museum_parts.checks import outcome, sound
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    below,
+    exactly,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -212,16 +219,16 @@ def cases_of(series: Mapping[str, Any], uniform: float) -> dict[str, Any]:
 
 
 def _moved(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["moved"] > 0.2, case["moved"])
+    return above(case["moved"], 0.2)
 
 
 def _too_good(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["loss"] < 0.5 * case["uniform"], case["loss"])
+    return below(case["loss"], 0.5 * case["uniform"])
 
 
 def _breaks_down(case: Mapping[str, Any]) -> Outcome:
     first = case["first_not_finite"]
-    return Outcome(0 < first < 200, float(first))
+    return all_of(float(first), exactly(first, holds=first > 0), below(first, 200))
 
 
 CLAIMS = (

@@ -30,7 +30,13 @@ from seqref.experiments.continual_state_parts.presentation import (
     draw_growth,
     tables,
 )
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    below,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator
@@ -201,12 +207,12 @@ def summary(config: Config, series: Mapping[str, Any]) -> dict[str, Any]:
 
 def _grows(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** case["log10_growth"]
-    return Outcome(found > 5, found)
+    return above(found, 5)
 
 
 def _turned(case: Mapping[str, Any]) -> Outcome:
     found = case["cosine"]
-    return Outcome(found < 0.9, found)
+    return below(found, 0.9, share)
 
 
 CLAIMS = (

@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import Theme
 from seqref.experiments.framework.experiment import Track, untracked
@@ -174,12 +179,12 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _above(case: Mapping[str, Any]) -> Outcome:
     found = case["loss"] / case["blind"]
-    return Outcome(found >= 2, found)
+    return above(found, 2)
 
 
 def _most(case: Mapping[str, Any]) -> Outcome:
     found = case["score"]["mean"]
-    return Outcome(found >= 0.5, found)
+    return above(found, 0.5, share)
 
 
 CLAIMS = (

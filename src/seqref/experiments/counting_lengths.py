@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme
 from seqref.experiments.framework.experiment import Track, untracked
@@ -156,13 +160,13 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _beyond(case: Mapping[str, Any]) -> Outcome:
     found = case["mean"]["mean"] / case["train_to"]
-    return Outcome(found >= 1.3, found)
+    return above(found, 1.3)
 
 
 def _three_times(case: Mapping[str, Any]) -> Outcome:
     # Far below what the trial of trained networks ends at, or none could pass.
     found = case["mean"]["mean"] / case["train_to"]
-    return Outcome(found >= 3, found)
+    return above(found, 3)
 
 
 CLAIMS = (

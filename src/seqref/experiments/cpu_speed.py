@@ -16,7 +16,12 @@ from seqref.experiments.cpu_speed_parts.contestants import (
     multiply_adds,
     parameters,
 )
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    exactly,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.speed_parts.timing import SETTINGS, Size, ratios, setting
@@ -167,7 +172,7 @@ def numbers(series: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _slower_everywhere(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["lowest"] > 1.1, case["lowest"])
+    return above(case["lowest"], 1.1)
 
 
 CLAIMS = (
@@ -179,12 +184,13 @@ CLAIMS = (
         _slower_everywhere,
         case="as_it_comes_packed",
         control="without_onednn_packed",
+        timed=True,
     ),
     Claim(
         "C84",
         "On short rows a Transformer layer of equal width has less than 1.6 times the "
         "multiply-adds of an LSTM layer; on long ones it has not.",
-        lambda case: Outcome(case["work"] < 1.6, case["work"]),
+        lambda case: exactly(case["work"], holds=case["work"] < 1.6),
         case="work_short",
         control="work_long",
     ),
@@ -196,6 +202,7 @@ CLAIMS = (
         _slower_everywhere,
         case="as_it_comes_transformer",
         control="without_onednn_transformer",
+        timed=True,
     ),
     Claim(
         "C85.parameters",
@@ -203,6 +210,7 @@ CLAIMS = (
         _slower_everywhere,
         case="as_it_comes_transformer_equal",
         control="without_onednn_transformer_equal",
+        timed=True,
     ),
 )
 

@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    at_most,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import Theme
 from seqref.experiments.framework.experiment import Track, untracked
@@ -109,7 +113,7 @@ def summary(cases: Mapping[str, Any], rows: list[Row]) -> dict[str, Any]:
 
 
 def _none(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["good"] == 0, float(case["good"]))
+    return at_most(case["good"], 0, case["runs"])
 
 
 CLAIMS = (

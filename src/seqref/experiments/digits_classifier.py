@@ -18,7 +18,12 @@ from torch.nn.functional import cross_entropy
 
 from seqref import GRU, LSTM, RNN, Bidirectional
 from seqref.errors import import_extra
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -220,12 +225,12 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _misreads(case: Mapping[str, Any]) -> Outcome:
     found = case["below_lengths"]
-    return Outcome(found > 0.3, found)
+    return above(found, 0.3, share)
 
 
 def _beats_linear(case: Mapping[str, Any]) -> Outcome:
     found = case["above_linear"]
-    return Outcome(found > 0.05, found)
+    return above(found, 0.05)
 
 
 CLAIMS = (

@@ -15,7 +15,13 @@ import torch
 from seqref.experiments.first_model_parts.control import Forgetful
 from seqref.experiments.first_model_parts.data import ORDERS, Config, Data, prepare
 from seqref.experiments.first_model_parts.presentation import draw_curve, tables
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    between,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -269,18 +275,18 @@ def summary(
 
 def _beats_bigram(case: Mapping[str, Any]) -> Outcome:
     gain = case["bigram"] - case["bits"]
-    return Outcome(gain > 0.2, gain)
+    return above(gain, 0.2)
 
 
 def _needs_its_state(case: Mapping[str, Any]) -> Outcome:
     cost = case["bits_reset"] - case["bits"]
-    return Outcome(cost > 0.01, cost)
+    return above(cost, 0.01)
 
 
 def _context_helps(case: Mapping[str, Any]) -> Outcome:
     gain = case["unigram"] - case["fivegram"]
-    ordered = case["fivegram"] < case["bigram"] < case["unigram"]
-    return Outcome(ordered and gain > 0.5, gain)
+    ordered = between(case["bigram"], case["fivegram"], case["unigram"])
+    return all_of(gain, ordered, above(gain, 0.5))
 
 
 CLAIMS = (

@@ -16,7 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    below,
+    exactly,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme
 from seqref.experiments.framework.experiment import Track, untracked
@@ -189,19 +196,20 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decays(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** case["log10_at_100"]
-    return Outcome(found < 0.5, found)
+    return below(found, 0.5)
 
 
 def _short(case: Mapping[str, Any]) -> Outcome:
     found = case["half_life"]
-    return Outcome(found < 3 and case["gate"] < NEAR_ONE, found)
+    return all_of(found, below(found, 3), above(1 - case["gate"], 1 - NEAR_ONE))
 
 
 def _half_open(case: Mapping[str, Any]) -> Outcome:
     found = case["mean_gate"]
-    within = -case["bias_bound"] < case["bias_low"] <= case["bias_high"]
-    within = within and case["bias_high"] < case["bias_bound"]
-    return Outcome(within and 0.4 < found < 0.6, found)
+    bound = case["bias_bound"]
+    within = -bound < case["bias_low"] <= case["bias_high"] < bound
+    by_law = exactly(found, holds=within)
+    return all_of(found, by_law, below(abs(found - 0.5), 0.1))
 
 
 CLAIMS = (

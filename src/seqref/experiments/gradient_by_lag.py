@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from seqref import RNN
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    below,
+    power,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme, label_ends, power_ticks
 from seqref.experiments.framework.experiment import Track, untracked
@@ -183,32 +190,36 @@ def summary(series: Mapping[str, Any], cases: Mapping[str, Any]) -> dict[str, An
 
 def _forgets(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_spectral"]["lag_20"]
-    return Outcome(found < -3, found)
+    return below(found, -3, power)
 
 
 def _keeps(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_spectral"]["lag_100"]
-    return Outcome(found > -2, found)
+    return above(found, -2, power)
 
 
 def _vanishes_above_one(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_spectral"]["lag_100"]
-    return Outcome(case["largest_singular_value"] > 1 and found < -10, found)
+    return all_of(
+        found, above(case["largest_singular_value"], 1), below(found, -10, power)
+    )
 
 
 def _on_the_circle(case: Mapping[str, Any]) -> Outcome:
     farthest = case["eigenvalue_farthest_from_1"]
-    return Outcome(case["modulus_farthest_from_1"] < 1e-6 and farthest > 1, farthest)
+    return all_of(
+        farthest, below(case["modulus_farthest_from_1"], 1e-6), above(farthest, 1)
+    )
 
 
 def _loses_all(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_spectral"]["lag_200"]
-    return Outcome(found < -10, found)
+    return below(found, -10, power)
 
 
 def _loses_nothing(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_loss"]["lag_200"]
-    return Outcome(abs(found) < 1e-6, found)
+    return all_of(found, below(abs(found), 1e-6))
 
 
 CLAIMS = (

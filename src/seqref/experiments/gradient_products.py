@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    below,
+    power,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.statistics import median, spread
@@ -162,42 +169,42 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _within(case: Mapping[str, Any]) -> Outcome:
     found = case["largest_excess"]
-    return Outcome(found < 1e-6, found)
+    return below(found, 1e-6)
 
 
 def _all_shrink(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_highest"]
-    return Outcome(found < -2, found)
+    return below(found, -2, power)
 
 
 def _spreads(case: Mapping[str, Any]) -> Outcome:
     found = case["deviation"]["lag_100"]
-    return Outcome(found > 1.5, found)
+    return above(found, 1.5)
 
 
 def _chain_vanishes(case: Mapping[str, Any]) -> Outcome:
     found = case["median"]["lag_100"]
-    return Outcome(found < -10, found)
+    return below(found, -10, power)
 
 
 def _vanishes(case: Mapping[str, Any]) -> Outcome:
     found = case["log10"]["lag_100"]
-    return Outcome(found < -10, found)
+    return below(found, -10, power)
 
 
 def _keeps(case: Mapping[str, Any]) -> Outcome:
     found = case["log10"]["lag_100"]
-    return Outcome(abs(found) < 0.01, found)
+    return all_of(found, below(abs(found), 0.01))
 
 
 def _state_explodes(case: Mapping[str, Any]) -> Outcome:
     found = case["largest_state"]
-    return Outcome(found > 100, found)
+    return above(found, 100)
 
 
 def _activation_matters(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_gap"]
-    return Outcome(found > 5, found)
+    return above(found, 5, power)
 
 
 CLAIMS = (

@@ -16,7 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    below,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -240,15 +245,15 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differs(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["error"] > 0.01, case["error"])
+    return above(case["error"], 0.01)
 
 
 def _keeps(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["moved"] < 1e-9, case["moved"])
+    return below(case["moved"], 1e-9)
 
 
 def _turns(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["determinant"] > 0.01, case["determinant"])
+    return above(case["determinant"], 0.01)
 
 
 CLAIMS = (

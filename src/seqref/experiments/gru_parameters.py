@@ -14,7 +14,11 @@ import torch
 from torch import nn
 
 from seqref import GRU, LSTM
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    exactly,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.tables import number, table
@@ -127,16 +131,17 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _three_quarters(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(4 * case["gru"] == 3 * case["lstm"], case["ratio"])
+    return exactly(case["ratio"], holds=4 * case["gru"] == 3 * case["lstm"])
 
 
 def _saves_little(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["saved_percent"] < 5, case["saved_percent"])
+    saved = case["saved_percent"]
+    return exactly(saved, holds=saved < 5)
 
 
 def _has_biases(case: Mapping[str, Any]) -> Outcome:
     expected = 6 * case["hidden_size"]
-    return Outcome(case["biases"] == expected, float(case["biases"]))
+    return exactly(float(case["biases"]), holds=case["biases"] == expected)
 
 
 CLAIMS = (

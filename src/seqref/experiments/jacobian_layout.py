@@ -18,7 +18,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqref import RNN
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    below,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.networks import zero_biases_
@@ -176,25 +183,25 @@ EXACT = 1e-8
 
 def _is_pre_activation(case: Mapping[str, Any]) -> Outcome:
     found = case["pre_activation_to_jacobian"]
-    exact = case["pre_activation_to_of_pre_activations"] < EXACT
-    return Outcome(exact and found > 0.1, found)
+    exact = below(case["pre_activation_to_of_pre_activations"], EXACT)
+    return all_of(found, exact, above(found, 0.1))
 
 
 def _is_neither(case: Mapping[str, Any]) -> Outcome:
     found = case["cosine_high"]
-    far = min(case["swapped_to_jacobian"], case["swapped_to_transpose"]) > 0.1
-    return Outcome(far and found < 0.9, found)
+    nearer = min(case["swapped_to_jacobian"], case["swapped_to_transpose"])
+    return all_of(found, above(nearer, 0.1), below(found, 0.9, share))
 
 
 def _is_jacobian(case: Mapping[str, Any]) -> Outcome:
     found = case["state_to_jacobian"]
-    return Outcome(found < EXACT, found)
+    return below(found, EXACT)
 
 
 def _is_transpose(case: Mapping[str, Any]) -> Outcome:
     found = case["state_transposed_to_jacobian"]
-    exact = case["state_transposed_to_transpose"] < EXACT
-    return Outcome(exact and found > 0.1, found)
+    exact = below(case["state_transposed_to_transpose"], EXACT)
+    return all_of(found, exact, above(found, 0.1))
 
 
 CLAIMS = (

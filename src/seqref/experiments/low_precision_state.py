@@ -17,7 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqref import LSTM
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme, label_ends
 from seqref.experiments.framework.experiment import Track, untracked
@@ -198,12 +202,12 @@ def _case(points: list[dict[str, float]]) -> dict[str, float]:
 
 def _builds_up(case: Mapping[str, Any]) -> Outcome:
     found = case["final"] / case["at_10_high"]
-    return Outcome(found > 10, found)
+    return above(found, 10)
 
 
 def _is_lost(case: Mapping[str, Any]) -> Outcome:
     found = case["final"]
-    return Outcome(found > 0.1, found)
+    return above(found, 0.1)
 
 
 CLAIMS = (

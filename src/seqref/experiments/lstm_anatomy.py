@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqref import LSTM
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    below,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -174,19 +180,19 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
 
 
 def _exact(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["error"] < 1e-10, case["error"])
+    return below(case["error"], 1e-10)
 
 
 def _negative(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["negative"] > 0.25, case["negative"])
+    return above(case["negative"], 0.25)
 
 
 def _linear(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(abs(case["in_steps"] - 1) < 0.01, case["in_steps"])
+    return all_of(case["in_steps"], below(abs(case["in_steps"] - 1), 0.01))
 
 
 def _quadratic(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(abs(case["in_width"] - 2) < 0.01, case["in_width"])
+    return all_of(case["in_width"], below(abs(case["in_width"] - 2), 0.01))
 
 
 CLAIMS = (

@@ -28,7 +28,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqref import LSTM, LSTMCell, LSTMState
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    power,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme, label_ends, power_ticks
 from seqref.experiments.framework.experiment import Track, untracked
@@ -260,12 +265,12 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _drops_something(case: Mapping[str, Any]) -> Outcome:
     found = case["dropped_over_direct"]["median"]
-    return Outcome(found > 0.05, found)
+    return above(found, 0.05)
 
 
 def _exceeds_product(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_true_over_product"]["step_40"]
-    return Outcome(found > 1, found)
+    return above(found, 1, power)
 
 
 CLAIMS = (

@@ -18,7 +18,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqref import LSTM, LayerNormLSTM, LSTMState
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    below,
+    power,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -215,22 +222,22 @@ def summary(cases: Mapping[str, Any], series: Mapping[str, Any]) -> dict[str, An
 
 def _same_for_all_scales(case: Mapping[str, Any]) -> Outcome:
     found = case["span_over_scales"]["lag_50"]
-    return Outcome(found < 1.5, found)
+    return below(found, 1.5, power)
 
 
 def _reaches(case: Mapping[str, Any]) -> Outcome:
     found = case["at_default"]["lag_100"]
-    return Outcome(found > -5, found)
+    return above(found, -5, power)
 
 
 def _blind(case: Mapping[str, Any]) -> Outcome:
     found = case["explained"]["high"]
-    return Outcome(found < 0.2, found)
+    return below(found, 0.2, share)
 
 
 def _forgets(case: Mapping[str, Any]) -> Outcome:
     found = case["jacobian"]["high"]
-    return Outcome(found < 0.3, found)
+    return below(found, 0.3)
 
 
 CLAIMS = (

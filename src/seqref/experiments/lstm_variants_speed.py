@@ -8,7 +8,6 @@ against `torch.nn.LSTM` under the same setting.
 """
 
 import statistics
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +24,12 @@ from seqref import (
     VariationalLSTM,
     ZoneoutLSTM,
 )
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework import timer
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -105,9 +109,9 @@ def task(name: str, size: Size, seed: int, train: bool) -> Run:
 def seconds(run: Run) -> float:
     """Processor time of one call, after another one that warms the caches."""
     run()
-    began = time.process_time()
+    began = timer.processor()
     run()
-    return time.process_time() - began
+    return timer.processor() - began
 
 
 def ratios(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
@@ -184,7 +188,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _slower(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["lowest"] > 1.1, case["lowest"])
+    return above(case["lowest"], 1.1)
 
 
 CLAIMS = (
@@ -196,6 +200,7 @@ CLAIMS = (
         _slower,
         case="as_it_comes",
         control="without_onednn",
+        timed=True,
     ),
 )
 

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from seqref import LSTM, VariationalLSTM, ZoneoutLSTM
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    below,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -202,13 +209,15 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
 
 def _helps(case: Mapping[str, Any]) -> Outcome:
     found = case["last_loss_difference"]
-    return Outcome(found["high"] < 0 and found["mean"] < -0.1, found["mean"])
+    return all_of(
+        found["mean"], below(found["high"], 0, share), above(-found["mean"], 0.1)
+    )
 
 
 def _harms(case: Mapping[str, Any]) -> Outcome:
     found = case["accuracy_difference"]
     # Twice what other seeds make of the plain layer.
-    return Outcome(found["mean"] < -0.02, found["mean"])
+    return all_of(found["mean"], above(-found["mean"], 0.02))
 
 
 CLAIMS = (

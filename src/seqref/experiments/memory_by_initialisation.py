@@ -13,7 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    below,
+    between,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.statistics import log10_summary, median, spread
@@ -122,23 +128,23 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gone(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** at(case, "state", 500)
-    return Outcome(found < 0.01, found)
+    return below(found, 0.01)
 
 
 def _gone_early(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** at(case, "state", 20)
-    return Outcome(found < 0.01, found)
+    return below(found, 0.01)
 
 
 def _kept(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** at(case, "state", 1000)
-    return Outcome(found > 0.01, found)
+    return above(found, 0.01)
 
 
 def _as_the_biases_say(case: Mapping[str, Any]) -> Outcome:
     measured = at(case, "state", 1000) - at(case, "state", 1)
     found = 10 ** (measured - at(case, "biases", 1000))
-    return Outcome(0.5 < found < 2, found)
+    return between(found, 0.5, 2)
 
 
 CLAIMS = (

@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    below,
+    exactly,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.statistics import median
@@ -136,36 +143,36 @@ def numbers(
 
 def _rows_come_back(case: Mapping[str, Any]) -> Outcome:
     found = case["at_their_place"]
-    return Outcome(not case["refused"] and found == 1, found)
+    return exactly(found, holds=not case["refused"] and found == 1)
 
 
 def _misplaced(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["at_their_place"] < 0.5, case["at_their_place"])
+    return below(case["at_their_place"], 0.5, share)
 
 
 def _learns_little(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["accuracy"] < 0.6, case["accuracy"])
+    return below(case["accuracy"], 0.6, share)
 
 
 def _slower(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["ratio"] > 1.2, case["ratio"])
+    return above(case["ratio"], 1.2)
 
 
 def _faster(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["ratio"] < 0.9, case["ratio"])
+    return below(case["ratio"], 0.9)
 
 
 def _right(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["error"] < 1e-10, case["error"])
+    return below(case["error"], 1e-10)
 
 
 def _little_padding(case: Mapping[str, Any]) -> Outcome:
     found = case["padding"] / case["random_padding"]
-    return Outcome(found < 0.25, found)
+    return below(found, 0.25)
 
 
 def _alike(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["between"] > 0.8, case["between"])
+    return above(case["between"], 0.8, share)
 
 
 CLAIMS = (
@@ -201,6 +208,7 @@ CLAIMS = (
         _slower,
         case="as_it_comes_50",
         control="without_onednn_50",
+        timed=True,
     ),
     Claim(
         "C76.few",
@@ -209,6 +217,7 @@ CLAIMS = (
         _faster,
         case="as_it_comes_10",
         control="as_it_comes_50",
+        timed=True,
     ),
     Claim(
         "C78",
@@ -221,7 +230,7 @@ CLAIMS = (
     Claim(
         "C78.entries",
         "In two layers the first two entries of `h_n` are not the last layer's.",
-        lambda case: Outcome(case["error"] > 0.1, case["error"]),
+        lambda case: above(case["error"], 0.1),
         case="first_entries",
         control="packed",
     ),

@@ -15,7 +15,13 @@ import torch
 from torch import nn
 
 from seqref import LSTM, RNN
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    all_of,
+    below,
+    exactly,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -139,12 +145,12 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 def _two_bias_vectors(case: Mapping[str, Any]) -> Outcome:
     excess = case["excess"]
     agree = case["torch"] == case["seqref"]
-    return Outcome(agree and excess == 4 * case["hidden_size"], float(excess))
+    return exactly(float(excess), holds=agree and excess == 4 * case["hidden_size"])
 
 
 def _doubles(case: Mapping[str, Any]) -> Outcome:
     low, high = case["sgd_low"], case["sgd_high"]
-    return Outcome(abs(low - 2) < 1e-5 and abs(high - 2) < 1e-5, high)
+    return all_of(high, below(abs(low - 2), 1e-5), below(abs(high - 2), 1e-5))
 
 
 CLAIMS = (

@@ -21,7 +21,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqref import RNN
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    below,
+    power,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator
@@ -216,27 +224,29 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _grows_below_one(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_at_60"]
-    return Outcome(case["spectral_radius"] < 1 and found > 3, found)
+    return all_of(found, below(case["spectral_radius"], 1), above(found, 3, power))
 
 
 def _blocks_grow(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_low"]
-    return Outcome(case["spectral_radius"] < 1 and found > 3, found)
+    return all_of(found, below(case["spectral_radius"], 1), above(found, 3, power))
 
 
 def _vanishes_above_one(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_at_60"]
-    return Outcome(case["spectral_radius"] > 1 and found < -10, found)
+    return all_of(found, above(case["spectral_radius"], 1), below(found, -10, power))
 
 
 def _starts_later(case: Mapping[str, Any]) -> Outcome:
     found = case["crossing_low"]
-    return Outcome(found > 1.2, found)
+    return above(found, 1.2)
 
 
 def _grows_with_small_real_parts(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_at_100"]
-    return Outcome(case["largest_real_part"] < 0 and found > 3, found)
+    return all_of(
+        found, below(case["largest_real_part"], 0, share), above(found, 3, power)
+    )
 
 
 CLAIMS = (

@@ -17,7 +17,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqref import LSTM, RNN, Stacked
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    below,
+    exactly,
+    power,
+    share,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -240,21 +247,21 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _nothing(case: Mapping[str, Any]) -> Outcome:
     found = case["largest_difference"]
-    return Outcome(found == 0 and case["warnings"] > 0, found)
+    return exactly(found, holds=found == 0 and case["warnings"] > 0)
 
 
 def _anew(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["repeats"] < 0.9, case["repeats"])
+    return below(case["repeats"], 0.9, share)
 
 
 def _vanishes_upwards(case: Mapping[str, Any]) -> Outcome:
     found = case["kept"]["median"]
-    return Outcome(found < -2, found)
+    return below(found, -2, power)
 
 
 def _forgets(case: Mapping[str, Any]) -> Outcome:
     found = case["left_at_100"]
-    return Outcome(found < -6, found)
+    return below(found, -6, power)
 
 
 CLAIMS = (

@@ -19,7 +19,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from seqref import LSTM, RNN, Stacked
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -207,7 +211,7 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _slower(case: Mapping[str, Any]) -> Outcome:
     found = case["times_one_layer"]
-    return Outcome(found > 1.5, found)
+    return above(found, 1.5)
 
 
 CLAIMS = (

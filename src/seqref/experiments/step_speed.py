@@ -6,7 +6,6 @@ stand beside them for the order of magnitude on the machine that is named.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from seqref import LSTM, LSTMState
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework import timer
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    below,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -97,9 +101,9 @@ def measure_size(config: Config, hidden: int, rows: int) -> dict[str, Any]:
             for name, step in named.items():
                 # Fewer of the slow ones, so that the rounds stay short.
                 steps = max(config.steps // (rows if name == "one_by_one" else 1), 3)
-                began = time.process_time()
+                began = timer.processor()
                 drive(step, x, state, steps)
-                took[name].append((time.process_time() - began) / steps)
+                took[name].append((timer.processor() - began) / steps)
     ratios = {
         name: quartiles([a / b for a, b in zip(took[name], took["plain"], strict=True)])
         for name in named
@@ -152,7 +156,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _cheaper(case: Mapping[str, Any]) -> Outcome:
-    return Outcome(case["a_stream"] < 0.5, case["a_stream"])
+    return below(case["a_stream"], 0.5)
 
 
 CLAIMS = (
@@ -163,6 +167,7 @@ CLAIMS = (
         _cheaper,
         case="batched",
         control="one_by_one",
+        timed=True,
     ),
 )
 

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from seqref import LSTM, LSTMState
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    all_of,
+    below,
+    exactly,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -128,7 +134,7 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
 def _bits_differ(case: Mapping[str, Any]) -> Outcome:
     # Different bits, and nothing beyond rounding.
     found = case["share"]
-    return Outcome(found > 0 and case["largest"] < 1e-5, found)
+    return all_of(found, exactly(found, holds=found > 0), below(case["largest"], 1e-5))
 
 
 CLAIMS = (

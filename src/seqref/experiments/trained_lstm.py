@@ -18,7 +18,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from seqref import LSTM
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    above,
+    below,
+)
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded
@@ -249,12 +254,12 @@ def summary(
 
 def _decided(case: Mapping[str, Any]) -> Outcome:
     found = case["all"]["low"]
-    return Outcome(found > 0.1, found)
+    return above(found, 0.1)
 
 
 def _enough(case: Mapping[str, Any]) -> Outcome:
     found = case["lost"]["high"]
-    return Outcome(found < 0.2, found)
+    return below(found, 0.2)
 
 
 CLAIMS = (

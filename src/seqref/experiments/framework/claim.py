@@ -1,5 +1,6 @@
 r"""A claim: a sentence, an assertion that tests it, and a control that must fail."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +8,26 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Outcome:
-    r"""What an assertion found: whether it holds, and the number it rests on."""
+    r"""What an assertion says: the number it rests on, and how far from turning.
 
-    holds: bool
+    `margin` is the signed distance to the threshold, and the verdict is its sign, so
+    the two cannot disagree. It has no unit. Of positive quantities it is the natural
+    logarithm of the factor between number and threshold (0.05: some five per cent); of
+    shares and cosines, which have a range of their own, the difference. An assertion
+    about whole things, such as equal bits, has no distance: its margin is infinite.
+
+    `step` is the least by which a count can change, as a part of its margin: one run
+    of ten is 0.1. Zero where the number is no count.
+    """
+
     number: float
+    margin: float
+    step: float = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether the number lies on the side of its threshold that was asserted."""
+        return self.margin > 0
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,8 @@ class Claim:
         check: From the quantities of one case to an `Outcome`.
         case: Name of the case that the statement is about.
         control: Name of the case without the cause.
+        timed: Whether the check rests on a clock. Such a claim is judged in the tests
+            from the stored record, and measured again by `nox -s bench` alone.
     """
 
     id: str
@@ -36,6 +55,7 @@ class Claim:
     check: Callable[[Mapping[str, Any]], Outcome]
     case: str
     control: str
+    timed: bool = False
 
     @property
     def row(self) -> str:
@@ -43,8 +63,68 @@ class Claim:
         return self.id.split(".", 1)[0]
 
 
-def judge(claim: Claim, cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    r"""Apply a claim's check to its case and to its control.
+def ratio(value: float) -> float:
+    """The scale of positive quantities: equal factors are equally far apart."""
+    return math.log(value) if value > 0 else -math.inf
+
+
+def power(value: float) -> float:
+    """The scale of decimal logarithms: that of the quantities behind them."""
+    return value * math.log(10)
+
+
+def share(value: float) -> float:
+    """The scale of what has a range of about 1: shares, scores, cosines."""
+    return value
+
+
+def above(number: float, bound: float, on: Callable[[float], float] = ratio) -> Outcome:
+    """That `number` is greater than `bound`, at a distance on the scale `on`."""
+    return Outcome(number, _distance(number, bound, on))
+
+
+def below(number: float, bound: float, on: Callable[[float], float] = ratio) -> Outcome:
+    """That `number` is less than `bound`, at a distance on the scale `on`."""
+    return Outcome(number, -_distance(number, bound, on))
+
+
+def _distance(number: float, bound: float, on: Callable[[float], float]) -> float:
+    # Two that are not positive have no difference of logarithms.
+    return 0.0 if number == bound else on(number) - on(bound)
+
+
+def at_least(count: int, least: int, of: int) -> Outcome:
+    """That `count` of `of` is no less than `least`; half a count is the threshold."""
+    return Outcome(float(count), (count - least + 0.5) / of, 1 / of)
+
+
+def at_most(count: int, most: int, of: int) -> Outcome:
+    """That `count` of `of` is no more than `most`; half a count is the threshold."""
+    return Outcome(float(count), (most - count + 0.5) / of, 1 / of)
+
+
+def exactly(number: float, *, holds: bool) -> Outcome:
+    """That something holds which has no distance: equal bits, integers, a refusal."""
+    return Outcome(number, math.inf if holds else -math.inf)
+
+
+def all_of(number: float, *parts: Outcome) -> Outcome:
+    """That every part holds; the part nearest to failing gives the margin."""
+    nearest = min(parts, key=lambda part: part.margin)
+    return Outcome(number, nearest.margin, nearest.step)
+
+
+def between(
+    number: float, low: float, high: float, on: Callable[[float], float] = ratio
+) -> Outcome:
+    """That `number` lies between `low` and `high`, both excluded."""
+    return all_of(number, above(number, low, on), below(number, high, on))
+
+
+def outcomes(
+    claim: Claim, cases: Mapping[str, Mapping[str, Any]]
+) -> tuple[Outcome, Outcome]:
+    r"""What a claim's check says of its case and of its control.
 
     Raises:
         ValueError: A case that the claim names was not measured.
@@ -55,8 +135,23 @@ def judge(claim: Claim, cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
                 f"judge: claim {claim.id}: `{role}` must be one of the measured cases "
                 f"{sorted(cases)}, got {name!r}"
             )
-    outcome = claim.check(cases[claim.case])
-    control = claim.check(cases[claim.control])
+    return claim.check(cases[claim.case]), claim.check(cases[claim.control])
+
+
+def nearest(claim: Claim, cases: Mapping[str, Mapping[str, Any]]) -> Outcome:
+    r"""How far a claim is from falling: by its case or by its control.
+
+    The nearer of the two, with a negative margin where the case fails or the control
+    holds.
+    """
+    case, control = outcomes(claim, cases)
+    against = Outcome(control.number, -control.margin, control.step)
+    return min(case, against, key=lambda outcome: outcome.margin)
+
+
+def judge(claim: Claim, cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Apply a claim's check to its case and to its control; see `outcomes`."""
+    outcome, control = outcomes(claim, cases)
     return {
         "sentence": claim.sentence,
         "case": claim.case,

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from seqref.experiments.framework import margin_tables, margins
 from seqref.experiments.framework.experiment import (
     Experiment,
     discover,
     find,
     untracked,
 )
+from seqref.experiments.framework.files import write_whole
 from seqref.experiments.framework.progress import bars
+from seqref.experiments.framework.provenance import provenance
 from seqref.experiments.framework.record import load, measure, path_of, save
 from seqref.experiments.framework.rendering import render
 
@@ -33,6 +36,7 @@ def add_parser(subparsers: Any) -> None:
     listing.set_defaults(run=run_list)
     _add_run(actions)
     _add_render(actions)
+    _add_margins(actions)
 
 
 def _add_run(actions: Any) -> None:
@@ -45,7 +49,9 @@ def _add_run(actions: Any) -> None:
             "takes the place of the committed result."
         ),
     )
-    parser.add_argument("name", metavar="NAME", help="an experiment, or `all`")
+    parser.add_argument(
+        "name", metavar="NAME", help="an experiment, `all`, or `timed`: those on time"
+    )
     parser.add_argument("--full", action="store_true", help="the configuration printed")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to")
     parser.add_argument(
@@ -65,6 +71,31 @@ def _add_render(actions: Any) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="default: all")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the records")
     parser.set_defaults(run=run_render)
+
+
+def _add_margins(actions: Any) -> None:
+    parser = actions.add_parser(
+        "margins",
+        help="how far the claims of the small runs are from turning",
+        description=(
+            "Run SMALL of each experiment in every setting of instruction sets and "
+            "threads, and with other seeds, and write how far each claim is from "
+            "turning. What is stored is not run again, so a run that was stopped goes "
+            "on. The exit status is 1 where a verdict turned."
+        ),
+    )
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", help="experiments; default: all"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--again", action="store_true", help="run those named again, stored or not"
+    )
+    parser.add_argument(
+        "--no-run", action="store_true", help="write the tables of what is stored"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=run_margins)
 
 
 def run_list(arguments: argparse.Namespace) -> int:
@@ -118,6 +149,30 @@ def run_render(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_margins(arguments: argparse.Namespace) -> int:
+    """Run what is not stored, then print and write the narrowest margins."""
+    folder = arguments.out or default_folder(full=True)
+    check_writable(folder)
+    path = folder / "margins.json"
+    track = untracked if arguments.quiet else bars
+    chosen = [find(name) for name in arguments.names] or discover()
+    if not arguments.no_run:
+        stored = {} if arguments.again else margins.load(path)["experiments"]
+        jobs = margins.jobs_of(chosen, stored)
+        for experiment, setting, run in track(margins.Runs(jobs), "margins"):
+            # Read again: another process may have written meanwhile.
+            data = margins.load(path)
+            margins.keep(data["experiments"], experiment, setting, run)
+            data["machine"] = provenance()
+            data["numbers"] = margin_tables.numbers(data)
+            margins.save(data, path)
+    data = margins.load(path)
+    for name, text in margin_tables.tables(data).items():
+        write_whole(folder / f"margins.{name}.md", text)
+        print(f"{text}")
+    return 1 if data["numbers"]["turned"] else 0
+
+
 def report(record: Mapping[str, Any]) -> bool:
     """Print what became of each claim; True where all hold and all controls fail."""
     good = True
@@ -153,6 +208,8 @@ def default_folder(*, full: bool) -> Path:
 
 
 def _chosen(name: str) -> Sequence[Experiment]:
+    if name == "timed":
+        return [experiment for experiment in discover() if experiment.timed]
     return discover() if name == "all" else [find(name)]
 
 

@@ -49,6 +49,11 @@ class Experiment:
     tables: Callable[[Mapping[str, Any]], dict[str, str]]
     figures: Mapping[str, Callable[..., None]]
 
+    @property
+    def timed(self) -> bool:
+        """Whether a claim of it rests on a clock."""
+        return any(claim.timed for claim in self.claims)
+
 
 def from_module(module: ModuleType) -> Experiment:
     r"""Read an experiment from its module.

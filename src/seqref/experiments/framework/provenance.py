@@ -44,7 +44,16 @@ def device() -> dict[str, Any]:
         "name": _processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "instructions": instructions(),
     }
+
+
+def instructions() -> list[str]:
+    """What torch computes with here: its own vectors, and whether oneDNN has more."""
+    found = [torch.backends.cpu.get_cpu_capability()]
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        found.append("bfloat16 in oneDNN")
+    return found
 
 
 def commit(source: Path = SOURCE) -> dict[str, Any] | None:

@@ -2,12 +2,12 @@ r"""A record: the result of one run with everything needed to repeat it."""
 
 import json
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from seqref.experiments.framework import timer
 from seqref.experiments.framework.claim import judge
 from seqref.experiments.framework.experiment import Experiment, Track, untracked
 from seqref.experiments.framework.files import write_whole
@@ -30,9 +30,9 @@ def measure(
         ValueError: A result is not finite.
     """
     config = experiment.full if full else experiment.small
-    started = time.perf_counter()
+    started = timer.wall()
     result = experiment.run(config, track)
-    seconds = time.perf_counter() - started
+    seconds = timer.wall() - started
     if not isinstance(result, dict) or set(result) != set(PARTS):
         got = sorted(result) if isinstance(result, dict) else type(result).__name__
         raise TypeError(

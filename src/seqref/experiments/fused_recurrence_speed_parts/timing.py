@@ -1,12 +1,12 @@
 """What is timed, and the clock that times it."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from seqref.experiments.framework import timer
 from seqref.experiments.framework.seeding import generator
 from seqref.ops.fused_recurrence import (
     BACKENDS,
@@ -123,14 +123,14 @@ def products(x: Tensor, weights: list[Tensor], training: bool) -> Run:
 def seconds(run: Run, device: str) -> float:
     """Processor time on a CPU; on a GPU the time until it has nothing left to do."""
     if device == "cpu":
-        began = time.process_time()
+        began = timer.processor()
         run()
-        return time.process_time() - began
+        return timer.processor() - began
     torch.cuda.synchronize()
-    began = time.perf_counter()
+    began = timer.wall()
     run()
     torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return timer.wall() - began
 
 
 def ratios(

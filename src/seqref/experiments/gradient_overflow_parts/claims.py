@@ -3,59 +3,65 @@ r"""What is asserted of slopes, overflow and clipping."""
 from collections.abc import Mapping
 from typing import Any
 
-from seqref.experiments.framework.claim import Claim, Outcome
+from seqref.experiments.framework.claim import (
+    Claim,
+    Outcome,
+    all_of,
+    below,
+    exactly,
+)
 
 
 def _open_interval(case: Mapping[str, Any]) -> Outcome:
     found = case["lowest_to_8_5"]
-    return Outcome(found > 0 and case["highest"] == 1, found)
+    return exactly(found, holds=found > 0 and case["highest"] == 1)
 
 
 def _slope_is_lost(case: Mapping[str, Any]) -> Outcome:
     found = case["lowest_to_10"]
-    return Outcome(found == 0, found)
+    return exactly(found, holds=found == 0)
 
 
 def _gradient_first(case: Mapping[str, Any]) -> Outcome:
     runs = case["runs"]
     fine = case["state_bounded"] == runs and case["loss_finite"] == runs
     found = float(case["gradient_finite"])
-    return Outcome(fine and found == 0, found)
+    return exactly(found, holds=fine and found == 0)
 
 
 def _loss_is_lost(case: Mapping[str, Any]) -> Outcome:
     found = float(case["loss_after_finite"])
-    return Outcome(found == 0, found)
+    return exactly(found, holds=found == 0)
 
 
 def _state_is_lost(case: Mapping[str, Any]) -> Outcome:
     found = float(case["loss_finite"])
-    return Outcome(found == 0, found)
+    return exactly(found, holds=found == 0)
 
 
 def _long_range(case: Mapping[str, Any]) -> Outcome:
     found = float(case["first_infinite_lag"])
-    return Outcome(found == 128, found)
+    return exactly(found, holds=found == 128)
 
 
 def _direction_kept(case: Mapping[str, Any]) -> Outcome:
     found = case["cosine"]
-    return Outcome(found > 1 - 1e-8, found)
+    return all_of(found, below(1 - found, 1e-8))
 
 
 def _still_vanished(case: Mapping[str, Any]) -> Outcome:
     found = case["share_of_first_half"]
-    return Outcome(found < 1e-5, found)
+    return below(found, 1e-5)
 
 
 def _lost_in_clipping(case: Mapping[str, Any]) -> Outcome:
     found = case["entry_after"]
-    return Outcome(found == 0, found)
+    return exactly(found, holds=found == 0)
 
 
 def _small_updates(case: Mapping[str, Any]) -> Outcome:
     found = case["largest_update"]
-    return Outcome(found < 0.1, found)
+    return below(found, 0.1)
 
 
 CLAIMS = (

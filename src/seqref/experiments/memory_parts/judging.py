@@ -1,9 +1,11 @@
 """What a claim asks of a cell's runs, and the scalars that sentences quote of them."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from seqref.experiments.framework.claim import Outcome
+from seqref.experiments.framework import claim
+from seqref.experiments.framework.claim import Outcome, all_of, at_most
 from seqref.experiments.memory_parts.presentation import percent
 
 
@@ -17,13 +19,16 @@ def at_least(share: float) -> Callable[[Mapping[str, Any]], Outcome]:
     """A check that so large a share of the runs solved the task."""
 
     def check(case: Mapping[str, Any]) -> Outcome:
-        found = case["share"]["share"]
-        return Outcome(found >= share, found)
+        runs = case["runs"]
+        least = next(good for good in range(runs + 1) if good / runs >= share)
+        found = claim.at_least(case["good"], least, runs)
+        return all_of(case["share"]["share"], found)
 
     return check
 
 
 def fewer_than_half(case: Mapping[str, Any]) -> Outcome:
     """A check that less than half of the runs solved the task."""
-    found = case["share"]["share"]
-    return Outcome(found < 0.5, found)
+    most = math.ceil(case["runs"] / 2) - 1
+    found = at_most(case["good"], most, case["runs"])
+    return all_of(case["share"]["share"], found)

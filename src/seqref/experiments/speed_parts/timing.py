@@ -1,13 +1,13 @@
 r"""Contestants in interleaved rounds, and the clock that times them."""
 
 import statistics
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from seqref.experiments.framework import timer
 from seqref.experiments.gru_speed import one_setting
 
 Run = Callable[[], None]
@@ -45,7 +45,7 @@ def seconds(run: Run, threads: int, device: str) -> float:
     """
     if device != "cpu":
         torch.cuda.synchronize()
-    clock = time.process_time if (threads, device) == (1, "cpu") else time.perf_counter
+    clock = timer.processor if (threads, device) == (1, "cpu") else timer.wall
     began = clock()
     run()
     if device != "cpu":
