@@ -133,7 +133,7 @@ def test_an_unknown_experiment_is_named(capsys, tmp_path):
 
 def test_a_claim_that_fails_gives_status_one(monkeypatch, tmp_path, capsys):
     def never(case):
-        return Outcome(False, 0.0)
+        return Outcome(0.0, -1.0)
 
     claim = Claim("C38.never", "It never holds.", never, "lstm", "rnn")
     monkeypatch.setattr(parameter_counts, "CLAIMS", (claim,))

@@ -41,8 +41,7 @@ def test_claim_holds_and_control_fails(record, claim):
     assert not judged["control_holds"]
 
 
-def test_a_small_run_is_quick_and_can_be_judged_again(record):
-    assert record["run"]["seconds"] < 30
+def test_a_small_run_can_be_judged_again(record):
     again = judgements(find("bidirectional"), record["cases"])
     assert again == record["claims"]
 

@@ -1,0 +1,43 @@
+"""No test of an experiment reads a real clock."""
+
+import pytest
+
+from seqref.experiments.framework import timer
+
+
+class Clock:
+    """Moves when it is told to, and by `tick` whenever it is read."""
+
+    def __init__(self, tick):
+        self.now, self.tick = 0.0, tick
+
+    def __call__(self):
+        self.now += self.tick
+        return self.now
+
+    def taking(self, *seconds):
+        """A function whose calls take so long, the last of them ever after."""
+        left = list(seconds)
+
+        def run(*arguments):
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+            return arguments
+
+        return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ticking():
+    """By this clock all things take equally long."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("processor", "wall"):
+            patch.setattr(timer, name, Clock(tick=0.001))
+        yield
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still unless a function of its own is called."""
+    found = Clock(tick=0.0)
+    monkeypatch.setattr(timer, "processor", found)
+    return found
