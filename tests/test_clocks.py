@@ -1,0 +1,109 @@
+"""The suite holds no clock: what is measured in seconds is measured by the bench."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from seqref.experiments.framework import timer
+from seqref.experiments.framework.experiment import discover
+
+ROOT = Path(__file__).resolve().parents[1]
+CLOCKS = {"time", "perf_counter", "process_time", "thread_time", "monotonic"}
+CLOCKS |= {f"{name}_ns" for name in CLOCKS}
+MODULES = {"time", "timeit", "torch.utils.benchmark"}
+# Each waits for another process or for the limit of a page, and gives up at last;
+# nothing rests on how long it took.
+WAITING = {
+    "tests/site/conftest.py",
+    "tests/tools/test_pageblocks_run.py",
+    "tests/training/test_loop.py",
+    "tests/training/test_train_lm.py",
+}
+
+
+def clocks_in(source):
+    """Names of the clocks that a module reads: of `time`, or modules that time."""
+    tree = ast.parse(source)
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in names if name.partition(".")[2] in CLOCKS}
+            found |= {node.module} & (MODULES - {"time"})
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & (MODULES - {"time"})
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id == "time" and node.attr in CLOCKS:
+                found.add(f"time.{node.attr}")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # Code for another process, as text.
+            found |= {n for n in (f"time.{c}(" for c in CLOCKS) if n in node.value}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import time\ntime.perf_counter()", {"time.perf_counter"}),
+        ("from time import monotonic", {"time.monotonic"}),
+        ("import timeit", {"timeit"}),
+        ("from timeit import timeit", {"timeit"}),
+        ("import torch.utils.benchmark", {"torch.utils.benchmark"}),
+        ("run('import time; time.process_time()')", {"time.process_time("}),
+        ("import time\ntime.sleep(1)\nbatch, time = x.shape\ntime.numel()", set()),
+    ],
+)
+def test_a_clock_is_found(source, found):
+    assert clocks_in(source) == found
+
+
+def modules(*folders):
+    """Path from the root and text of each Python file, but for this one."""
+    for folder in folders:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if path != Path(__file__).resolve():
+                name = path.relative_to(ROOT).as_posix()
+                yield name, path.read_text(encoding="utf-8")
+
+
+def test_no_test_reads_a_clock():
+    found = {name for name, source in modules("tests") if clocks_in(source)}
+    assert found <= WAITING
+
+
+def test_experiments_read_the_clock_in_one_place():
+    found = {
+        name for name, source in modules("src/seqref/experiments") if clocks_in(source)
+    }
+    assert found == {"src/seqref/experiments/framework/timer.py"}
+    assert timer.wall() <= timer.wall()
+    assert timer.processor() <= timer.processor()
+
+
+def test_claims_on_time_are_those_of_modules_that_read_the_timer():
+    """Directly or by their parts: a claim cannot rest on a clock and not say so."""
+    timed = {experiment.name for experiment in discover() if experiment.timed}
+    assert timed == {
+        "bptt_checkpoint_time",
+        "cpu_speed",
+        "fused_recurrence_speed",
+        "gru_speed",
+        "lstm_variants_speed",
+        "padding_cost",
+        "step_speed",
+    }
+    readers = {
+        name
+        for name, source in modules("src/seqref/experiments")
+        if "timer.processor" in source or "timer.wall" in source
+    }
+    # The record's own seconds, and what the seven share.
+    shared = {
+        "src/seqref/experiments/framework/record.py",
+        "src/seqref/experiments/framework/timer.py",
+        "src/seqref/experiments/fused_recurrence_speed_parts/timing.py",
+        "src/seqref/experiments/speed_parts/timing.py",
+    }
+    own = {Path(name).stem for name in readers - shared}
+    assert own <= timed
