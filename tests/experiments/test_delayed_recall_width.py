@@ -41,9 +41,13 @@ def test_a_case_takes_the_rates_of_one_width_together(record):
 
 def test_the_table_has_each_rate_and_all_together(record):
     text = experiment.tables(record)["solved"].replace("\N{NO-BREAK SPACE}", " ")
-    lines = text.splitlines()
-    assert len(lines) == 2 + 2 * len(experiment.SMALL.recipes)
+    lines, rows = text.splitlines(), record["series"]["rows"]
+    rates = len(experiment.SMALL.learning_rates)
+    assert len(lines) == 2 + (rates + 1) * len(experiment.SMALL.recipes)
     assert lines[0].endswith("| width 32 | width 256 |")
-    good = record["numbers"]["lstm_256_good"]
-    assert lines[2] == f"| LSTM, default | 0.03 | 0 of 2 | {good} of 2 |"
-    assert lines[3].startswith("| LSTM, default | all | 0 of 2<br>(0 to 66 %)")
+    row = select(rows, recipe="lstm", hidden_size=256)[-1]
+    runs = len(row["scores"])
+    assert lines[1 + rates].endswith(f"| {row['good']} of {runs} |")
+    together = record["cases"]["lstm_32"]
+    expected = f"| LSTM, default | all | {together['good']} of {together['runs']}<br>("
+    assert lines[2 + rates].startswith(expected)

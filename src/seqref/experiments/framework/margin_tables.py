@@ -7,8 +7,8 @@ from typing import Any
 from seqref.experiments.framework.margins import SEEDED, SETTINGS
 from seqref.experiments.framework.tables import MINUS, table
 
-# A factor of 1.05, or five hundredths of a share: nearer than that is near.
-NEAR = 0.05
+# Nearer than a factor of 1.02, or two hundredths of a share, is near.
+NEAR = 0.02
 ROWS = 20
 BY_SWITCH = {setting.name for setting in SETTINGS}
 BY_SEED = {setting.name for setting in SEEDED}
@@ -38,11 +38,6 @@ def _margin(verdict: Mapping[str, Any]) -> float:
     return math.inf if verdict["holds"] else -math.inf
 
 
-def in_units(row: Row) -> float:
-    """The margin over what counts as near: `NEAR`, or one count. Below 1 is near."""
-    return row["margin"] / max(NEAR, row["step"])
-
-
 def lowest_by_claim(data: Mapping[str, Any]) -> list[dict[str, Row]]:
     """For each claim its lowest row of all, by switch and by seed; narrowest first."""
     by_claim: dict[str, list[Row]] = {}
@@ -56,9 +51,13 @@ def lowest_by_claim(data: Mapping[str, Any]) -> list[dict[str, Row]]:
             "seed": [row for row in rows if row["setting"] in BY_SEED],
         }
         found.append(
-            {key: min(some, key=in_units) for key, some in parts.items() if some}
+            {key: min(some, key=_by_margin) for key, some in parts.items() if some}
         )
-    return sorted(found, key=lambda lowest: in_units(lowest["all"]))
+    return sorted(found, key=lambda lowest: _by_margin(lowest["all"]))
+
+
+def _by_margin(row: Row) -> float:
+    return row["margin"]
 
 
 def failures(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -80,7 +79,7 @@ def numbers(data: Mapping[str, Any]) -> dict[str, Any]:
         "runs": sum(len(found) for found in runs),
         "claims": len(lowest),
         "exact": sum(row["margin"] == math.inf for row in lowest),
-        "near": sum(0 < in_units(row) < 1 for row in lowest),
+        "near": sum(0 < row["margin"] < NEAR for row in lowest),
         "turned": sum(row["margin"] <= 0 for row in lowest),
         "failed": len(failures(data)),
     }
@@ -114,8 +113,10 @@ def _cells(row: Row | None) -> list[str]:
     text = f"{row['margin']:.3f}".replace("-", MINUS)
     if row["margin"] <= 0:
         text = f"**{text}**"
-    runs = f", one of {1 / row['step']:.0f} is {row['step']:.2g}" if row["step"] else ""
-    return [text + runs, row["setting"]]
+    if row["step"]:
+        # Half of one run is the least distance that a count can have.
+        text += f", {row['margin'] / row['step']:g} of {round(1 / row['step'])} runs"
+    return [text, row["setting"]]
 
 
 def caption(machine: Mapping[str, Any]) -> str:
