@@ -6,6 +6,7 @@ from seqref.experiments import delayed_recall as narrow
 from seqref.experiments import delayed_recall_width as experiment
 from seqref.experiments.framework.experiment import find
 from seqref.experiments.framework.record import measure
+from seqref.experiments.memory_parts.sweep import select
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqref import LSTM, RNN
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, all_of
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme
 from seqref.experiments.framework.experiment import Track, untracked

@@ -16,11 +16,7 @@ from typing import Any
 from seqref.experiments import bptt_memory
 from seqref.experiments.bptt_parts.job import KINDS, Job
 from seqref.experiments.framework import timer
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.tables import number, table

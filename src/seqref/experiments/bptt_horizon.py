@@ -14,11 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seqref import LSTM
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    exactly,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, exactly
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import Theme
 from seqref.experiments.framework.experiment import Track, untracked

@@ -18,12 +18,7 @@ from torch import Tensor
 
 from seqref.experiments.bptt_parts.counting import LiveBytes, kept_bytes
 from seqref.experiments.bptt_parts.job import KINDS, Job
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    all_of,
-    below,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, all_of, below
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme, label_ends
 from seqref.experiments.framework.experiment import Track, untracked

@@ -16,13 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqref import RNN
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    below,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, all_of, below
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

@@ -30,13 +30,7 @@ from seqref.experiments.continual_state_parts.presentation import (
     draw_growth,
     tables,
 )
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    below,
-    share,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, below, share
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator

@@ -15,12 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    share,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, share
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import Theme
 from seqref.experiments.framework.experiment import Track, untracked

@@ -16,12 +16,7 @@ from seqref.experiments.cpu_speed_parts.contestants import (
     multiply_adds,
     parameters,
 )
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    exactly,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, exactly
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.speed_parts.timing import SETTINGS, Size, ratios, setting

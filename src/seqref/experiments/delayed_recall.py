@@ -10,11 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    at_most,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, at_most
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import Theme
 from seqref.experiments.framework.experiment import Track, untracked

@@ -18,12 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from seqref import GRU, LSTM, RNN, Bidirectional
 from seqref.errors import import_extra
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    share,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, share
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

@@ -15,13 +15,7 @@ import torch
 from seqref.experiments.first_model_parts.control import Forgetful
 from seqref.experiments.first_model_parts.data import ORDERS, Config, Data, prepare
 from seqref.experiments.first_model_parts.presentation import draw_curve, tables
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    between,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, all_of, between
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

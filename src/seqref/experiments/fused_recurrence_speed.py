@@ -12,12 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    below,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, below
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.fused_recurrence_speed_parts import presentation

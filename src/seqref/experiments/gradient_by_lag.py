@@ -188,16 +188,6 @@ def summary(series: Mapping[str, Any], cases: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-def _forgets(case: Mapping[str, Any]) -> Outcome:
-    found = case["log10_spectral"]["lag_20"]
-    return below(found, -3, power)
-
-
-def _keeps(case: Mapping[str, Any]) -> Outcome:
-    found = case["log10_spectral"]["lag_100"]
-    return above(found, -2, power)
-
-
 def _vanishes_above_one(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_spectral"]["lag_100"]
     return all_of(
@@ -210,11 +200,6 @@ def _on_the_circle(case: Mapping[str, Any]) -> Outcome:
     return all_of(
         farthest, below(case["modulus_farthest_from_1"], 1e-6), above(farthest, 1)
     )
-
-
-def _loses_all(case: Mapping[str, Any]) -> Outcome:
-    found = case["log10_spectral"]["lag_200"]
-    return below(found, -10, power)
 
 
 def _loses_nothing(case: Mapping[str, Any]) -> Outcome:
@@ -235,7 +220,7 @@ CLAIMS = (
         "C14.default",
         "At default initialisation a tanh network keeps less than a thousandth of any "
         "gradient over 20 steps.",
-        _forgets,
+        lambda case: below(case["log10_spectral"]["lag_20"], -3, power),
         case="default_tanh",
         control="orthogonal_tanh_small",
     ),
@@ -243,7 +228,7 @@ CLAIMS = (
         "C14.initialisation",
         "The same network with an orthogonal recurrent matrix and small inputs keeps "
         "more than a hundredth over 100 steps.",
-        _keeps,
+        lambda case: above(case["log10_spectral"]["lag_100"], -2, power),
         case="orthogonal_tanh_small",
         control="default_tanh_small",
     ),
@@ -267,7 +252,7 @@ CLAIMS = (
         "C19.tanh",
         "A tanh network with an orthogonal matrix and inputs of unit variance keeps "
         "less than 10⁻¹⁰ over 200 steps.",
-        _loses_all,
+        lambda case: below(case["log10_spectral"]["lag_200"], -10, power),
         case="orthogonal_tanh",
         control="orthogonal_linear",
     ),

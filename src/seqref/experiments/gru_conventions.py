@@ -16,12 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    below,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, below
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

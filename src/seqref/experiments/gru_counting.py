@@ -15,12 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, all_of
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme
 from seqref.experiments.framework.experiment import Track, untracked

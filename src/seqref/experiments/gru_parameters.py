@@ -14,11 +14,7 @@ import torch
 from torch import nn
 
 from seqref import GRU, LSTM
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    exactly,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, exactly
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.tables import number, table

@@ -17,11 +17,7 @@ import torch
 from torch import nn
 
 from seqref.experiments.framework import timer
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

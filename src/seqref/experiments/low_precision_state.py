@@ -17,11 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqref import LSTM
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme, label_ends
 from seqref.experiments.framework.experiment import Track, untracked

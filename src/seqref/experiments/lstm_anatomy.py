@@ -16,13 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqref import LSTM
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    below,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, all_of, below
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

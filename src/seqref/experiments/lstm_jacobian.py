@@ -28,12 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seqref import LSTM, LSTMCell, LSTMState
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    power,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, power
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme, label_ends, power_ticks
 from seqref.experiments.framework.experiment import Track, untracked

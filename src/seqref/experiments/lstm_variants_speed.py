@@ -25,11 +25,7 @@ from seqref import (
     ZoneoutLSTM,
 )
 from seqref.experiments.framework import timer
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

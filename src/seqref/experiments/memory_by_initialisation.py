@@ -13,13 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    below,
-    between,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, below, between
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.statistics import log10_summary, median, spread

@@ -15,13 +15,7 @@ import torch
 from torch import nn
 
 from seqref import LSTM, RNN
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    all_of,
-    below,
-    exactly,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, all_of, below, exactly
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

@@ -15,11 +15,7 @@ from torch import Tensor, nn
 
 from seqref import LSTM, LSTMState
 from seqref.experiments.framework import timer
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    below,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, below
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

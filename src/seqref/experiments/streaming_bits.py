@@ -12,13 +12,7 @@ import torch
 from torch import Tensor
 
 from seqref import LSTM, LSTMState
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    all_of,
-    below,
-    exactly,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, all_of, below, exactly
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

@@ -18,12 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from seqref import LSTM
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    above,
-    below,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, above, below
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.experiment import Track, untracked
 from seqref.experiments.framework.seeding import generator, seeded

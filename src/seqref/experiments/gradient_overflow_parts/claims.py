@@ -3,13 +3,7 @@ r"""What is asserted of slopes, overflow and clipping."""
 from collections.abc import Mapping
 from typing import Any
 
-from seqref.experiments.framework.claim import (
-    Claim,
-    Outcome,
-    all_of,
-    below,
-    exactly,
-)
+from seqref.experiments.framework.claim import Claim, Outcome, all_of, below, exactly
 
 
 def _open_interval(case: Mapping[str, Any]) -> Outcome:
