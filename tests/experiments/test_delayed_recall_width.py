@@ -33,10 +33,12 @@ def test_the_grid_is_wider_than_the_other_and_else_the_same():
 
 def test_a_case_takes_the_rates_of_one_width_together(record):
     config, rows = experiment.SMALL, record["series"]["rows"]
-    assert len(rows) == len(config.recipes) * len(config.hidden_sizes)
+    cells = len(config.recipes) * len(config.hidden_sizes)
+    assert len(rows) == cells * len(config.learning_rates)
     for row in rows:
+        same = select(rows, recipe=row["recipe"], hidden_size=row["hidden_size"])
         case = record["cases"][f"{row['recipe']}_{row['hidden_size']}"]
-        assert case["good"] == row["good"]
+        assert case["good"] == sum(other["good"] for other in same)
         assert (row["horizon"], row["updates"]) == (config.lag, config.updates)
 
 

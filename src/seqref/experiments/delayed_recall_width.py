@@ -35,12 +35,14 @@ class Config:
     seeds: tuple[int, ...]
 
 
+# By these updates the wide default layers learn at the two larger rates, and not at the
+# smallest: two thirds of the runs, as far from half as from nine in ten.
 SMALL = Config(
     recipes=("lstm", "lstm_chrono"),
-    lag=50,
+    lag=20,
     hidden_sizes=(32, 256),
-    learning_rates=(0.03,),
-    updates=300,
+    learning_rates=(0.0003, 0.005, 0.006),
+    updates=220,
     batch_size=32,
     tests=128,
     seeds=(0, 1),
