@@ -498,8 +498,8 @@ def test_a_rectified_state_that_overflows_in_the_padding_harms_nothing():
     assert_same(found, expected)
 
 
-# torch 2.13 loads its own rules by `torch.jit.script`, which warns.
-@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+# torch loads its own rules by `torch.jit.script`, which warns.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 @pytest.mark.parametrize(("kind", "backend"), RUNS)
 def test_forward_mode_differentiation_by_default(kind, backend):
     made = {n: t.detach() for n, t in case(kind).items()}
@@ -541,7 +541,7 @@ def test_torch_compile_leaves_its_graph_for_the_default(kind):
 
 
 @pytest.mark.compile
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("kind", ["tanh", "gru"])
 def test_a_trace_holds_one_kernel(kind):
@@ -558,7 +558,7 @@ def test_a_trace_holds_one_kernel(kind):
 
 
 @pytest.mark.compile
-@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace` is deprecated")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_trace_of_what_has_no_kernel_holds_the_loop():
     made = case("cho_gru")
