@@ -219,7 +219,7 @@ def run_python(code, *options):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=900,
     )
     return done.stdout + done.stderr
 
@@ -259,7 +259,7 @@ def lint_imports(folder):
         env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=False,
     )
 

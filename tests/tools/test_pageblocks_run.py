@@ -157,7 +157,7 @@ def test_output_that_is_not_printed_fails(site):
 
 def test_a_hanging_block_is_reported_at_its_line(site):
     site.page(python("import time"), python("x = 1\nwhile True:\n    time.sleep(0.01)"))
-    result = site.run("docs", "-o", "page_timeout=0.3")
+    result = site.run("docs", "-o", "page_timeout=0.1")
     result.assert_outcomes(passed=1, failed=1)
     summary = "\n".join(site.summary(result))
     assert "docs/x.md:9: " in summary or "docs/x.md:10: " in summary

@@ -142,7 +142,7 @@ def build(root: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
         cwd=root,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         env={
             "PATH": "/usr/bin:/bin",
             "HOME": str(root),

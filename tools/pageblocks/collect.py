@@ -82,8 +82,8 @@ class PageFile(MarkdownFile):
 
     @property
     def patience(self) -> float:
-        r"""Seconds after which a page hangs: a busy machine may slow it down."""
-        return 4 * self.limit
+        r"""Seconds after which a page hangs: a busy machine may slow it down a lot."""
+        return 20 * self.limit
 
     @property
     def left(self) -> float:
@@ -178,7 +178,9 @@ class AloneItem(BlockItem):
     r"""A from-scratch block, run alone in a fresh interpreter."""
 
     def setup(self) -> None:
-        self.add_marker(pytest.mark.timeout(self.parent.patience + 90), append=False)
+        self.add_marker(
+            pytest.mark.timeout(2 * self.parent.patience + 90), append=False
+        )
 
     def runtest(self) -> None:
         self.outcome = self._alone()

@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addini(
         "page_timeout",
-        "seconds of processor time that one page may use; after four times as many "
+        "seconds of processor time that one page may use; after twenty times as many "
         "seconds by the clock it is taken to hang",
         default="30",
     )

@@ -71,7 +71,7 @@ def run_alone(
                 text=True,
                 capture_output=True,
                 cwd=folder,
-                timeout=limit + 60,
+                timeout=2 * limit + 60,
                 check=False,
             )
             said = done.stderr

@@ -93,7 +93,7 @@ class Temml:
         """End the process."""
         if self._process.poll() is None:
             self._process.stdin.close()
-            self._process.wait(timeout=10)
+            self._process.wait()
         self._process.stdout.close()
 
 
