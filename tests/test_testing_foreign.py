@@ -442,6 +442,10 @@ class Plain:
     def __init__(self, value):
         self.value, self.again, self._itself = value, value, self
 
+    def __iter__(self):
+        """As the caches of transformers have it."""
+        return iter([self.value])
+
 
 def test_tensors_are_found_in_any_object():
     y = torch.ones(2, 3)
@@ -615,6 +619,8 @@ def test_a_model_that_returns_its_loss_is_told_of_loss():
 def test_bad_losses():
     with pytest.raises(ValueError, match="`loss` must be None where `call` is given"):
         check_target_shift(Inside(1), ids(), call=loss_of, loss=loss_of)
+    with pytest.raises(ValueError, match=r"must depend on `inputs`, .* of the labels"):
+        check_target_shift(Inside(1), ids(), loss=lambda m, x, y: loss_of(m, y, y))
     with pytest.raises(ValueError, match="`loss` must depend on `labels`"):
         check_target_shift(Inside(1), ids(), loss=lambda m, x, y: loss_of(m, x, x))
     with pytest.raises(
@@ -916,6 +922,46 @@ def test_that_every_real_step_counts():
     every_step(Early(1), inputs())
     with pytest.raises(AssertionError, match="depends on step 5 of the source"):
         every_step(Early(2), inputs())
+
+
+def test_what_the_page_says_of_every_step_and_of_losses():
+    """A limit that falls is a sentence to take away."""
+
+    class LastOfBoth(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = nn.GRU(3, 4, batch_first=True, bidirectional=True)
+
+        def forward(self, x, lengths):
+            return self.gru(x)[0][:, -1]
+
+    every_step(LastOfBoth(), inputs())
+    with pytest.raises(AssertionError, match="depends on step 0 of the source"):
+        check_source_dependence(
+            LastOfBoth(),
+            inputs(),
+            inputs(),
+            call=lambda m, x, _: m(x, None)[:, None, 4:],
+        )
+    # The loss inside is not shifted, and the slices outside are.
+    check_target_shift(
+        Inside(0), ids(), call=lambda m, y: (m(y, y)["logits"][:, :-1], y[:, 1:])
+    )
+
+    def weighted(model, x, labels):
+        logits = model(x)["logits"][:, :-1].transpose(1, 2)
+        weight = torch.arange(9.0) + 1
+        return cross_entropy(logits, labels[:, 1:], weight=weight)
+
+    with pytest.raises(AssertionError, match="target shift"):
+        check_target_shift(Inside(1), ids(), loss=weighted)
+
+
+def test_what_a_model_held_before_is_a_weight_of_it():
+    model = Drawing("mask that is kept").double().eval()
+    model(inputs().double())
+    assert check_causality(model, inputs()) is None
+    assert check_causality(function(model), inputs().double()) is None
 
 
 # A time-first module.

@@ -100,26 +100,28 @@ def _plain(value: Tensor, name: str) -> Tensor:
 
 def _parts(value: Any, name: str) -> Iterator[tuple[str, Any, bool]]:
     r"""Name, value and whether it is an attribute, of all that a value holds."""
-    fields = getattr(value, "_fields", None)
+    fields, attributes = getattr(value, "_fields", None), _attributes(value)
     if isinstance(value, Mapping):
         yield from ((f".{key}", part, False) for key, part in value.items())
     elif isinstance(value, Sequence):
         for i, part in enumerate(value):
             yield (f".{fields[i]}" if fields else f"[{i}]"), part, False
-    elif _hides_tensors(value):
+    elif _hides_tensors(value, attributes):
         raise TypeError(
             f"a model under test must return tensors, got {type(value).__name__} as "
             f"{name}, in which they cannot be looked for; {RETURN}"
         )
-    attributes = _attributes(value)
     # What is public names a tensor first.
     for key in sorted(attributes, key=lambda key: key.startswith("_")):
         yield f".{key}", attributes[key], True
 
 
-def _hides_tensors(value: Any) -> bool:
-    r"""Whether a value is a stream, a set or an array of another library."""
-    return any(hasattr(value, name) for name in ("__iter__", "__array__", "__dlpack__"))
+def _hides_tensors(value: Any, attributes: dict[str, Any]) -> bool:
+    r"""Whether a value is an array of another library, or a stream or set of values."""
+    if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
+        return True
+    # A cache that can be iterated over holds what it gives as attributes.
+    return hasattr(value, "__iter__") and not attributes
 
 
 def _attributes(value: Any) -> dict[str, Any]:

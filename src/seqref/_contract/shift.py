@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seqref._contract.calls import plain_call
-from seqref._contract.compare import TOLERANCE, UNITS, steps_that_change
+from seqref._contract.compare import TOLERANCE, UNITS, changed, steps_that_change
 from seqref._contract.inputs import check_batch, other
 from seqref._contract.outputs import flatten
 from seqref._contract.places import Call
@@ -185,6 +185,12 @@ def _by_loss(probe: Probe, target: Tensor) -> None:
     if allowed is None:
         allowed = TOLERANCE[loss.dtype] * size
     least = UNITS.get(loss.dtype, 64) * torch.finfo(loss.dtype).eps * size
+    if not changed(loss, probe.sequence(fresh, target)).any():
+        raise ValueError(
+            f"{probe.where}: `loss` must depend on `inputs`, and did not change with "
+            "them; a model that makes its inputs of the labels cannot be checked by "
+            "its loss"
+        )
     terms = _terms(probe, target, fresh, least)
     if not terms:
         raise ValueError(
