@@ -25,10 +25,10 @@ from torch import nn
 class Step(nn.Module):
     def __init__(self):
         super().__init__()
-        self.cell = nn.Linear(3 + 5, 20)
+        self.on_input, self.on_state = nn.Linear(3, 20), nn.Linear(5, 20)
 
     def forward(self, x, h, c):
-        i, f, g, o = self.cell(torch.cat([x, h], -1)).chunk(4, -1)
+        i, f, g, o = (self.on_input(x) + self.on_state(h)).chunk(4, -1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
 
