@@ -12,9 +12,11 @@ import stat
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, OrderedDict, defaultdict
 from copy import deepcopy
+from enum import IntEnum, StrEnum
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy
@@ -38,6 +40,7 @@ from seqref.training import (
     train,
 )
 from seqref.training import _pack as packing
+from seqref.training._file import write_file
 
 PROGRAM = Path(__file__).with_name("run_and_die.py")
 SOURCE = Path(sys.modules["seqref"].__file__).parents[1]
@@ -213,6 +216,38 @@ def test_the_bar_goes_to_standard_error(capsys, progress, text):
     assert "3/3" in captured.err
     assert text in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("max_norm", [None, 0.1])
+def test_sparse_gradients_are_clipped_as_dense_ones(max_norm):
+    found = {}
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Embedding(7, 3, sparse=sparse, dtype=torch.float64)
+        norms = []
+        fit(
+            model,
+            [torch.tensor([1, 1, 2]), torch.tensor([6, 1, 6])],
+            sgd(model, momentum=0),
+            4,
+            lambda model, batch, state: (model(batch).square().sum(), None),
+            max_norm=max_norm,
+            on_step=lambda step, norms=norms: norms.append(step.grad_norm),
+        )
+        found[sparse] = [torch.tensor(norms), *parameters_of(model)]
+    for ours, dense in zip(found[True], found[False], strict=True):
+        torch.testing.assert_close(ours, dense, rtol=1e-14, atol=1e-14)
+    model = nn.Embedding(3, 2, sparse=True)
+    with pytest.raises(
+        NonFiniteLossError, match=r"the gradient `weight` is not finite"
+    ):
+        fit(
+            model,
+            [torch.tensor([1])],
+            sgd(model, momentum=0),
+            1,
+            lambda model, batch, state: ((0 * model(batch)).sqrt().sum(), None),
+        )
 
 
 # Seeds.
@@ -702,6 +737,99 @@ def test_a_run_with_other_settings_is_refused_by_name(tmp_path):
     refused(tmp_path, r"stateful is \[\] in the file, \['noise'\]", stateful=generator)
 
 
+class Named(StrEnum):
+    A = "a"
+
+
+CONFIGS = [
+    ("a", "b"),
+    ([1, 2], [1, 3]),
+    ({"x": {"y": (1, 2)}}, {"x": {"y": (1, 3)}}),
+    (math.nan, math.inf),
+    (numpy.float32(0.1), numpy.float32(0.2)),
+    (numpy.arange(3.0), numpy.ones(3)),
+    (torch.arange(3), torch.ones(3)),
+    ({1: "a"}, {1: "b"}),
+    (None, False),
+]
+
+
+@pytest.mark.draws
+@pytest.mark.parametrize(("before", "now"), CONFIGS)
+def test_your_config_is_compared_by_value(tmp_path, before, now):
+    run_to(tmp_path, 4, config={"it": before})
+    assert run_to(tmp_path, 5, config={"it": before})[2].number == 5
+    refused(tmp_path, "config.it.* in the file, .* here", config={"it": now})
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (Path("train.txt"), r"Path \(pass str\(path\)\)"),
+        ({1, 2}, r"set \(pass sorted"),
+        (torch.float32, "dtype"),
+        (max, "builtin_function_or_method"),
+        (Named.A, r"Named \(pass its value\)"),
+        (b"bytes", "bytes"),
+        (1j, "complex"),
+        (torch.tensor(1j), "complex"),
+        (numpy.array(["a"]), "ndarray"),
+    ],
+)
+def test_a_config_without_values_is_refused(tmp_path, value, match):
+    place = r"Checkpoints: `config`\['a'\]\[0\] must be plain data"
+    with pytest.raises(TypeError, match=f"{place}.*, got .*{match}"):
+        Checkpoints(tmp_path, config={"a": [value]})
+    with pytest.raises(TypeError, match="strings or ints as keys"):
+        Checkpoints(tmp_path, config={(1, 2): 3})
+    with pytest.raises(TypeError, match="keys that differ as text"):
+        Checkpoints(tmp_path, config={1: 3, "1": 4})
+    with pytest.raises(ValueError, match="`folder` must be the name of one, got ''"):
+        Checkpoints("")
+
+
+class Noisy(torch.utils.data.Dataset):
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return torch.rand(3, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+
+
+def test_workers_that_keep_a_random_state_are_refused(tmp_path):
+    """Their second pass draws on; after resuming they would begin anew."""
+    loader = torch.utils.data.DataLoader(
+        Noisy(), batch_size=2, num_workers=1, persistent_workers=True
+    )
+    model = line_model()
+    before = parameters_of(model)
+    for resume in (False, True):
+        checkpoints = Checkpoints(tmp_path, resume=resume)
+        with pytest.raises(ValueError, match="persistent_workers=False, got True"):
+            fit(model, loader, sgd(model), 5, squared, checkpoints=checkpoints)
+    assert_equal(parameters_of(model), before)
+    assert list(tmp_path.iterdir()) == []
+
+
+# What Python 3.12 says of the workers.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.slow
+def test_workers_that_end_with_their_pass_go_on_bit_for_bit(tmp_path):
+    def part(folder, steps):
+        loader = torch.utils.data.DataLoader(
+            Noisy(), batch_size=2, shuffle=True, num_workers=1
+        )
+        model = line_model()
+        checkpoints = Checkpoints(folder, resume=True)
+        options = {"checkpoints": checkpoints, "seed": 2}
+        fit(model, loader, sgd(model), steps, squared, **options)
+        return parameters_of(model)
+
+    whole = part(tmp_path / "whole", 8)
+    part(tmp_path / "parts", 5)
+    assert_equal(part(tmp_path / "parts", 8), whole)
+
+
 @pytest.mark.draws
 def test_other_schedules_are_refused(tmp_path):
     run_to(tmp_path, 4, schedule="cosine")
@@ -777,8 +905,6 @@ def test_a_file_that_names_what_is_not_there_is_refused(tmp_path):
     run_to(tmp_path, 4)
     path = tmp_path / "step-000000004.safetensors"
     tensors, config = load_checkpoint(path)
-    from seqref.training._file import write_file
-
     for state in (
         {"named": ["os:system", ["h"], [1]]},
         {"named": ["seqref:LSTMState", ["x"], [1]]},
@@ -812,14 +938,90 @@ def test_trees_come_back_as_they_were():
         "3": Pair(torch.ones(2, dtype=torch.bfloat16), {"x": Counter([1, 1, 2])}),
         "array": numpy.arange(3, dtype=numpy.uint32),
         "keys": {1: torch.tensor(1), "1": torch.tensor(2)},
-        "scalar": numpy.float64(0.5),
+        "scalars": [
+            numpy.float64(0.1),
+            numpy.float64(math.nan),
+            numpy.float32(0.1),
+            numpy.int16(-3),
+            numpy.uint64(2**64 - 1),
+            numpy.bool_(True),
+        ],
+        "ordered": OrderedDict(b=1, a=torch.ones(1)),
+        "size": torch.Size([2, 3]),
+        "parameters": [
+            nn.Parameter(torch.ones(2)),
+            nn.Parameter(torch.tensor(1), requires_grad=False),
+        ],
     }
     tensors = {}
     packed = packing.pack(tree, "x", tensors)
     import json
 
     found = packing.unpack(json.loads(json.dumps(packed, allow_nan=False)), tensors)
-    assert_equal(found, {**tree, "scalar": 0.5})
+    assert_equal(found, tree)
+    for ours, theirs in zip(found["parameters"], tree["parameters"], strict=True):
+        assert type(ours) is nn.Parameter
+        assert ours.requires_grad == theirs.requires_grad
+
+
+class Number(IntEnum):
+    A = 1
+
+
+class DerivedList(list):
+    pass
+
+
+class DerivedText(str):
+    __slots__ = ()
+
+
+class DerivedTensor(torch.Tensor):
+    def __new__(cls, data):
+        return data.as_subclass(cls)
+
+
+def test_a_tensor_that_is_not_dense_is_refused_in_words(tmp_path):
+    sparse = torch.eye(2).to_sparse()
+    for value, match in (
+        (
+            sparse,
+            r"x: it must be a dense .* is torch\.sparse_coo \(pass to_dense\(\)\)",
+        ),
+        (torch.ones(2, device="meta"), "got one that is on the device meta"),
+    ):
+        with pytest.raises(TypeError, match=match):
+            write_file(tmp_path / "file", {"x": value}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_in_a_file_imports_nothing(monkeypatch):
+    class Lazy(ModuleType):
+        def __getattr__(self, name):
+            raise AssertionError("a test should not import")
+
+    lazy = Lazy("lazy")
+    lazy.Pair = Pair
+    monkeypatch.setitem(sys.modules, "lazy", lazy)
+    # The standard library's own lazy modules import when they are asked for anything.
+    spec = importlib.util.find_spec("this")
+    loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_loader("this", loader, origin=spec.origin)
+    )
+    loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "this", module)
+    for path in (
+        "lazy:Model",
+        "lazy:Model.Inner",
+        "this:s",
+        "this:Zen",
+        "lazy:Pair.a.b",
+    ):
+        with pytest.raises(ValueError, match="this program has no NamedTuple"):
+            packing.unpack({"named": [path, [], []]}, {})
+    assert "s" not in object.__getattribute__(module, "__dict__")
+    assert packing.unpack({"named": ["lazy:Pair", ["a", "b"], [1, 2]]}, {}) == (1, 2)
 
 
 @pytest.mark.errors
@@ -829,6 +1031,17 @@ def test_what_has_no_form_in_a_file_is_refused_at_once(tmp_path):
 
     for value, match in (
         ({1, 2}, "cannot hold x/0: set is none of"),
+        (Named.A, r"cannot hold x/0: Named is .* \(pass its value\)"),
+        (Number.A, "cannot hold x/0: Number is none of"),
+        (defaultdict(list), r"x/0: defaultdict is none of .* \(pass dict"),
+        (DerivedList([1]), "x/0: DerivedList is none of"),
+        (DerivedText("a"), "x/0: DerivedText is none of"),
+        (Path("a"), r"Path is none of .* \(pass str\(path\)\)"),
+        (numpy.float64([0.5]), "x/0: ndarray is none of"),
+        (numpy.str_("a"), "x/0: str_ is none of"),
+        (numpy.longdouble(1), "x/0: longdouble is none of"),
+        (torch.ones(2).max(0), "x/0: max is none of"),
+        (DerivedTensor(torch.ones(2)), "x/0: DerivedTensor would come back as another"),
         (len, "cannot hold x/0: builtin_function"),
         ({(1, 2): 3}, r"its key \(1, 2\) is neither"),
         (Inside(1), "cannot hold a .*Inside: it must be defined at the top"),
@@ -923,6 +1136,22 @@ def test_gradients_that_are_not_finite_are_named():
     assert "each gradient is finite, and the sum of their squares overflows" in text
 
 
+def scheduler_of_another(model):
+    return lr_scheduler.StepLR(sgd(model), 1)
+
+
+def lbfgs(model):
+    return torch.optim.LBFGS(model.parameters())
+
+
+def optimizer_of_another(model):
+    return sgd(nn.Linear(2, 2))
+
+
+def with_state(state):
+    return lambda *arguments: (squared(*arguments)[0], state)
+
+
 def test_parameters_that_are_not_finite_are_not_kept(tmp_path):
     model = line_model()
     checkpoints = Checkpoints(tmp_path, every=2, keep=9)
@@ -952,15 +1181,41 @@ def test_parameters_that_are_not_finite_are_not_kept(tmp_path):
         ({"loss": lambda *_: (torch.ones(2), None)}, TypeError, "a scalar tensor"),
         ({"scheduler": 0.1}, TypeError, "`scheduler` must be .*, got float"),
         ({"scheduler": lambda n: -1.0}, ValueError, "got -1.0 after 0 updates"),
+        ({"scheduler": lambda n: None}, TypeError, "a number, got NoneType after 0"),
+        ({"scheduler": lambda n: "0.1"}, TypeError, "a number, got str after 0"),
+        (
+            {"scheduler": scheduler_of_another},
+            ValueError,
+            "one of `optimizer`, got a St",
+        ),
+        ({"optimizer": lbfgs}, TypeError, "needs no closure, got LBFGS"),
+        (
+            {"optimizer": optimizer_of_another},
+            ValueError,
+            "parameters of `model`, got 2",
+        ),
+        (
+            {"loss": with_state([1])},
+            TypeError,
+            r"state that `loss` returns .* got list",
+        ),
+        ({"loss": with_state({})}, TypeError, r"state that `loss` returns .* got dict"),
         ({"seed": -1}, ValueError, "`seed` must be at least 0"),
         ({"seed": 2**32}, ValueError, r"`seed` must be below 2\^32"),
     ],
 )
 def test_refuses(changes, kind, match):
     model = line_model()
+    before = parameters_of(model)
     arguments = {"batches": points(), "steps": 9, "loss": squared, **changes}
+    for name in ("optimizer", "scheduler"):
+        if getattr(arguments.get(name), "__name__", "<lambda>") != "<lambda>":
+            arguments[name] = arguments[name](model)
+    arguments.setdefault("optimizer", sgd(model))
     with pytest.raises(kind, match=match):
-        fit(model, optimizer=sgd(model), **arguments)
+        fit(model, **arguments)
+    if "batches" not in changes:
+        assert_equal(parameters_of(model), before)
 
 
 @pytest.mark.errors

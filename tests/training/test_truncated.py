@@ -351,3 +351,43 @@ def test_documents_refuses():
     ):
         with pytest.raises(kind, match=match):
             Documents(*arguments)
+
+
+@pytest.mark.parametrize("kind", [Streams, Documents])
+def test_tokens_of_32_bits_give_the_same_as_those_of_64(kind):
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, 7, (61,), generator=generator)
+    found = []
+    for dtype in (torch.int64, torch.int32):
+        torch.manual_seed(0)
+        model = LanguageModel(7, LSTM(3, 5)).double()
+        text = tokens.to(dtype)
+        source = text if kind is Streams else [text[:20], text[20:25], text[25:]]
+        chunks = kind(source, 2, 6)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        last = train(model, chunks, optimizer, 4)
+        found.append((last, evaluate(model, chunks)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.errors
+def test_documents_of_other_kinds_are_refused():
+    text = torch.arange(5)
+    for documents, kind, match in (
+        ([text.to(torch.uint8)], TypeError, "int64 or int32, got torch.uint8"),
+        ([text > 1], TypeError, r"`documents\[0\]` must have dtype .* torch.bool"),
+        ([text, text.double()], TypeError, r"`documents\[1\]` must have dtype int64"),
+        ([text, text.int()], ValueError, r"\[1\]` must have the dtype of the first"),
+        ([text, text.to("meta")], ValueError, r"\[1\]` must have the device of the f"),
+        (text.view(1, 5), TypeError, r"one tensor of shape \(1, 5\) .*list\(documents"),
+        (text, TypeError, "must be a list of texts, got one tensor"),
+        ([text.view(1, 5)], ValueError, r"`documents\[0\]` must have shape \(time,\)"),
+        ([], ValueError, "must hold at least one, got none"),
+    ):
+        with pytest.raises(kind, match=match):
+            Documents(documents, 2, 3)
+    model = LanguageModel(5, LSTM(3, 5))
+    with pytest.raises(
+        TypeError, match="chunk_loss: `targets` must have dtype int64 or"
+    ):
+        chunk_loss(model, text[None], text[None].float())

@@ -31,10 +31,7 @@ def write_file(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -
     """
     safetensors = import_extra("safetensors.torch", "a checkpoint", "train")
     # Copies: the format refuses tensors that share memory, such as tied weights.
-    stored = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
+    stored = {name: _copy(name, tensor) for name, tensor in tensors.items()}
     entry = {"config": config, "sha256": _digest(stored, config)}
     try:
         data = safetensors.save(stored, metadata={HEADER: json.dumps(entry)})
@@ -43,6 +40,22 @@ def write_file(path: Path, tensors: dict[str, Tensor], config: dict[str, Any]) -
             f"a checkpoint cannot hold a tensor of dtype {error.args[0]}"
         ) from error
     write_whole(path, data)
+
+
+def _copy(name: str, tensor: Tensor) -> Tensor:
+    r"""A copy in plain memory.
+
+    Raises:
+        TypeError: the tensor is no dense array of numbers.
+    """
+    if tensor.layout != torch.strided or tensor.is_meta:
+        kind = "on the device meta" if tensor.is_meta else str(tensor.layout)
+        hint = " (pass to_dense())" if tensor.is_sparse else ""
+        raise TypeError(
+            f"a checkpoint cannot hold {name}: it must be a dense tensor of numbers, "
+            f"got one that is {kind}{hint}"
+        )
+    return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def read_file(path: Path, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

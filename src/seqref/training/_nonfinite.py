@@ -38,7 +38,7 @@ def why_loss(model: nn.Module, batch: Any) -> str:
 def why_gradient(model: nn.Module) -> str:
     r"""Which gradients are not finite."""
     named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
-    bad = [name for name, grad in named if not grad.isfinite().all()]
+    bad = [name for name, grad in named if not _values(grad).isfinite().all()]
     if bad:
         return (
             f"{_names('gradient', bad, len(named))} not finite, from a finite loss; "
@@ -63,6 +63,10 @@ def tensors_of(tree: Any, path: str) -> Iterable[tuple[str, Tensor]]:
     elif isinstance(tree, list | tuple):
         for index, value in enumerate(tree):
             yield from tensors_of(value, f"{path}[{index}]")
+
+
+def _values(tensor: Tensor) -> Tensor:
+    return tensor.coalesce().values() if tensor.is_sparse else tensor
 
 
 def _names(kind: str, bad: list[str], total: int) -> str:

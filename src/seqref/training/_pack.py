@@ -2,48 +2,62 @@ r"""A tree of states as a flat table of tensors and JSON, and back. No pickle.""
 
 import math
 import sys
-from collections import Counter
+from collections import Counter, OrderedDict
+from enum import Enum
+from pathlib import PurePath
+from types import ModuleType
 from typing import Any
 
 import numpy
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
 ABSENT = object()
 PLAIN = (bool, int, str, type(None))
+DICTS = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
+SEQUENCES = {list: "list", tuple: "tuple", torch.Size: "size"}
+LARGEST_NUMBER = 8
 
 
 def pack(tree: Any, name: str, tensors: Tensors) -> Any:
     r"""JSON for `tree`; its tensors go into `tensors`, under `name` and where they are.
 
-    What comes back from `unpack` has the same types: dicts with string or int keys,
-    lists, tuples, NamedTuples, `Counter`, numbers (infinite ones too), strings, None,
-    tensors and NumPy arrays of integers.
+    What comes back from `unpack` has the same types: dicts and `OrderedDict`s with
+    string or int keys, lists, tuples, NamedTuples, `Counter`, `torch.Size`, numbers
+    (infinite ones and NumPy's too), strings, None, tensors, parameters and NumPy arrays
+    of integers. A class that is derived from one of these is another kind.
 
     Raises:
         TypeError: something in the tree is of another kind.
     """
+    kind = type(tree)
     if isinstance(tree, Tensor):
-        return {"tensor": _put(tree.detach(), name, tensors)}
-    if isinstance(tree, numpy.ndarray) and tree.dtype.kind in "iu":
+        return _pack_tensor(tree, name, tensors)
+    if kind is numpy.ndarray and tree.dtype.kind in "iu":
         whole = torch.from_numpy(tree.astype(numpy.int64))
         return {"array": [_put(whole, name, tensors), tree.dtype.str]}
-    if isinstance(tree, numpy.generic):
-        tree = tree.item()
-    if isinstance(tree, float):
+    if isinstance(tree, numpy.generic) and tree.dtype.kind in "biuf":
+        # A long double has no Python number of its size.
+        if tree.dtype.itemsize <= LARGEST_NUMBER:
+            item = pack(tree.item(), name, tensors)
+            return {"scalar": [item, tree.dtype.str]}
+    elif kind is float:
         # JSON has no infinity; a finite float comes back from its digits exactly.
         return float(tree) if math.isfinite(tree) else {"float": str(float(tree))}
-    if isinstance(tree, PLAIN):
+    elif kind in PLAIN:
         return tree
-    if isinstance(tree, dict):
+    elif isinstance(tree, dict) and kind in DICTS.values():
         return _pack_dict(tree, name, tensors)
-    if isinstance(tree, list | tuple):
+    elif isinstance(tree, list | tuple) and (
+        kind in SEQUENCES or hasattr(tree, "_fields")
+    ):
         parts = [pack(part, f"{name}/{i}", tensors) for i, part in enumerate(tree)]
         return _sequence(tree, parts)
     raise TypeError(
-        f"a checkpoint cannot hold {name}: {type(tree).__qualname__} is none of "
-        "tensor, number, string, None, dict, list, tuple and NamedTuple"
+        f"a checkpoint cannot hold {name}: {kind.__qualname__} is none of tensor, "
+        "number, string, None, dict, list, tuple and NamedTuple, so it would not come "
+        f"back as it was{_hint(tree)}"
     )
 
 
@@ -63,9 +77,14 @@ def unpack(node: Any, tensors: Tensors) -> Any:
         return tensors[value[0]].numpy().astype(numpy.dtype(value[1]))
     if kind == "float":
         return float(value)
-    if kind in ("dict", "Counter"):
-        made = {key: unpack(part, tensors) for key, part in value}
-        return Counter(made) if kind == "Counter" else made
+    if kind == "parameter":
+        return nn.Parameter(tensors[value[0]], requires_grad=value[1])
+    if kind == "scalar":
+        return numpy.dtype(value[1]).type(unpack(value[0], tensors))
+    if kind == "size":
+        return torch.Size(value)
+    if kind in DICTS:
+        return DICTS[kind]({key: unpack(part, tensors) for key, part in value})
     if kind in ("list", "tuple"):
         parts = [unpack(part, tensors) for part in value]
         return parts if kind == "list" else tuple(parts)
@@ -74,6 +93,33 @@ def unpack(node: Any, tensors: Tensors) -> Any:
         make = _named_tuple(path, fields)._make
         return make(unpack(part, tensors) for part in parts)
     raise ValueError(f"there is no kind {kind!r}")
+
+
+def plain(tree: Any, name: str) -> Any:
+    r"""Plain JSON that tells two settings apart by value.
+
+    Raises:
+        TypeError: something in the tree has no value in JSON.
+    """
+    kind = type(tree)
+    if kind in (dict, OrderedDict):
+        if any(type(key) not in (str, int) for key in tree):
+            raise TypeError(f"{name} must have strings or ints as keys, got {tree!r}")
+        if len({str(key) for key in tree}) < len(tree):
+            raise TypeError(f"{name} must have keys that differ as text, got {tree!r}")
+        return {str(k): plain(value, f"{name}[{k!r}]") for k, value in tree.items()}
+    if kind in (list, tuple, torch.Size):
+        return [plain(part, f"{name}[{i}]") for i, part in enumerate(tree)]
+    array = isinstance(tree, numpy.generic) or kind is numpy.ndarray
+    if (array and tree.dtype.kind in "biuf") or kind is Tensor:
+        tree = tree.tolist()
+    kind = type(tree)
+    if kind in (float, list, *PLAIN):
+        return describe(tree)
+    raise TypeError(
+        f"{name} must be plain data, compared by value (number, string, None, list, "
+        f"dict or tensor), got {kind.__qualname__}{_hint(tree)}"
+    )
 
 
 def describe(tree: Any) -> Any:
@@ -132,6 +178,18 @@ def _put(tensor: Tensor, name: str, tensors: Tensors) -> str:
     return name
 
 
+def _pack_tensor(tree: Tensor, name: str, tensors: Tensors) -> Any:
+    if type(tree) is nn.Parameter:
+        put = _put(tree.detach(), name, tensors)
+        return {"parameter": [put, tree.requires_grad]}
+    if type(tree) is not Tensor:
+        raise TypeError(
+            f"a checkpoint cannot hold {name}: {type(tree).__qualname__} would come "
+            "back as another type of tensor"
+        )
+    return {"tensor": _put(tree.detach(), name, tensors)}
+
+
 def _pack_dict(tree: dict[Any, Any], name: str, tensors: Tensors) -> Any:
     pairs = []
     for key, value in tree.items():
@@ -141,22 +199,31 @@ def _pack_dict(tree: dict[Any, Any], name: str, tensors: Tensors) -> Any:
                 "string nor an int"
             )
         pairs.append([key, pack(value, f"{name}/{key}", tensors)])
-    return {"Counter" if isinstance(tree, Counter) else "dict": pairs}
+    return {next(k for k, made in DICTS.items() if made is type(tree)): pairs}
 
 
 def _sequence(tree: Any, parts: list[Any]) -> Any:
-    if isinstance(tree, list):
-        return {"list": parts}
-    fields = getattr(tree, "_fields", None)
-    if fields is None:
-        return {"tuple": parts}
+    if type(tree) in SEQUENCES:
+        return {SEQUENCES[type(tree)]: parts}
     path = f"{type(tree).__module__}:{type(tree).__qualname__}"
     if _find(path) is not type(tree):
         raise TypeError(
             f"a checkpoint cannot hold a {type(tree).__qualname__}: it must be defined "
             "at the top of a module, so that it can be found again"
         )
-    return {"named": [path, list(fields), parts]}
+    return {"named": [path, list(tree._fields), parts]}
+
+
+def _hint(tree: Any) -> str:
+    if isinstance(tree, PurePath):
+        return " (pass str(path))"
+    if isinstance(tree, Enum):
+        return " (pass its value)"
+    if isinstance(tree, dict):
+        return " (pass dict(...))"
+    if isinstance(tree, set | frozenset):
+        return " (pass sorted(...))"
+    return ""
 
 
 def _named_tuple(path: str, fields: list[str]) -> Any:
@@ -174,5 +241,9 @@ def _find(path: str) -> Any:
     module, _, name = path.partition(":")
     found = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part, None)
+        # Not getattr: a module may import another when it is asked for a name, and a
+        # lazy one even when it is asked for its `__dict__`.
+        if not isinstance(found, ModuleType | type):
+            return None
+        found = object.__getattribute__(found, "__dict__").get(part)
     return found

@@ -16,7 +16,7 @@ from seqref.recurrence import map_state
 from seqref.training import _generators
 from seqref.training._file import in_words, read_file, remove_leftovers, write_file
 from seqref.training._lock import Lock
-from seqref.training._pack import describe, differences, pack, unpack
+from seqref.training._pack import describe, differences, pack, plain, unpack
 from seqref.training._stream import Place
 from seqref.training.checkpoint import Checkpoints
 
@@ -93,7 +93,8 @@ class Run:
         r"""Write the file of this moment, then delete those that are too old."""
         tensors: dict[str, Tensor] = {}
         tree = {
-            "model": self.model.state_dict(),
+            # Its own class of dict has a place for more, which a file has not.
+            "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self._schedule_state(),
             "stateful": {n: _get(v) for n, v in self.checkpoints.stateful.items()},
@@ -243,7 +244,7 @@ def settings_of(
         "max_norm": describe(max_norm),
         "seed": seed,
         "batches": _length(batches),
-        "config": describe(dict(checkpoints.config)),
+        "config": plain(dict(checkpoints.config), "fit: `config`"),
         "stateful": sorted(checkpoints.stateful),
     }
 

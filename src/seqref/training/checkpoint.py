@@ -13,6 +13,7 @@ from seqref.models import LanguageModel
 from seqref.recurrent import GRU, LSTM, RNN, ChoGRU
 from seqref.tasks import Vocabulary
 from seqref.training._file import names_in, read_file, write_file
+from seqref.training._pack import plain
 from seqref.training._whole import (
     check_rebuilt,
     check_tensors,
@@ -41,15 +42,17 @@ class Checkpoints:
         resume: Whether to go on from the newest file. Where there is none, training
             starts from the beginning.
         config: Facts of your own that two runs must share, such as the name of the
-            data: plain data. They are compared on resuming.
+            data. They are compared by value on resuming, so they must be plain data:
+            numbers, strings, None, lists, dicts, tensors.
         stateful: More objects whose state belongs to the run, by name: each has
             `state_dict` and `load_state_dict`, or is a `torch.Generator`. Batches may
             be drawn from a generator, such as that of a shuffled `DataLoader`; they
             must not depend on the state of another object.
 
     Raises:
-        TypeError: `every` or `keep` is no int, or an object of `stateful` has no state.
-        ValueError: `every` or `keep` is below 1.
+        TypeError: `every` or `keep` is no int, `config` holds what is not plain, or an
+            object of `stateful` has no state.
+        ValueError: `every` or `keep` is below 1, or `folder` is empty.
 
     Source:
         None: a design of this package.
@@ -65,6 +68,9 @@ class Checkpoints:
     def __post_init__(self) -> None:
         check_size("Checkpoints", "every", self.every)
         check_size("Checkpoints", "keep", self.keep)
+        if self.folder == "":
+            raise ValueError("Checkpoints: `folder` must be the name of one, got ''")
+        plain(dict(self.config), "Checkpoints: `config`")
         for name, value in self.stateful.items():
             pairs = (("state_dict", "load_state_dict"), ("get_state", "set_state"))
             if not any(hasattr(value, a) and hasattr(value, b) for a, b in pairs):

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from seqref.errors import check_size
-from seqref.recurrence import detach_state
 from seqref.training import _generators
+from seqref.training._arguments import (
+    check_arguments,
+    check_batches,
+    check_result,
+    set_rate,
+)
 from seqref.training._bar import Bar
 from seqref.training._nonfinite import rates, why_gradient, why_loss
 from seqref.training._run import Moment, Run, settings_of
@@ -122,16 +127,20 @@ def fit(
         batches: Read again from the start in each pass. Given the same states of the
             generators (the global ones and those of `Checkpoints.stateful`), it must
             give the same batches. One that draws its order between batches needs a
-            generator of its own there: from torch's global one, dropout draws too.
-        optimizer: Over the model's parameters, or some of them.
+            generator of its own there: from torch's global one, dropout draws too. A
+            `DataLoader` with `persistent_workers` does not: with `checkpoints` it is
+            refused.
+        optimizer: Over the model's parameters, or some of them. With `checkpoints` over
+            these alone. Its step must need no closure.
         steps: Number of updates, those before resuming included.
         loss: Called as `loss(model, batch, state)`, returns the loss, a scalar, and
             the state for the next batch, or None for none. `state` is None at the
             start of each pass.
         max_norm: Gradients are scaled down to this norm, all together; None leaves
             them.
-        scheduler: A scheduler of torch, stepped once after each update; or a function
-            from the number of updates made to the learning rate of all groups.
+        scheduler: A scheduler of torch over `optimizer`, stepped once after each
+            update; or a function from the number of updates made to the learning rate
+            of all groups.
         seed: Given to `seed_all` before the first step. The weights were drawn
             before, so seed them before you build the model.
         count: Number of items in a batch, for `Step.items`.
@@ -151,15 +160,20 @@ def fit(
         NonFiniteLossError: the loss or the gradient's norm is not finite; the
             parameters are then those before that step. Or a checkpoint is due and a
             parameter is not finite: no file is written.
-        TypeError: `loss` does not return a pair of a scalar and a state.
-        ValueError: an argument is out of range, a pass has no batch, or the file to
-            resume from is torn, foreign or of another run; nothing is changed then.
+        TypeError: `loss` does not return a pair of a scalar and a state, `scheduler`
+            no number, or the optimizer's step needs a closure.
+        ValueError: an argument is out of range, `optimizer` holds no parameter of
+            `model`, `scheduler` is of another optimizer, a pass has no batch, or the
+            file to resume from is torn, foreign or of another run; nothing is changed
+            then.
         RuntimeError: an extra is not installed.
 
     Source:
         None: the common loop.
     """
-    _check(steps, max_norm, scheduler)
+    check_arguments(model, optimizer, steps, max_norm, scheduler)
+    if checkpoints is not None:
+        check_batches(batches)
     loop = _Loop(model, optimizer, loss, max_norm, scheduler, count)
     if checkpoints is not None:
         facts = (model, batches, optimizer, scheduler, max_norm, seed, checkpoints)
@@ -215,12 +229,12 @@ class _Loop:
 
     def step(self, first: bool, batch: Any) -> Step:
         state = None if first else self.state
-        value, state = _checked(self.loss(self.model, batch, state))
+        # Detached: else the next backward would walk into a graph that is gone.
+        value, state = check_result(self.loss(self.model, batch, state))
         number, loss = self.made + 1, value.item()
         grad_norm = self._backward(batch, value, number, loss)
         self._update(number)
-        # Without this the next backward would walk into a graph that is gone.
-        self.state = None if state is None else detach_state(state)
+        self.state = state
         items = self.last.items if self.last else 0
         items += 0 if self.count is None else self.count(batch)
         self.last = Step(number, loss, grad_norm, items)
@@ -260,7 +274,7 @@ class _Loop:
         # Not the model's: what the optimizer does not hold gets gradients too, which
         # nothing clears, and which have no part in the update.
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        total = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        total = _total_norm(parameters)
         grad_norm = total.item()
         if not math.isfinite(grad_norm):
             raise NonFiniteLossError(
@@ -277,52 +291,22 @@ class _Loop:
     def _update(self, number: int) -> None:
         scheduler = self.scheduler
         if scheduler is not None and not isinstance(scheduler, LRScheduler):
-            _set_rate(self.optimizer, scheduler(number - 1), number - 1)
+            set_rate(self.optimizer, scheduler(number - 1), number - 1)
         self.optimizer.step()
         if isinstance(scheduler, LRScheduler):
             scheduler.step()
 
 
-def _check(steps: int, max_norm: float | None, scheduler: Any) -> None:
-    check_size("fit", "steps", steps, minimum=0)
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"fit: `max_norm` must be positive or None, got {max_norm}")
-    if isinstance(scheduler, ReduceLROnPlateau):
-        raise TypeError(
-            "fit: `scheduler` must be one that steps by itself, got ReduceLROnPlateau: "
-            "step it in `on_step` with what you measured, and keep its state with "
-            "Checkpoints(stateful={'plateau': scheduler})"
-        )
-    known = scheduler is None or isinstance(scheduler, LRScheduler)
-    if not (known or callable(scheduler)):
-        raise TypeError(
-            "fit: `scheduler` must be a scheduler of torch or a function from the "
-            f"number of updates to a rate, got {type(scheduler).__name__}"
-        )
-
-
-def _checked(result: Any) -> tuple[Tensor, Any]:
-    pair = isinstance(result, tuple) and len(result) == 2
-    if not (pair and isinstance(result[0], Tensor) and result[0].dim() == 0):
-        raise TypeError(
-            "fit: `loss` must return a scalar tensor and a state "
-            "(`return value, None` where nothing is carried), got "
-            f"{type(result).__name__}"
-        )
-    return result
-
-
-def _set_rate(optimizer: Optimizer, rate: float, made: int) -> None:
-    if not (math.isfinite(rate) and rate >= 0):
-        raise ValueError(
-            "fit: `scheduler` must return a learning rate of at least 0, got "
-            f"{rate} after {made} updates"
-        )
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+def _total_norm(parameters: list[Tensor]) -> Tensor:
+    grads = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            # An index may stand there twice: only the sum of its values is a gradient.
+            parameter.grad = parameter.grad.coalesce()
+            grads.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            grads.append(parameter.grad)
+    return get_total_norm(grads)
 
 
 def _loss_text(step: Step) -> str:

@@ -60,8 +60,9 @@ class Documents:
           `starts` (batch,)
 
     Raises:
-        TypeError: a size is no int, or a text is no tensor.
-        ValueError: a size is below 1, there is no text, or one is too short.
+        TypeError: a size is no int, or a text is no tensor of int64 or int32.
+        ValueError: a size is below 1, there is no text, one is too short, or they
+            differ in dtype or device.
 
     Source:
         None: a design of this package.
@@ -72,12 +73,19 @@ class Documents:
     ):
         check_size("Documents", "batch_size", batch_size)
         check_size("Documents", "horizon", horizon)
-        if not documents:
+        if isinstance(documents, Tensor):
+            raise TypeError(
+                "Documents: `documents` must be a list of texts, got one tensor of "
+                f"shape {tuple(documents.shape)} (pass list(documents) for its rows)"
+            )
+        if len(documents) == 0:
             raise ValueError("Documents: `documents` must hold at least one, got none")
         for index, document in enumerate(documents):
             name = f"documents[{index}]"
             check_tensor("Documents", name, document)
             check_shape("Documents", name, document, (("time", None),))
+            _check_tokens("Documents", name, document)
+            _check_alike(name, document, documents[0])
             if len(document) < 2:
                 raise ValueError(
                     f"Documents: `{name}` must hold at least 2 tokens, got "
@@ -136,6 +144,7 @@ def chunk_loss(
         Nats per character.
 
     Raises:
+        TypeError: `targets` are not of dtype int64 or int32.
         ValueError: `inputs` and `targets` differ in shape.
 
     Source:
@@ -146,8 +155,29 @@ def chunk_loss(
             "chunk_loss: `inputs` and `targets` must have one shape, got "
             f"{tuple(inputs.shape)} and {tuple(targets.shape)}"
         )
+    _check_tokens("chunk_loss", "targets", targets)
     logits, state = model(inputs, state)
-    return cross_entropy(logits.flatten(0, 1), targets.flatten()), state
+    # It takes no other integers.
+    wide = targets.flatten().to(torch.int64)
+    return cross_entropy(logits.flatten(0, 1), wide), state
+
+
+def _check_tokens(where: str, name: str, tokens: Tensor) -> None:
+    # -100 must fit in, and 8 or 16 bits are too few for a vocabulary.
+    if tokens.dtype not in (torch.int64, torch.int32):
+        raise TypeError(
+            f"{where}: `{name}` must have dtype int64 or int32, got {tokens.dtype}"
+        )
+
+
+def _check_alike(name: str, document: Tensor, first: Tensor) -> None:
+    for kind in ("dtype", "device"):
+        found, expected = getattr(document, kind), getattr(first, kind)
+        if found != expected:
+            raise ValueError(
+                f"Documents: `{name}` must have the {kind} of the first, {expected}, "
+                f"got {found}"
+            )
 
 
 def train(
