@@ -29,6 +29,19 @@ def test_a_block_that_needs_torch_alone():
     assert report["seconds"] > 0
 
 
+def test_output_is_seen_whoever_writes_it():
+    report = run(
+        "import os, subprocess, sys\n"
+        "print('a', end=' ')\n"
+        "os.write(1, b'b ')\n"
+        "subprocess.run([sys.executable, '-c', 'print(\"c\")'], check=True)\n"
+        "if __name__ == '__main__':\n    os.system('echo d')\n"
+        "print('\u00e9\\r', end='')\n"
+    )
+    assert "type" not in report
+    assert report["printed"] == "a b c\nd\n\u00e9\r"
+
+
 @pytest.mark.parametrize(
     ("code", "line", "kind", "message"),
     [

@@ -1,19 +1,31 @@
 r"""Pages under pytest: what passes, what fails and where, and what is restored."""
 
+import builtins
+import decimal
+import gc
 import json
+import locale
+import logging
+import multiprocessing
 import os
 import random
+import signal
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from pageblocks import collect
+import seqref
+from pageblocks import collect, torch_state
 from pageblocks.isolate import isolated
+from pageblocks.patches import unpatched
 
 pytest_plugins = ["pytester"]
 
@@ -71,11 +83,12 @@ def test_blocks_share_a_module_and_run_in_order(site):
     site.page(
         python("x = 1\ndef f():\n    return x"),
         python("x = x + 1\nprint(f(), __name__)"),
-        output("2 page_docs_x"),
+        output("2 __main__"),
     )
+    before = sys.modules["__main__"]
     result = site.run()
     result.assert_outcomes(passed=2)
-    assert "page_docs_x" not in sys.modules
+    assert sys.modules["__main__"] is before
     states = {k: (b["line"], b["state"]) for k, b in site.record().items()}
     assert states == {"L3": (3, "passed"), "L9": (9, "passed")}
 
@@ -181,6 +194,142 @@ def test_the_page_as_a_whole_has_a_limit(site, monkeypatch):
     assert "docs/x.md:17: the page may take 1 s" in summary
 
 
+def test_code_below_a_guard_of_the_main_module_runs(site):
+    guard = 'if __name__ == "__main__":\n    '
+    site.page(python(f"x = 1\n{guard}assert x == 2"))
+    result = site.run()
+    result.assert_outcomes(failed=1)
+    assert "docs/x.md:6: AssertionError" in "\n".join(site.summary(result))
+    arguments = "import argparse\nargparse.ArgumentParser().parse_args()"
+    site.page(
+        python(f'{guard}print("ran")'), output("ran"), python(f"{guard}pass"),
+        python(arguments),
+    )  # fmt: skip
+    site.run("docs", "-p", "no:cacheprovider").assert_outcomes(passed=3)
+
+
+PROCESSES = """
+import multiprocessing
+if __name__ == "__main__":
+    with multiprocessing.get_context("{method}").Pool(1) as pool:
+        print(pool.map(double, [1, 2]), pool.apply(name))
+"""
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_processes_find_the_functions_of_a_page(site, method):
+    site.page(
+        python("def double(x):\n    return 2 * x"),
+        python("def name():\n    return double.__module__, __name__"),
+        python(PROCESSES.format(method=method)),
+        output("[2, 4] ('__mp_main__', '__mp_main__')"),
+    )
+    # In a process of its own: a fork server outlives the page that starts it.
+    site.pytester.runpytest_subprocess("docs").assert_outcomes(passed=3)
+
+
+WRITERS = {
+    "a child process": "import subprocess, sys\n"
+    "subprocess.run([sys.executable, '-c', 'print(1)'], check=True)",
+    "a shell": "import os\nos.system('echo 1')",
+    "a descriptor": "import os\nos.write(1, b'1\\n')",
+    "the first stream": "import sys\nprint(1, file=sys.__stdout__)",
+    "bytes": "import sys\nsys.stdout.buffer.write(b'1\\n')",
+    "a library of C": "import ctypes\nctypes.CDLL(None).puts(b'1')",
+    "a thread": "import threading\n"
+    "t = threading.Thread(target=print, args=(1,))\nt.start()\nt.join()",
+}
+
+
+@pytest.mark.parametrize("how", WRITERS)
+def test_output_is_seen_whoever_writes_it(site, how):
+    site.page(python("x = 1"), python(WRITERS[how]))
+    result = site.run()
+    result.assert_outcomes(passed=1, failed=1)
+    summary = "\n".join(site.summary(result))
+    assert "docs/x.md:7: this block prints, and no output" in summary
+    site.page(python(WRITERS[how]), output("1"))
+    site.run().assert_outcomes(passed=1)
+
+
+HOLDERS = {
+    "a handler": (
+        "import logging, sys\nlog = logging.getLogger('page')\n"
+        "log.addHandler(logging.StreamHandler(sys.stdout))",
+        "log.warning(1)",
+    ),
+    "basicConfig": (
+        "import logging, sys\n"
+        "logging.basicConfig(stream=sys.stdout, format='%(message)s', level='INFO')",
+        "logging.info(1)",
+    ),
+    "the stream": ("import sys\nout = sys.stdout", "out.write('1\\n')"),
+    "partial": (
+        "import functools, sys\nsay = functools.partial(print, file=sys.stdout)",
+        "say(1)",
+    ),
+    "a wrapper": (
+        "import sys\nclass Tee:\n    def __init__(self, out):\n        self.out = out\n"
+        "    def write(self, text):\n        self.out.write(text.replace('2', '1'))\n"
+        "    def flush(self):\n        self.out.flush()\nsys.stdout = Tee(sys.stdout)",
+        "print(2)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", HOLDERS)
+def test_output_through_what_an_earlier_block_made_is_seen(site, what):
+    make, use = HOLDERS[what]
+    site.page(python(make), python("x = 1"), python(use))
+    result = site.run()
+    result.assert_outcomes(passed=2, failed=1)
+    assert "this block prints, and no output" in "\n".join(site.summary(result))
+    site.page(python(make), python(use), output("1"), python("x = 1"), python(use))
+    result = site.run()
+    result.assert_outcomes(passed=3, failed=1)
+
+
+def test_output_keeps_the_order_of_writing(site):
+    site.page(
+        python(
+            """
+            import os, sys, subprocess
+            print("a", end=" ")
+            os.write(1, b"b ")
+            subprocess.run([sys.executable, "-c", "print('c', end=' ')"], check=True)
+            print("d", end=" ")
+            os.write(1, b"e")
+            """
+        ),
+        output("a b c d e"),
+    )
+    site.run().assert_outcomes(passed=1)
+
+
+def test_output_after_the_last_block_is_an_error(site):
+    # A child process that outlives its block holds such a copy.
+    site.page(python("import os\ncopy = os.dup(1)"), python("import threading"))
+    site.pytester.makeconftest(
+        """
+        import os
+        import pytest
+        from pageblocks import collect
+
+        pytest_plugins = ["pageblocks.plugin"]
+
+        @pytest.hookimpl(wrapper=True)
+        def pytest_runtest_call(item):
+            yield
+            if isinstance(item, collect.BlockItem) and item.name == "L8":
+                os.write(item.parent.page_run._main.names["copy"], b"late")
+        """
+    )
+    result = site.run()
+    result.assert_outcomes(passed=2, errors=1)
+    summary = "\n".join(site.summary(result))
+    assert "docs/x.md:8: printed after this block had ended: late" in summary
+
+
 def test_expected_error(site):
     page = site.page(
         python("print('before')\nint('x')", ' { .python raises="ValueError" }'),
@@ -266,9 +415,11 @@ def test_opt_out_is_not_executed_and_gives_no_names(site):
 
 
 CHANGES = """
-import os, random, sys
+import builtins, decimal, gc, locale, logging, multiprocessing, os, random, signal, sys
+import time
 import matplotlib.pyplot as plt
 import numpy as np
+import seqref
 import torch
 torch.set_default_dtype(torch.float64)
 torch.set_default_device("meta")
@@ -279,6 +430,56 @@ torch.manual_seed(3)
 torch.use_deterministic_algorithms(True)
 torch.autograd.set_detect_anomaly(True)
 torch.set_num_threads(torch.get_num_threads() + 1)
+torch.use_deterministic_algorithms(True, warn_only=True)
+torch.utils.deterministic.fill_uninitialized_memory = False
+torch.set_flush_denormal(True)
+torch.set_float32_matmul_precision("medium")
+torch.backends.cudnn.rnn.fp32_precision = "ieee"
+torch.backends.cudnn.enabled = False
+torch.backends.cudnn.benchmark = True
+torch.backends.cudnn.deterministic = True
+torch.backends.mkldnn.fp32_precision = "bf16"
+torch.backends.cuda.enable_math_sdp(False)
+torch.set_autocast_enabled("cpu", True)
+torch.set_autocast_dtype("cpu", torch.float16)
+torch.autograd.set_multithreading_enabled(False).__enter__()
+torch.nn.modules.module.register_module_forward_hook(print)
+torch.nn.modules.module.register_module_forward_pre_hook(print)
+torch.nn.modules.module.register_module_full_backward_hook(print)
+from torch.optim.optimizer import register_optimizer_step_post_hook
+register_optimizer_step_post_hook(print)
+torch.serialization.add_safe_globals([Mine])
+torch.serialization.register_package(0, print, print)
+torch.fx.experimental._config.translation_validation = True
+torch.nn.Linear.forward = lambda self, x: x
+torch.nn.Linear.extra = lambda self: None
+torch.nn.Linear.flag = 1
+torch.nn.functional.tanh = torch.sin
+torch.nn.GRU = torch.nn.LSTM
+torch.Tensor.sum = torch.Tensor.mean
+seqref.LSTM.step = None
+seqref.ops.fused_recurrence.fused_lstm = print
+seqref.__version__ = "9"
+builtins.bin = print
+time.sleep = print
+np.mean = np.sum
+decimal.getcontext().prec = 3
+locale.setlocale(locale.LC_ALL, "C")
+multiprocessing.set_start_method("spawn", force=True)
+gc.disable()
+sys.setrecursionlimit(777)
+sys.displayhook = print
+sys.argv.append("more")
+sys.meta_path.reverse()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.umask(0o001)
+logging.getLogger().setLevel("DEBUG")
+logging.getLogger().addHandler(logging.NullHandler())
+logging.getLogger("concurrent.futures").propagate = False
+logging.getLogger("new.of.the.page").addHandler(logging.NullHandler())
+logging.disable(logging.ERROR)
+Functions().__enter__()
+Dispatches().__enter__()
 np.set_printoptions(precision=1)
 np.random.seed(0)
 np.seterr(all="raise")
@@ -288,15 +489,90 @@ os.environ.pop("PATH")
 sys.path.append("nowhere")
 plt.figure()
 plt.rcParams["lines.linewidth"] = 7
-open("file.txt", "w").close()
-assert os.listdir() == ["file.txt"]
+with open("helper_of_a_page.py", "w") as file:
+    file.write("x = 1")
+sys.path.insert(0, os.getcwd())
+import helper_of_a_page
 os.mkdir("deeper")
 os.chdir("deeper")
 """
 
 
+class Mine:
+    r"""A class that a page tells `torch.load` to trust."""
+
+
+class Functions(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+class Dispatches(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+NAMES = {"Mine": Mine, "Functions": Functions, "Dispatches": Dispatches}
+
+
+def _mask():
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 def state():
+    root, nn = logging.getLogger(), torch.nn.modules.module
+    optimizer = sys.modules["torch.optim.optimizer"]
     return {
+        "warn only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "fill": torch.utils.deterministic.fill_uninitialized_memory,
+        "denormal": float("1e-310") * float("1.0"),
+        "legacy": torch_state._legacy(torch),
+        "precision": [torch_state._read(torch, p) for p in torch_state._PRECISIONS],
+        "flags": [torch_state._read(torch, path) for path in torch_state._FLAGS],
+        "attention": torch.backends.cuda.math_sdp_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "autocast dtype": torch.get_autocast_dtype("cpu"),
+        "backward threads": torch._C._is_multithreading_enabled(),
+        "modes": torch._C._len_torch_function_stack(),
+        "dispatch": torch._C._len_torch_dispatch_stack(),
+        "forward hooks": len(nn._global_forward_hooks),
+        "forward pre-hooks": len(nn._global_forward_pre_hooks),
+        "backward hooks": len(nn._global_backward_hooks),
+        "full hooks": nn._global_is_full_backward_hook,
+        "optimizer hooks": len(optimizer._global_optimizer_post_hooks),
+        "trusted": len(torch.serialization.get_safe_globals()),
+        "ways to load": len(torch.serialization._package_registry),
+        "compiler": torch.fx.experimental._config.translation_validation,
+        "method": torch.nn.Linear.forward,
+        "new method": hasattr(torch.nn.Linear, "extra"),
+        "new attribute": hasattr(torch.nn.Linear, "flag"),
+        "function": torch.nn.functional.tanh,
+        "class": torch.nn.GRU,
+        "tensor": torch.Tensor.sum,
+        "our method": seqref.LSTM.step,
+        "our function": seqref.ops.fused_recurrence.fused_lstm,
+        "our variable": seqref.__version__,
+        "builtin": builtins.bin,
+        "library": time.sleep,
+        "numpy's function": np.mean,
+        "decimal": decimal.getcontext().prec,
+        "locale": locale.setlocale(locale.LC_ALL),
+        "start": multiprocessing.get_start_method(allow_none=True),
+        "collector": gc.isenabled(),
+        "recursion": sys.getrecursionlimit(),
+        "display": sys.displayhook,
+        "argv": list(sys.argv),
+        "finders": list(sys.meta_path),
+        "signal": signal.getsignal(signal.SIGTERM),
+        "mask": _mask(),
+        "level": root.level,
+        "handlers": [h for h in root.handlers if "pytest" not in type(h).__module__],
+        "propagate": logging.getLogger("concurrent.futures").propagate,
+        "new logger": list(logging.getLogger("new.of.the.page").handlers),
+        "disabled": root.manager.disable,
+        "modules": "helper_of_a_page" in sys.modules,
         "folder": os.getcwd(),
         "environment": dict(os.environ),
         "path": list(sys.path),
@@ -321,11 +597,11 @@ def test_state_is_restored_after_a_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = state()
     with isolated():
-        exec(CHANGES, {})
+        exec(CHANGES, NAMES | {"__name__": "__main__"})
         changed = state()
     after = state()
     same = [key for key in before if changed[key] == before[key]]
-    assert same == ["device"]
+    assert set(same) <= {"device", "locale"}  # the locale may be "C" already
     assert after == before
     assert list(tmp_path.iterdir()) == []
 
@@ -333,8 +609,58 @@ def test_state_is_restored_after_a_page(tmp_path, monkeypatch):
 def test_state_is_restored_after_a_failure():
     before = state()
     with pytest.raises(ZeroDivisionError), isolated():
-        exec(CHANGES + "1 / 0", {})
+        exec(CHANGES + "1 / 0", NAMES | {"__name__": "__main__"})
     assert state() == before
+
+
+LEAKS = {
+    "a method": (
+        "import torch\ntorch.nn.Linear.forward = lambda self, x: x",
+        "import torch\nassert torch.nn.Linear(2, 3)(torch.ones(2)).shape == (3,)",
+    ),
+    "denormals": (
+        "import torch\nassert torch.set_flush_denormal(True)",
+        "assert float('1e-310') * float('1.0') > 0",
+    ),
+    "trust": (
+        "import torch\nclass A:\n    pass\ntorch.serialization.add_safe_globals([A])",
+        "import torch\n"
+        "names = [g.__name__ for g in torch.serialization.get_safe_globals()]\n"
+        "assert 'A' not in names",
+    ),
+    "a hook": (
+        "import torch\n"
+        "torch.nn.modules.module.register_module_forward_hook(lambda m, i, o: o + 1)",
+        "import torch\nassert torch.nn.Identity()(torch.zeros(())).item() == 0",
+    ),
+    "a filter": (
+        "import warnings\nwarnings.simplefilter('ignore')",
+        "import warnings\n"
+        "try:\n    warnings.warn('x')\nexcept UserWarning:\n    pass\n"
+        "else:\n    raise AssertionError",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LEAKS)
+def test_no_page_reaches_the_next(site, what):
+    change, check = LEAKS[what]
+    site.page(python(change), name="a.md")
+    site.page(python(check), name="b.md")
+    site.run().assert_outcomes(passed=2)
+
+
+def test_what_torch_wraps_for_its_compiler_stays(monkeypatch):
+    code = compile("def wrapped(): pass", "/lib/torch/_dynamo/eval_frame.py", "exec")
+    names = {}
+    exec(code, names)
+    monkeypatch.setattr(torch, "manual_seed", torch.manual_seed)
+    monkeypatch.setattr(torch.nn.Linear, "forward", torch.nn.Linear.forward)
+    before = torch.nn.Linear.forward
+    with unpatched():
+        torch.manual_seed = torch.nn.Linear.forward = names["wrapped"]
+    assert torch.manual_seed is names["wrapped"]
+    assert torch.nn.Linear.forward is before
 
 
 def test_a_page_runs_in_an_empty_folder(site):

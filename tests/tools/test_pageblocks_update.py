@@ -123,6 +123,41 @@ def test_update_refuses_output_from_an_included_file(tmp_path):
         rewrite(path, source, {block: "2\n"})
 
 
+def test_update_refuses_output_that_would_include_a_file(tmp_path):
+    source = "```python\nprint(2)\n```\n\n``` { .text .output }\n1\n```\n"
+    path = tmp_path / "x.md"
+    path.write_text(source)
+    (block,) = blocks_in(source, "docs/x.md", tmp_path)
+    for line in ('--8<-- "x.txt"', "  --8<--"):
+        with pytest.raises(PageError, match=r"docs/x.md:5: .*include a file"):
+            rewrite(path, source, {block: f"one\n{line}\n"})
+    assert path.read_text() == source
+
+
+def test_update_with_carriage_returns_matches_what_it_wrote(tmp_path):
+    source = "```python\nprint()\n```\n"
+    path = tmp_path / "x.md"
+    path.write_text(source)
+    (block,) = blocks_in(source, "docs/x.md", tmp_path)
+    printed = "10 %\r20 %\rdone\r\n"
+    rewrite(path, source, {block: printed})
+    assert b"\r" not in path.read_bytes()
+    (again,) = blocks_in(path.read_text(), "docs/x.md", tmp_path)
+    assert again.output.text == "10 %\n20 %\ndone"
+    assert difference(again, printed) is None
+
+
+def test_update_keeps_the_line_ends_of_the_page(tmp_path):
+    path = tmp_path / "x.md"
+    written = b"# A\r\n\r\n```python\r\nprint(2)\r\n```\r\n"
+    path.write_bytes(written)
+    source = path.read_text()
+    (block,) = blocks_in(source, "docs/x.md", tmp_path)
+    rewrite(path, source, {block: "2\n"})
+    added = b"\r\n``` { .text .output }\r\n2\r\n```\r\n"
+    assert path.read_bytes() == written + added
+
+
 @pytest.mark.parametrize(
     ("shown", "printed"),
     [
@@ -141,6 +176,11 @@ def test_update_refuses_output_from_an_included_file(tmp_path):
         ("<object at 0x...>", "<object at 0x7f3a>"),
         ("x=1.5, y=2", "x=1.5, y=2"),
         ("[1., ..., 3.]", "[1., ..., 3.]"),
+        ("2.14.0", "2.14.0"),
+        ("torch 2.14.0, 0.33 s", "torch 2.14.0, 0.3333 s"),
+        ("2.14.0+cpu", "2.14.0+cpu"),
+        ("10 %\n20 %", "10 %\r20 %\r"),
+        ("a\nb", "a\r\nb\r\n"),
     ],
 )
 def test_matches(shown, printed):
@@ -161,6 +201,15 @@ def test_matches(shown, printed):
         ("a\nb", "a b"),
         ("lstm2", "lstm3"),
         ("2.11.0", "2.13.0"),
+        ("2.1.0", "2.14.0"),
+        ("2.1.0", "2.1.00"),
+        ("python 3.1.2", "python 3.12.2"),
+        ("10.1.0.17", "10.14.0.17"),
+        ("-2.1.0", "-2.14.0"),
+        ("torch-2.1.0", "torch-2.14.0"),
+        ("1.50.0 s", "1.5.0 s"),
+        ("2024.1.02", "2024.12.02"),
+        ("a b", "a\rb"),
         ("a ... z", "a b"),
         ("a", "a\nb"),
         ("a\nb", "a"),

@@ -1,7 +1,6 @@
 r"""The pytest nodes: a page, a block of it, and a block run alone."""
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,11 +68,15 @@ class PageFile(MarkdownFile):
         run, self.page_run = self.page_run, None
         if run is None:
             return
-        run.close()
+        late = run.close()
         self._stack.close()
         updates = {b: text for b, text in run.updates.items() if b in self.asked}
         if updates:
             rewrite(self.path, self.source, updates)
+        if late.strip():
+            last = self.blocks[len(run.outcomes) - 1]
+            message = f"printed after this block had ended: {late.strip()}"
+            raise PageError(last.page, last.line, message)
 
     @property
     def limit(self) -> float:
@@ -116,9 +119,7 @@ class BlockItem(TestBlock):
     def runtest(self) -> None:
         page: PageFile = self.parent
         page.asked.add(self.obj)
-        with warnings.catch_warnings():
-            policy.make_errors()
-            self.outcome = page.page_run.outcome(self.obj.index)
+        self.outcome = page.page_run.outcome(self.obj.index)
         self.finish(self.outcome)
 
     def finish(self, outcome: Outcome) -> None:

@@ -1,8 +1,9 @@
 r"""Compares what a block printed with what the page shows, and rewrites pages.
 
 `...` matches anything, over lines too, with the blanks around it. A number
-matches if it rounds to the digits that the page shows. Everything else, blanks inside
-a line included, must be equal.
+matches if it rounds to the digits that the page shows. Three or more numbers joined by
+dots are no number but a version, an address or a date. They and everything else, blanks
+inside a line included, must be equal. A carriage return ends a line.
 """
 
 import re
@@ -16,7 +17,12 @@ from pageblocks.fences import Fence
 from pageblocks.files import write_whole
 
 _NUMBER = r"(?<![\w.])[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_TOKEN = re.compile(rf"(?P<gap>[ ]*\.\.\.[ ]*)|(?P<number>{_NUMBER})|(?P<other>[\s\S])")
+_VERSION = r"(?<![\w.])[+-]?\d+(?:\.\d+){2,}"
+_TOKEN = re.compile(
+    rf"(?P<gap>[ ]*\.\.\.[ ]*)|(?P<version>{_VERSION})|(?P<number>{_NUMBER})"
+    r"|(?P<other>[\s\S])"
+)
+_SNIPPET = re.compile(r"^[ \t]*-+8<-+")
 _GAP = "..."
 
 
@@ -27,9 +33,8 @@ def matches(shown: str, printed: str) -> bool:
 
 def tidy(text: str) -> str:
     r"""A text without blanks at line ends and without empty lines around it."""
-    return "\n".join(line.rstrip() for line in text.expandtabs(4).split("\n")).strip(
-        "\n"
-    )
+    text = text.replace("\r\n", "\n").replace("\r", "\n").expandtabs(4)
+    return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
 
 
 def _tokens(text: str, *, gaps: bool) -> list[str | Decimal | None]:
@@ -140,6 +145,9 @@ def rewrite(path: Path, source: str, outputs: Mapping[Block, str]) -> None:
             raise PageError(page, fence.line, "this output comes from an included file")
         head = re.match(r"[\s>]*", lines[fence.line - 1])
         prefix = head[0] if head is not None else ""
+        if any(_SNIPPET.match(line) for line in text.split("\n")):
+            message = "a line of the output would include a file; print it otherwise"
+            raise PageError(page, fence.line, message)
         body = [(prefix + line).rstrip() for line in text.split("\n")]
         if block.output is not None:
             mark = lines[fence.end - 1][len(prefix) :].strip()
@@ -154,7 +162,8 @@ def rewrite(path: Path, source: str, outputs: Mapping[Block, str]) -> None:
             *body,
             f"{prefix}{ticks}",
         ]
-    write_whole(path, "\n".join(lines))
+    ending = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
+    write_whole(path, ending.join(lines))
 
 
 def _ticks(text: str) -> str:

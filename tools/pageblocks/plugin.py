@@ -10,6 +10,7 @@ import pytest
 from pytest_codeblocks.plugin import MarkdownFile
 
 from pageblocks import collect, gpu, policy, record, stamps
+from pageblocks.errors import PageError
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -108,6 +109,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Any:
         if report.skipped:
             reason = str(call.excinfo.value) if call.excinfo is not None else ""
             report.longrepr = (item.obj.page, item.obj.line, f"Skipped: {reason}")
+        error = call.excinfo.value if call.excinfo is not None else None
+        if isinstance(error, PageError):  # as the page was closed
+            report.longrepr = collect.failure_repr(
+                error.page, error.line, error.message, str(error)
+            )
         if report.when == "call" or report.failed:
             report.page_block = item.record(failed=report.failed)
     return report

@@ -1,19 +1,19 @@
 r"""Runs the blocks of one page, in order, in one module."""
 
 import ast
-import contextlib
-import io
 import linecache
-import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from types import ModuleType, TracebackType
+from types import TracebackType
 
-from pageblocks import names
+from pageblocks import names, policy
+from pageblocks.capture import Capture
 from pageblocks.extract import Block
+from pageblocks.isolate import without_pytest_logging
+from pageblocks.main import MainModule
 from pageblocks.output import difference
 
 
@@ -67,16 +67,21 @@ class PageRun:
         self._update = update
         self._bound: set[str] = set()
         self._unbound: dict[str, Block] = {}
-        page = blocks[0].page
-        self.module = ModuleType(module_name(page))
-        self.module.__file__ = page
+        self._main = MainModule(blocks[0].page)
+        self._capture = Capture()
         _fill_linecache(blocks)
-        sys.modules[self.module.__name__] = self.module
 
-    def close(self) -> None:
-        r"""Take the page's module and source out of the interpreter."""
-        sys.modules.pop(self.module.__name__, None)
+    def close(self) -> str:
+        r"""Take the page's source out of the interpreter.
+
+        Returns:
+            What was printed after the page's last block had ended.
+        """
         linecache.cache.pop(self.blocks[0].page, None)
+        late = self._capture.taken()
+        self._capture.close()
+        self._main.close()
+        return late
 
     def outcome(self, index: int) -> Outcome:
         r"""The outcome of a block; blocks before it that have not run yet run first."""
@@ -115,25 +120,34 @@ class PageRun:
         return Outcome("gpu-skipped", message=reason)
 
     def _execute(self, block: Block) -> Outcome:
-        printed = io.StringIO()
         start, work = time.perf_counter(), time.thread_time()
-        error: BaseException | None = None
-        try:
-            code = compile_block(block)
-            with contextlib.redirect_stdout(printed):
-                exec(code, self.module.__dict__)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as caught:  # a page's SystemExit is a failure, too
-            error = caught
+        error = self._error_of(block)
         seconds, work = time.perf_counter() - start, time.thread_time() - work
-        outcome = self._judge(block, printed.getvalue(), error, seconds)
+        outcome = self._judge(block, self._capture.taken(), error, seconds)
         outcome = self._within_limit(block, replace(outcome, work=work))
         if outcome.state == "passed":
             for name in names.defined(block.text):
                 self._bound.add(name)
                 self._unbound.pop(name, None)
         return outcome
+
+    def _error_of(self, block: Block) -> BaseException | None:
+        r"""Run a block as a reader's program would; what it raised, if anything."""
+        try:
+            code = compile_block(block)
+            with (
+                warnings.catch_warnings(),
+                without_pytest_logging(),
+                self._main.running(block),
+                self._capture.running(),
+            ):
+                policy.make_errors()
+                exec(code, self._main.names)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as caught:  # a page's SystemExit is a failure, too
+            return caught
+        return None
 
     def _within_limit(self, block: Block, outcome: Outcome) -> Outcome:
         used = outcome.work + sum(o.work for o in self.outcomes)
@@ -161,12 +175,6 @@ class PageRun:
             self.updates[block] = printed
             return Outcome("passed", seconds, printed)
         return Outcome("failed", seconds, printed, *wrong)
-
-
-def module_name(page: str) -> str:
-    r"""`docs/recurrent/lstm.md` runs as the module `page_docs_recurrent_lstm`."""
-    stem = "_".join(PurePosixPath(page).with_suffix("").parts)
-    return "page_" + "".join(c if c.isalnum() else "_" for c in stem)
 
 
 def compile_block(block: Block):

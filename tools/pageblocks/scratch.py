@@ -6,8 +6,6 @@ nothing of ours, so that the block sees torch and the standard library and no mo
 
 import ast
 import builtins
-import contextlib
-import io
 import json
 import linecache
 import os
@@ -61,25 +59,34 @@ def run_alone(
         `printed`, `seconds`, and, if it raised, `type`, `message`, `line`, `trace`.
     """
     job = {"text": text, "page": page, "line": line, "ignored": ignored, "limit": limit}
-    command = [sys.executable, "-I", __file__]
-    with tempfile.TemporaryDirectory() as folder:
+    command = [sys.executable, "-I", "-u", __file__]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory() as empty,
+    ):
         result = os.path.join(folder, "result.json")
+        printed = os.path.join(folder, "printed.txt")
         try:
-            done = subprocess.run(
-                [*command, result],
-                input=json.dumps(job),
-                text=True,
-                capture_output=True,
-                cwd=folder,
-                timeout=2 * limit + 60,
-                check=False,
-            )
+            # For appending, since child processes of the block write there as well.
+            with open(printed, "ab") as stdout:
+                done = subprocess.run(
+                    [*command, result],
+                    input=json.dumps(job),
+                    text=True,
+                    stdout=stdout,
+                    stderr=subprocess.PIPE,
+                    cwd=empty,
+                    timeout=2 * limit + 60,
+                    check=False,
+                )
             said = done.stderr
         except subprocess.TimeoutExpired as expired:
             said = str(expired.stderr or "")
         if os.path.exists(result):
             with open(result, encoding="utf-8") as file:
-                return json.load(file)
+                report = json.load(file)
+            with open(printed, encoding="utf-8", errors="replace", newline="") as file:
+                return report | {"printed": file.read()}
     return _without_result(said, page, line, limit)
 
 
@@ -105,6 +112,9 @@ def _child(result: str) -> None:
     import torch  # noqa: F401
 
     job = json.load(sys.stdin)
+    sys.stdout.reconfigure(  # type: ignore[union-attr]
+        encoding="utf-8", newline="\n", write_through=True
+    )
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
     module.__file__ = job["page"]
@@ -124,17 +134,16 @@ def _child(result: str) -> None:
 
 
 def _execute(source: str, job: dict[str, Any], namespace: dict) -> dict[str, Any]:
-    printed = io.StringIO()
     start = time.perf_counter()
     report: dict[str, Any] = {}
     try:
         code = compile(source, job["page"], "exec", dont_inherit=True)
-        with contextlib.redirect_stdout(printed):
-            exec(code, namespace)
+        exec(code, namespace)
     except BaseException as error:
         report = _of_error(error, job)
     seconds = time.perf_counter() - start
-    return report | {"printed": printed.getvalue(), "seconds": seconds}
+    sys.stdout.flush()
+    return report | {"seconds": seconds}
 
 
 def _of_error(error: BaseException, job: dict[str, Any]) -> dict[str, Any]:
