@@ -102,15 +102,111 @@ def test_from_disk_a_page_is_whole(visit, site):
     assert seen.console == []
 
 
-def test_a_missing_address_gets_a_page_of_the_site(visit, address):
-    seen = visit(address, "no/such/page.html")
+@pytest.fixture(scope="module")
+def below(site, serve, tmp_path_factory):
+    """The address of a server on which the site stands in a folder, or at the root."""
+    root = tmp_path_factory.mktemp("server")
+    (root / "project").mkdir()
+    (root / "project" / "docs").symlink_to(site.resolve())
+    # What a host of such sites shows for every missing address.
+    (root / "404.html").symlink_to(site.resolve() / "404.html")
+    origin = serve(root)
+    return {"/project/docs": f"{origin}/project/docs", "/": serve(site)}
+
+
+MISSING = ("nothing.html", "recurrent/nothing.html", "no/such/page.html", "no/such/")
+
+
+@pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.parametrize("where", ["/", "/project/docs"])
+def test_a_missing_address_gets_a_page_that_leads_home(visit, below, where, missing):
+    address = below[where]
+    seen = visit(address, missing)
     assert seen.page.locator("article h1").inner_text() == "Page not found"
-    # The sheet was found although the address is two levels deep.
-    assert "Inter" in seen.page.evaluate(
-        "getComputedStyle(document.querySelector('article')).fontFamily"
-    )
+    link = seen.page.locator("article a", has_text="home page")
+    seen.page.locator("a[data-found]").wait_for()
+    # It asks for nothing but the icon by which it knows the site's folder.
+    known = ("/assets/favicon.svg", missing)
+    assert [url for url in seen.requests if not url.endswith(known)] == []
+    assert seen.refused == []
+    link.click()
+    seen.page.wait_for_url(f"{address}/index.html")
+    seen.page.locator("article h1").wait_for()
+    assert seen.page.locator("article h1").inner_text() != "Page not found"
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_the_page_for_missing_addresses_brings_its_style(visit, site, colours):
+    seen = visit(f"file://{site.resolve()}", "404.html", color_scheme=colours)
+    assert [url for url in seen.requests if not url.startswith("data:")] == [
+        f"file://{site.resolve()}/404.html"
+    ]
+    paper, ink = seen.page.evaluate(COLOURS)
+    assert (brightness(paper) > brightness(ink)) == (colours == "light")
+    assert abs(brightness(paper) - brightness(ink)) > 150
+    for width in (1400, 320):
+        seen.page.set_viewport_size({"width": width, "height": 900})
+        seen.settle()
+        assert seen.overflow() == []
+        assert seen.accessibility() == []
+    assert seen.faults() == []
     seen.page.locator("article a", has_text="home page").click()
-    assert seen.page.url == f"{address}/index.html"
+    assert seen.page.url == f"file://{site.resolve()}/index.html"
+
+
+COLOURS = """() => {
+  const article = getComputedStyle(document.querySelector('article'));
+  return [getComputedStyle(document.body).backgroundColor, article.color];
+}"""
+
+
+def brightness(colour: str) -> float:
+    """Of a colour as the browser computes it, from 0 to 255."""
+    red, green, blue = map(float, re.findall(r"[\d.]+", colour)[:3])
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+INKS = """() => [...document.querySelectorAll('article *')]
+  .filter(e => e.checkVisibility() && !e.closest('svg, math')
+    && [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()))
+  .map(e => getComputedStyle(e).color)"""
+
+
+@pytest.mark.parametrize("how", ["system", "chosen"])
+def test_a_dark_page_is_printed_light(visit, address, site, how):
+    path = first_with(site, 'class="twin"')
+    seen = visit(address, path, color_scheme="dark" if how == "system" else "light")
+    if how == "chosen":
+        press_palette(seen)
+        press_palette(seen)
+    seen.show_everything()
+    assert scheme(seen) == "slate"
+    paper, ink = seen.page.evaluate(COLOURS)
+    assert brightness(paper) < 60 < brightness(ink), "dark on the screen"
+    seen.page.emulate_media(media="print")
+    seen.settle()
+    paper, ink = seen.page.evaluate(COLOURS)
+    assert brightness(paper) > 250
+    assert brightness(ink) < 60
+    assert max(brightness(c) for c in seen.page.evaluate(INKS)) < 160
+    figures = seen.page.locator(".twin").all()
+    assert figures
+    for figure in figures:
+        shown = [i for i in figure.locator("img").all() if i.is_visible()]
+        assert [i.get_attribute("src").partition("#")[2] for i in shown] == [
+            "only-light"
+        ]
+
+
+def test_what_is_folded_is_printed_without_scripts_too(visit, address, site):
+    path = first_with(site, "<details")
+    seen = visit(address, path, java_script_enabled=False)
+    hidden = """[...document.querySelectorAll('article details:not([open]) > p')]
+      .filter(p => !p.checkVisibility({contentVisibilityAuto: true})
+        || !p.getClientRects().length).length"""
+    assert seen.page.evaluate(hidden) > 0
+    seen.page.emulate_media(media="print")
+    assert seen.page.evaluate(hidden) == 0
 
 
 def test_printed_output_hangs_below_its_block(visit, address):

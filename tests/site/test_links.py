@@ -30,7 +30,7 @@ def anchors(path: Path) -> frozenset[str]:
     return frozenset({e["id"] for e in soup.find_all(id=True)} | names | {""})
 
 
-def broken_links(path: Path, site: Path) -> list[str]:
+def broken_links(path: Path) -> list[str]:
     """Links of one page that lead nowhere, and files it uses from elsewhere."""
     faults = []
     for element in parsed(path).find_all(list(ATTRIBUTES)):
@@ -48,19 +48,16 @@ def broken_links(path: Path, site: Path) -> list[str]:
             if url.scheme not in ("data", "mailto"):
                 faults.append(f"unexpected address: {target}")
             continue
-        faults += _local_fault(path, site, target)
+        faults += _local_fault(path, target)
     return faults
 
 
-def _local_fault(path: Path, site: Path, target: str) -> list[str]:
+def _local_fault(path: Path, target: str) -> list[str]:
     url = urlsplit(target)
     if not url.path:
         file = path
     elif url.path.startswith("/"):
-        # Only the page for missing addresses cannot know how deep it stands.
-        if path.name != "404.html":
-            return [f"absolute link: {target}"]
-        file = site / unquote(url.path).lstrip("/")
+        return [f"absolute link: {target}"]
     else:
         file = (path.parent / unquote(url.path)).resolve()
     if file.is_dir():
@@ -73,7 +70,7 @@ def _local_fault(path: Path, site: Path, target: str) -> list[str]:
 
 
 def test_links_of_the_page(site, page_path):
-    assert broken_links((site / page_path).resolve(), site.resolve()) == []
+    assert broken_links((site / page_path).resolve()) == []
 
 
 def test_ids_are_unique(site, page_path):
@@ -104,7 +101,7 @@ def test_the_check_sees_what_is_planted(tmp_path):
     (tmp_path / "other.html").write_text('<h1 id="there">o</h1>')
     page = tmp_path / "index.html"
     page.write_text(BAD)
-    assert broken_links(page, tmp_path) == [
+    assert broken_links(page) == [
         "no such anchor: #gone",
         "no such file: missing.html",
         "no such anchor: other.html#gone",

@@ -4,6 +4,9 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
+# It brings its own style, and no font: see test_behaviour.py.
+LEFT_OUT = ("404.html",)
+
 WIDTHS = {"wide": 1400, "narrow": 360}
 SCHEMES = {"light": "default", "dark": "slate"}
 

@@ -448,7 +448,7 @@ torch.nn.modules.module.register_module_forward_pre_hook(print)
 torch.nn.modules.module.register_module_full_backward_hook(print)
 from torch.optim.optimizer import register_optimizer_step_post_hook
 register_optimizer_step_post_hook(print)
-torch.serialization.add_safe_globals([Mine])
+torch.serialization.add_safe_globals([Mine, torch.nn.Linear])
 torch.serialization.register_package(0, print, print)
 torch.fx.experimental._config.translation_validation = True
 torch.nn.Linear.forward = lambda self, x: x
@@ -542,7 +542,7 @@ def state():
         "backward hooks": len(nn._global_backward_hooks),
         "full hooks": nn._global_is_full_backward_hook,
         "optimizer hooks": len(optimizer._global_optimizer_post_hooks),
-        "trusted": len(torch.serialization.get_safe_globals()),
+        "trusted": {Mine, torch.nn.Linear} & {*torch.serialization.get_safe_globals()},
         "ways to load": len(torch.serialization._package_registry),
         "compiler": torch.fx.experimental._config.translation_validation,
         "method": torch.nn.Linear.forward,

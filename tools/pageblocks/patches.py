@@ -6,7 +6,6 @@ standard library, and the methods of torch's and seqref's own classes.
 
 import builtins
 import contextlib
-import functools
 import sys
 import types
 from collections.abc import Iterator
@@ -23,18 +22,7 @@ _CLASSES = (
     "torch.optim",
     "torch.utils.data",
 )
-_CODE = (
-    type,
-    types.FunctionType,
-    types.BuiltinFunctionType,
-    types.MethodDescriptorType,
-    types.WrapperDescriptorType,
-    types.GetSetDescriptorType,
-    staticmethod,
-    classmethod,
-    property,
-    functools.partial,
-)
+_DESCRIPTORS = (types.GetSetDescriptorType, staticmethod, classmethod, property)
 _PLAIN = (bool, int, float, str, tuple, frozenset, type(None))
 # torch's compiler wraps these when it is first used, for good.
 _BY_TORCH = ("torch/_dynamo/", "torch/_compile", "torch/optim/optimizer.py")
@@ -56,6 +44,7 @@ def unpatched() -> Iterator[None]:
 
 def _owners() -> Iterator[Any]:
     r"""The modules and classes that are watched, each once."""
+    seen: set[int] = set()
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
         if top not in _MODULES or top in _NOT or not _is_module(module):
@@ -63,8 +52,17 @@ def _owners() -> Iterator[Any]:
         yield module
         if name.startswith(_CLASSES):
             for value in list(vars(module).values()):
-                if isinstance(value, type) and value.__module__ == name:
+                if _is_own_class(value) and id(value) not in seen:
+                    seen.add(id(value))
                     yield value
+
+
+def _is_own_class(value: Any) -> bool:
+    # `torch.Tensor` says that it is of `torch`, and is made in `torch._tensor`.
+    return isinstance(value, type) and value.__module__.partition(".")[0] in (
+        "seqref",
+        "torch",
+    )
 
 
 def _is_module(value: Any) -> bool:
@@ -79,7 +77,7 @@ def _put_back(owner: Any, before: dict[str, Any]) -> None:
         return
     for name, value in before.items():
         replaced = now.get(name, before) is not value
-        if not replaced or not _is_watched(owner, name, value):
+        if not replaced or not _is_watched(owner, value):
             continue
         if not _is_by_torch(owner, name, now.get(name)):
             setattr(owner, name, value)
@@ -88,12 +86,16 @@ def _put_back(owner: Any, before: dict[str, Any]) -> None:
             delattr(owner, name)
 
 
-def _is_watched(owner: Any, name: str, value: Any) -> bool:
-    if isinstance(value, _CODE):
+def _is_watched(owner: Any, value: Any) -> bool:
+    if _is_code(value):
         return True
     # Plain variables only where nothing but a page would change them.
     ours = _module_of(owner).partition(".")[0] == "seqref"
-    return ours and name[:2] != "__" and isinstance(value, _PLAIN)
+    return ours and isinstance(value, _PLAIN)
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) or isinstance(value, _DESCRIPTORS)
 
 
 def _module_of(owner: Any) -> str:
@@ -117,7 +119,10 @@ def _is_of_page(owner: Any, name: str, value: Any) -> bool:
     r"""Whether a new attribute was put there by a page."""
     if getattr(_function(value), "__module__", None) == "__main__":
         return True
-    return isinstance(owner, type) and name[:1] != "_" and isinstance(value, _PLAIN)
+    if not isinstance(owner, type) or name[:1] == "_":
+        return False
+    # Also what hides an inherited method, such as another method of torch's.
+    return _is_code(value) or isinstance(value, _PLAIN)
 
 
 def _function(value: Any) -> Any:

@@ -241,7 +241,7 @@ def _registries(torch: Any) -> Restore:
         for module, name in _VARIABLES
         if hasattr(sys.modules.get(module), name)
     ]
-    safe = list(torch.serialization.get_safe_globals())
+    safe, loaded = list(torch.serialization.get_safe_globals()), set(sys.modules)
 
     def put() -> None:
         for registry, content in zip(held, contents, strict=True):
@@ -252,25 +252,29 @@ def _registries(torch: Any) -> Restore:
                 )
         for module, name, value in variables:
             setattr(module, name, value)
-        _trust(torch, safe)
+        _trust(torch, safe, loaded)
 
     return put
 
 
-def _trust(torch: Any, safe: list[Any]) -> None:
-    r"""Take away what a page told `torch.load` to trust; torch's own additions stay."""
+def _trust(torch: Any, safe: list[Any], loaded: set[str]) -> None:
+    r"""Take away what a page told `torch.load` to trust.
+
+    What modules of torch add themselves, when a page is the first to load them, stays.
+    """
     kept = [
         entry
         for entry in torch.serialization.get_safe_globals()
-        if any(entry is one for one in safe) or _of_torch(entry)
+        if any(entry is one for one in safe) or _is_of_new_module(entry, loaded)
     ]
     gone = [e for e in safe if not any(e is one for one in kept)]
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals([*kept, *gone])
 
 
-def _of_torch(entry: Any) -> bool:
-    return str(getattr(entry, "__module__", "")).split(".")[0] == "torch"
+def _is_of_new_module(entry: Any, loaded: set[str]) -> bool:
+    module = str(getattr(entry, "__module__", ""))
+    return module.startswith("torch.") and module not in loaded
 
 
 def _configurations(torch: Any) -> Restore:
