@@ -1,5 +1,6 @@
 r"""The audit: what it counts, and what it does not let through."""
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def record(root):
     write_json(root / "build/pages/ran.json", {"docs/x.md": page})
 
 
-def build(root, *, colours=True):
+def build(root, *, colours=True, badges=False):
     r"""A page as the site would have it."""
     html = markdown.markdown(
         (root / "docs/x.md").read_text(),
@@ -107,8 +108,10 @@ def build(root, *, colours=True):
             "pymdownx.snippets",
             "pymdownx.superfences",
             "pymdownx.tabbed",
+            *(["pageblocks.badges"] if badges else []),
         ],
         extension_configs={
+            **({"pageblocks.badges": {"root": str(root)}} if badges else {}),
             "pymdownx.highlight": {"pygments_lang_class": colours},
             "pymdownx.snippets": {"base_path": [str(root)], "check_paths": True},
             "pymdownx.tabbed": {"alternate_style": True},
@@ -133,6 +136,8 @@ def test_counts(root, capsys):
         "no-exec": 1,
         "gpu-skipped": 1,
         "shown": 1,
+        "outputs": 1,
+        "held back": 0,
     }
     text = summary(result)
     assert "not run: docs/x.md:20: needs a telephone" in text
@@ -342,3 +347,44 @@ def test_code_is_read_past_numbers_anchors_and_annotations():
         </code></pre></div>""").replace("</a>\n", "</a>")
     block = BeautifulSoup(html, "html.parser").div
     assert module.text_of(block) == "x = 1  # (1)!\ny = 2"
+
+
+def with_gpu_output(root):
+    r"""The page, with an output below its block that needs a GPU."""
+    page = PAGE.replace("y = 2\n```\n", "print(2)\n```\n" + OUTPUT)
+    (root / "docs/x.md").write_text(page)
+    record(root)
+
+
+OUTPUT = "\n``` { .text .output }\n2\n```\n"
+
+
+def test_an_output_of_a_block_that_never_ran_is_a_problem(root):
+    with_gpu_output(root)
+    build(root)
+    (problem,) = audit(root / "site", root).problems
+    assert problem == (
+        "docs/x.md: the site shows 2 outputs; of 2 on the page 1 are held back"
+    )
+    html = build(root, badges=True)
+    result = audit(root / "site", root)
+    assert result.problems == []
+    assert (result.counts["outputs"], result.counts["held back"]) == (1, 1)
+    shown = (
+        '<div class="language-text output highlight"><pre><code>2</code></pre></div>'
+    )
+    badge = re.search('<p class="gpu-stamp.*?</p>', html)[0]
+    html = html.replace(badge, f"{badge}\n{shown}", 1)
+    (root / "site/x.html").write_text(f"<html><body>{html}</body></html>")
+    assert "docs/x.md: an output stands under a block that never ran on a GPU" in (
+        audit(root / "site", root).problems
+    )
+
+
+def test_an_output_that_is_not_on_the_site_is_a_problem(root):
+    html = (root / "site/x.html").read_text()
+    soup = BeautifulSoup(html, "html.parser")
+    soup.select_one("div.output.highlight").decompose()
+    (root / "site/x.html").write_text(str(soup))
+    (problem,) = audit(root / "site", root).problems
+    assert "the site shows 0 outputs; of 1 on the page 0 are held back" in problem

@@ -9,6 +9,7 @@ from pathlib import Path
 import markdown
 import pytest
 import torch  # noqa: F401  (before pytester, which forgets modules that it imports)
+from bs4 import BeautifulSoup
 
 from pageblocks import gpu, stamps
 from pageblocks.extract import blocks_in, blocks_of
@@ -248,8 +249,8 @@ def test_home_of_a_dotted_path(root):
     assert home_of("seqref.ops.two", src) == (src / "seqref/ops/__init__.py", ["two"])
 
 
-def badges(root, source=PAGE):
-    html = markdown.markdown(
+def rendered(root, source=PAGE):
+    return markdown.markdown(
         source,
         extensions=[
             "attr_list",
@@ -263,13 +264,21 @@ def badges(root, source=PAGE):
             "pymdownx.tabbed": {"alternate_style": True},
         },
     )
+
+
+def badges(root, source=PAGE):
+    html = rendered(root, source)
     assert html.count("gpu highlight") == html.count("gpu-stamp--")
     parts = html.split("</div>")
     return [p.split(">")[1].split("<")[0] for p in parts if "gpu-stamp " in p]
 
 
+NEVER = "not yet run on a GPU"
+HELD = f"{NEVER}; what it prints is shown once it has been"
+
+
 def test_badges_say_never_current_and_changed(root, run, present):
-    assert badges(root) == ["not yet run on a GPU"] * 2
+    assert badges(root) == [NEVER, HELD]
     source = PAGE.replace("\n1 3\n", "\n11 3\n")
     (root / "docs/x.md").write_text(source)
     run("--stamp-gpu").assert_outcomes(passed=6)
@@ -294,5 +303,30 @@ def test_badges_leave_examples_and_other_pages_alone(root):
         x = 2
         ```
         """)
-    html = badges(root, source)
-    assert html == ["not yet run on a GPU"]
+    assert badges(root, source) == [NEVER]
+
+
+def outputs(html):
+    blocks = BeautifulSoup(html, "html.parser").select("div.output.highlight code")
+    return [block.get_text().strip() for block in blocks]
+
+
+def test_what_a_block_prints_is_held_back_until_it_has_run(root, run, present):
+    source = PAGE.replace("\n1 3\n", "\n11 3\n")
+    (root / "docs/x.md").write_text(source)
+    assert outputs(rendered(root, source)) == ["11 3"]
+    run("--stamp-gpu").assert_outcomes(passed=6)
+    assert outputs(rendered(root, source)) == ["11 3", "2"]
+    # A stamp of the page's other block does not show it.
+    kept = json.loads((root / stamps.STAMPS).read_text())
+    del kept["docs/x.md"]["gpu-2"]
+    (root / stamps.STAMPS).write_text(json.dumps(kept))
+    assert outputs(rendered(root, source)) == ["11 3"]
+    # Code that changed since: the line says so, and what it printed then is shown.
+    run("--stamp-gpu").assert_outcomes(passed=6)
+    path = root / "src/seqref/errors.py"
+    path.write_text(path.read_text() + "x = 1\n")
+    assert outputs(rendered(root, source)) == ["11 3", "2"]
+    assert [b.partition(" last")[0] for b in badges(root, source)] == [
+        "changed since it was"
+    ] * 2

@@ -23,6 +23,7 @@ from pageblocks.files import read_json
 from pageblocks.markup import dialect
 from pageblocks.record import RECORD
 from pageblocks.shown import is_in_files, read_files, signature_problem
+from pageblocks.stamps import STAMPS, is_held_back
 
 _LINE_NUMBERS = "span.linenos, span.lineno, .linenodiv"
 
@@ -51,7 +52,9 @@ def audit(site: Path, root: Path) -> Audit:
         texts = _of_page(soup, where, result, files)
         if page is not None:
             seen.add(page)
-            _compare(page, texts, record.get(page, {}), result)
+            outputs = len(soup.select("div.output.highlight"))
+            _compare(page, texts, outputs, record.get(page, {}), result)
+            result.problems += [f"{page}: {fault}" for fault in _under_never(soup)]
         else:
             result.problems += [_unknown(where, text) for text in texts]
     for page in sorted(set(record) - seen):
@@ -137,7 +140,7 @@ def _of_api(
 
 
 def _compare(
-    page: str, texts: list[str], record: dict[str, Any], result: Audit
+    page: str, texts: list[str], outputs: int, record: dict[str, Any], result: Audit
 ) -> None:
     r"""Compare a page's rendered blocks with its own blocks and their fates."""
     path = result.root / page
@@ -147,6 +150,7 @@ def _compare(
         result.problems.append(str(error))
         return
     result.counts["rendered"] += len(texts)
+    _compare_outputs(page, blocks, outputs, result)
     left = list(blocks)
     for text in texts:
         block = next((b for b in left if b.text == text), None)
@@ -160,6 +164,30 @@ def _compare(
     fresh = record.get("sha") == sha_of(path.read_text(encoding="utf-8"))
     if record and not fresh:
         result.problems.append(f"{page}: changed since its blocks ran")
+
+
+def _compare_outputs(page: str, blocks: list[Block], shown: int, result: Audit) -> None:
+    r"""Count the outputs of a page, and those held back until a block has run."""
+    stamps = read_json(result.root / STAMPS)
+    printing = [block for block in blocks if block.output is not None]
+    held = [block for block in printing if is_held_back(blocks, block, stamps)]
+    result.counts["outputs"] += shown
+    result.counts["held back"] += len(held)
+    if shown != len(printing) - len(held):
+        result.problems.append(
+            f"{page}: the site shows {shown} outputs; of {len(printing)} on the page "
+            f"{len(held)} are held back"
+        )
+
+
+def _under_never(soup: BeautifulSoup) -> list[str]:
+    r"""Outputs that stand under a block of which the page says that it never ran."""
+    return [
+        "an output stands under a block that never ran on a GPU"
+        for stamp in soup.select("p.gpu-stamp--never")
+        if (below := stamp.find_next_sibling()) is not None
+        and "output" in below.get_attribute_list("class")
+    ]
 
 
 def _judge(block: Block, record: dict[str, Any], result: Audit) -> None:
@@ -211,6 +239,8 @@ def summary(result: Audit) -> str:
         ("skipped for want of a GPU", "gpu-skipped"),
         ("not run, with a reason", "no-exec"),
         ("shown source, equal to its file", "shown"),
+        ("outputs of these blocks", "outputs"),
+        ("outputs held back until a GPU ran", "held back"),
         ("mkdocstrings: signatures compared", "signatures"),
         ("mkdocstrings: source, equal to its file", "source blocks"),
         ("mkdocstrings: docstring examples", "docstring examples"),

@@ -1,4 +1,8 @@
-r"""Python-Markdown extension: under each `.gpu` block, when and where it last ran."""
+r"""Python-Markdown extension: under each `.gpu` block, when and where it last ran.
+
+What a block prints is shown only once it ran somewhere: until there is a stamp, its
+output fence is held back.
+"""
 
 from html import escape
 from pathlib import Path
@@ -8,10 +12,10 @@ import markdown
 from markdown.extensions import Extension
 from markdown.preprocessors import Preprocessor
 
-from pageblocks.extract import Block, blocks_in
+from pageblocks.extract import blocks_in
 from pageblocks.fences import watch_fences
 from pageblocks.files import read_json
-from pageblocks.stamps import STAMPS, badge
+from pageblocks.stamps import STAMPS, badge, is_held_back
 
 
 class BadgeExtension(Extension):
@@ -34,6 +38,7 @@ class _PageReader(Preprocessor):
         super().__init__(md)
         self.root = root.resolve()
         self.words: dict[int, str] = {}
+        self.held: set[int] = set()
         self.watching = False
 
     def run(self, lines: list[str]) -> list[str]:
@@ -41,18 +46,23 @@ class _PageReader(Preprocessor):
         if not self.watching:
             watch_fences(self.md, self._with_badge)
             self.watching = True
-        self.words = self._badges(lines) if any(".gpu" in x for x in lines) else {}
+        self.words, self.held = {}, set()
+        if any(".gpu" in line for line in lines):
+            self._read(lines)
         return lines
 
-    def _badges(self, lines: list[str]) -> dict[int, str]:
-        r"""The badge of each `.gpu` block, by where superfences meets it."""
+    def _read(self, lines: list[str]) -> None:
+        r"""The badges and what is held back, by where superfences meets each fence."""
         blocks = blocks_in("\n".join(lines), self._page(lines), self.root)
         stamps = read_json(self.root / STAMPS)
-        return {
-            block.fence.start: _html(blocks, block, self.root, stamps)
-            for block in blocks
-            if block.gpu
-        }
+        for block in blocks:
+            if block.gpu:
+                state, words = badge(blocks, block, self.root, stamps)
+                self.words[block.fence.start] = (
+                    f'<p class="gpu-stamp gpu-stamp--{state}">{escape(words)}</p>'
+                )
+            if block.output is not None and is_held_back(blocks, block, stamps):
+                self.held.add(block.output.start)
 
     def _page(self, lines: list[str]) -> str:
         r"""The page's path: MkDocs knows it; elsewhere it is found by its text."""
@@ -66,15 +76,12 @@ class _PageReader(Preprocessor):
         return "docs/unknown.md"
 
     def _with_badge(self, fences: Any, start: int, end: int, formatter: Any) -> Any:
+        if start in self.held:
+            return lambda **_: ""
         words = self.words.get(start)
         if words is None:
             return formatter
         return lambda **given: formatter(**given) + words
-
-
-def _html(blocks: list[Block], block: Block, root: Path, stamps: dict) -> str:
-    state, words = badge(blocks, block, root, stamps)
-    return f'<p class="gpu-stamp gpu-stamp--{state}">{escape(words)}</p>'
 
 
 def makeExtension(**options: Any) -> BadgeExtension:

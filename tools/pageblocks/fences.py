@@ -19,6 +19,7 @@ import markdown
 from pageblocks.errors import PageError
 from pageblocks.markup import snippet_config, structural_markdown
 from pageblocks.snippets import Line, expand
+from sitekit.tables import check_tables
 
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n.*?\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S)
 _FENCE_LIKE = re.compile(
@@ -83,11 +84,14 @@ class _Tracer:
     def __init__(self, root: Path) -> None:
         self.md = structural_markdown(root)
         watch_fences(self.md, self._note)
+        if "table" in self.md.parser.blockprocessors:
+            check_tables(self.md, self._refuse_row)
+        self.page = ""
         self.lines: list[Line] = []
         self.found: list[tuple[int, int, Fence]] = []
 
     def trace(self, lines: list[Line], page: str) -> list[Fence]:
-        self.lines, self.found = lines, []
+        self.lines, self.found, self.page = lines, [], page
         html = self.md.reset().convert("\n".join(line.text for line in lines))
         self._refuse_strays(page)
         seen = _Seen()
@@ -112,6 +116,15 @@ class _Tracer:
         self.found.append((start, end, fence))
         number = len(self.found) - 1
         return lambda **_: f'<div data-fence="{number}"></div>'
+
+    def _refuse_row(self, row: str, message: str) -> None:
+        inside = {i for start, end, _ in self.found for i in range(start, end)}
+        number = next(
+            line.number
+            for index, line in enumerate(self.lines)
+            if index not in inside and row.strip() in line.text
+        )
+        raise PageError(self.page, number, message)
 
     def _refuse_strays(self, page: str) -> None:
         r"""Refuse lines that look like a fence and are part of none."""

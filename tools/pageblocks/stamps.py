@@ -57,13 +57,19 @@ def save(root: Path, new: list[dict[str, Any]]) -> None:
     write_json(root / STAMPS, stamps)
 
 
+def is_held_back(blocks: list[Block], block: Block, stamps: dict[str, Any]) -> bool:
+    r"""Whether the site does not show what a block prints, since it never ran."""
+    return block.gpu and key_of(blocks, block) not in stamps.get(block.page, {})
+
+
 def badge(
     blocks: list[Block], block: Block, root: Path, stamps: dict[str, Any]
 ) -> tuple[str, str]:
     r"""The state of a block's stamp (`current`, `changed`, `never`) and its words."""
     stamp = stamps.get(block.page, {}).get(key_of(blocks, block))
     if stamp is None:
-        return "never", "not yet run on a GPU"
+        held = "; what it prints is shown once it has been" if block.output else ""
+        return "never", f"not yet run on a GPU{held}"
     release = ".".join(stamp["torch"].split(".")[:2])
     run = f"{stamp['device']}, torch {release}, {stamp['date']}"
     if stamp["hash"] != hash_of(blocks, block, root):
