@@ -206,6 +206,13 @@ def _judge(block: Block, record: dict[str, Any], result: Audit) -> None:
         result.opted_out.append(reason)
     elif state == "gpu-skipped":
         result.skipped.append(reason)
+    if block.gpu:
+        tried = entry.get("tried", {}).get("state")
+        if tried == "gpu-alone":
+            result.opted_out.append(f"{block.where}, on a CPU: {block.gpu_alone}")
+        elif tried != "passed":
+            result.problems.append(f"{block.where}: not tried on a CPU ({tried})")
+        result.counts["tried"] += tried == "passed"
     if block.from_scratch:
         alone = entry.get("alone", {}).get("state")
         if alone not in ("passed", "gpu-skipped"):
@@ -237,6 +244,7 @@ def summary(result: Audit) -> str:
         ("run, and passed", "passed"),
         ("  of these also run alone", "alone"),
         ("skipped for want of a GPU", "gpu-skipped"),
+        ("  of these tried on a CPU", "tried"),
         ("not run, with a reason", "no-exec"),
         ("shown source, equal to its file", "shown"),
         ("outputs of these blocks", "outputs"),

@@ -24,6 +24,7 @@ from pageblocks.run import Outcome, PageRun
 _SKIPS = {
     "gpu-skipped": "{}",
     "not-reached": "{}",
+    "gpu-alone": "cannot be tried on a CPU: {}",
     "no-exec": "not run: {}",
     "shown": "shown source of {}: run by its own tests, compared by the audit",
 }
@@ -51,6 +52,8 @@ class PageFile(MarkdownFile):
             yield BlockItem.from_parent(self, name=block.name, obj=block)
             if block.from_scratch:
                 yield AloneItem.from_parent(self, name=f"{block.name}-alone", obj=block)
+            if block.gpu:
+                yield TrialItem.from_parent(self, name=f"{block.name}-cpu", obj=block)
 
     def setup(self) -> None:
         warm_up(block.text for block in self.blocks)
@@ -109,7 +112,7 @@ class BlockItem(TestBlock):
 
     def __init__(self, name: str, parent: Any, obj: Block) -> None:
         super().__init__(name, parent, obj)
-        if obj.gpu:
+        if obj.gpu and type(self) is BlockItem:
             self.add_marker("gpu")
 
     def setup(self) -> None:
@@ -173,6 +176,21 @@ class BlockItem(TestBlock):
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, self.obj.line - 1, f"{self.obj.where} {self.name}"
+
+
+class TrialItem(BlockItem):
+    r"""A block that needs a GPU, tried with `device = "cpu"`: its code is run."""
+
+    def runtest(self) -> None:
+        self.outcome = self.parent.page_run.on_cpu(self.obj.index)
+        self.finish(self.outcome)
+
+    def record(self, failed: bool) -> dict[str, Any]:
+        outcome = self.outcome or Outcome("failed")
+        trial = {"state": "failed" if failed else outcome.state}
+        if outcome.state in _SKIPS:
+            trial["reason"] = outcome.message
+        return self._identity() | {"tried": trial}
 
 
 class AloneItem(BlockItem):

@@ -1,6 +1,7 @@
 r"""Finds the Python blocks of a page and what belongs to them; refuses unclear ones."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from pageblocks.markup import dialect
 _CLASSES = {"gpu", "no-exec", "from-scratch"}
 _COSMETIC = {"annotate", "copy", "no-copy", "select", "no-select"}
 _KEYS = {"reason", "raises"}
+_DEVICE = re.compile(r'^([ \t]*device = )"cuda"$', re.M)
+# What names a GPU in another way than by `device = "cuda"` or `device == "cuda"`.
+_NAMES_A_GPU = re.compile(r"""\.cuda\(|(?<!device == )["']cuda\b""")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,16 @@ class Block:
     @property
     def gpu(self) -> bool:
         return "gpu" in self.fence.classes
+
+    @property
+    def on_cpu(self) -> str:
+        r"""The text of a `.gpu` block, to be tried on a CPU."""
+        return _DEVICE.sub(r'\1"cpu"', self.fence.text)
+
+    @property
+    def gpu_alone(self) -> str | None:
+        r"""The reason why a `.gpu` block cannot be tried on a CPU, or `None`."""
+        return self.fence.options.get("reason") if self.gpu else None
 
     @property
     def from_scratch(self) -> bool:
@@ -151,11 +165,23 @@ def _check(fence: Fence, page: str) -> None:
         problem = f'unknown option `{keys[0]}="..."` on a Python fence'
     elif no_exec and not fence.options.get("reason", "").strip():
         problem = '`.no-exec` needs a reason: `{ .python .no-exec reason="..." }`'
-    elif "reason" in fence.options and not no_exec:
-        problem = '`reason="..."` belongs to `.no-exec`'
+    elif "reason" in fence.options and not (no_exec or "gpu" in fence.classes):
+        problem = '`reason="..."` belongs to `.no-exec` and `.gpu`'
+    elif "gpu" in fence.classes and "reason" not in fence.options:
+        problem = _not_for_a_cpu(fence.text)
     elif no_exec and ({"gpu", "from-scratch"} & set(fence.classes)):
         problem = "`.no-exec` excludes `.gpu` and `.from-scratch`"
-    elif not fence.text.strip():
+    if not fence.text.strip():
         problem = "this Python fence is empty"
     if problem is not None:
         raise PageError(page, fence.line, problem)
+
+
+def _not_for_a_cpu(text: str) -> str | None:
+    r"""Why a `.gpu` block could not be tried on a CPU."""
+    if _NAMES_A_GPU.search(_DEVICE.sub("", text)) is None:
+        return None
+    return (
+        'a `.gpu` block says `device = "cuda"` once and then `.to(device)`, so that it '
+        'can be tried on a CPU; where none can do it, `reason="..."` says why'
+    )

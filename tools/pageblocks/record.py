@@ -28,6 +28,6 @@ def merge(root: Path, entries: list[dict[str, Any]]) -> None:
         before = blocks.get(entry["name"], {})
         kept = {k: v for k, v in entry.items() if k not in _ELSEWHERE}
         if "state" in entry:
-            before = {"alone": before["alone"]} if "alone" in before else {}
+            before = {k: before[k] for k in ("alone", "tried") if k in before}
         blocks[entry["name"]] = before | kept
     write_json(path, record)

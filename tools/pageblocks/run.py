@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Any
 
 from pageblocks import names, policy
 from pageblocks.capture import Capture
@@ -15,6 +16,7 @@ from pageblocks.extract import Block
 from pageblocks.isolate import without_pytest_logging
 from pageblocks.main import MainModule
 from pageblocks.output import difference
+from pageblocks.torch_state import same_generators
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Outcome:
     r"""What became of a block.
 
     Args:
-        state: `passed`, `failed`, `gpu-skipped`, `no-exec`, `shown`, or `not-reached`
-            where an earlier block failed.
+        state: `passed`, `failed`, `gpu-skipped`, `gpu-alone`, `no-exec`, `shown`, or
+            `not-reached` where an earlier block failed.
         seconds: How long it ran.
         work: Seconds of processor time in this thread, which other programs on the
             machine do not lengthen.
@@ -67,6 +69,8 @@ class PageRun:
         self._update = update
         self._bound: set[str] = set()
         self._unbound: dict[str, Block] = {}
+        self._tried: dict[int, Outcome] = {}
+        self._of_trials: dict[str, Any] = {}
         self._main = MainModule(blocks[0].page)
         self._capture = Capture()
         _fill_linecache(blocks)
@@ -88,6 +92,44 @@ class PageRun:
         while len(self.outcomes) <= index:
             self.outcomes.append(self._next(self.blocks[len(self.outcomes)]))
         return self.outcomes[index]
+
+    def on_cpu(self, index: int) -> Outcome:
+        r"""Try a `.gpu` block on the CPU, in a copy of the page's names.
+
+        Neither the names that it binds nor the random numbers that it draws reach the
+        other blocks; a later `.gpu` block that is tried sees its names.
+        """
+        block = self.blocks[index]
+        if block.gpu_alone is not None:
+            return Outcome("gpu-alone", message=block.gpu_alone)
+        for earlier in self.blocks[:index]:
+            if earlier.gpu and earlier.index not in self._tried:
+                self.on_cpu(earlier.index)
+        if index:
+            self.outcome(index - 1)
+        if index not in self._tried:
+            self._tried[index] = self._try(block)
+        return self._tried[index]
+
+    def _try(self, block: Block) -> Outcome:
+        failed = next((o for o in self.outcomes if o.state == "failed"), None)
+        if failed is not None:
+            message = f"{block.page}:{failed.line} failed before it"
+            return Outcome("not-reached", message=message)
+        page, names = self._main.names, dict(self._main.names)
+        names |= self._of_trials
+        start = time.perf_counter()
+        with same_generators():
+            error = self._error_of(block, block.on_cpu, names)
+        seconds = time.perf_counter() - start
+        changed = {k: v for k, v in names.items() if page.get(k, page) is not v}
+        self._of_trials |= changed
+        outcome = self._judge(
+            block, self._capture.taken(), error, seconds, update=False
+        )
+        if outcome.state == "failed":
+            return replace(outcome, message=f"tried on a CPU: {outcome.message}")
+        return outcome
 
     def _next(self, block: Block) -> Outcome:
         if block.no_exec is not None:
@@ -121,7 +163,7 @@ class PageRun:
 
     def _execute(self, block: Block) -> Outcome:
         start, work = time.perf_counter(), time.thread_time()
-        error = self._error_of(block)
+        error = self._error_of(block, block.fence.text, self._main.names)
         seconds, work = time.perf_counter() - start, time.thread_time() - work
         outcome = self._judge(block, self._capture.taken(), error, seconds)
         outcome = self._within_limit(block, replace(outcome, work=work))
@@ -131,10 +173,12 @@ class PageRun:
                 self._unbound.pop(name, None)
         return outcome
 
-    def _error_of(self, block: Block) -> BaseException | None:
+    def _error_of(
+        self, block: Block, text: str, namespace: dict[str, Any]
+    ) -> BaseException | None:
         r"""Run a block as a reader's program would; what it raised, if anything."""
         try:
-            code = compile_block(block)
+            code = compile_block(block, text)
             with (
                 warnings.catch_warnings(),
                 without_pytest_logging(),
@@ -142,7 +186,7 @@ class PageRun:
                 self._capture.running(),
             ):
                 policy.make_errors()
-                exec(code, self._main.names)
+                exec(code, namespace)
         except KeyboardInterrupt:
             raise
         except BaseException as caught:  # a page's SystemExit is a failure, too
@@ -157,7 +201,12 @@ class PageRun:
         return replace(outcome, state="failed", line=block.line, message=message)
 
     def _judge(
-        self, block: Block, printed: str, error: BaseException | None, seconds: float
+        self,
+        block: Block,
+        printed: str,
+        error: BaseException | None,
+        seconds: float,
+        update: bool = True,
     ) -> Outcome:
         if isinstance(error, NameError) and error.name in self._unbound:
             return self._skipped(block, self._lacks(error.name))
@@ -171,19 +220,19 @@ class PageRun:
         wrong = difference(block, printed)
         if wrong is None:
             return Outcome("passed", seconds, printed)
-        if self._update and printed.strip():
+        if update and self._update and printed.strip():
             self.updates[block] = printed
             return Outcome("passed", seconds, printed)
         return Outcome("failed", seconds, printed, *wrong)
 
 
-def compile_block(block: Block):
-    r"""Compile a block under its page's path, each line under its page's line."""
+def compile_block(block: Block, text: str):
+    r"""Compile a block's text under its page's path, each line under its page's line."""
     mixed = len({line.number for line in block.fence.lines}) < len(block.fence.lines)
     if not mixed:
-        padded = "\n" * (block.fence.lines[0].number - 1) + block.fence.text
+        padded = "\n" * (block.fence.lines[0].number - 1) + text
         return compile(padded, block.page, "exec", dont_inherit=True)
-    tree = ast.parse(block.fence.text, block.page)
+    tree = ast.parse(text, block.page)
     numbers = [line.number for line in block.fence.lines]
     for node in ast.walk(tree):
         if hasattr(node, "lineno") and hasattr(node, "end_lineno"):

@@ -83,6 +83,17 @@ def fresh_torch() -> Iterator[None]:
             sys.modules["torch._dynamo"].reset()
 
 
+@contextlib.contextmanager
+def same_generators() -> Iterator[None]:
+    r"""Let torch's generators go on afterwards as if nothing had been drawn."""
+    torch: Any = sys.modules.get("torch")
+    put = _generators(torch) if torch is not None else lambda: None
+    try:
+        yield
+    finally:
+        put()
+
+
 Restore = Callable[[], None]
 
 
