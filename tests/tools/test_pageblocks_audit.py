@@ -91,6 +91,8 @@ def record(root):
         entry = {"line": block.line, "sha": block.sha, "state": state}
         if block.index in reasons:
             entry["reason"] = reasons[block.index]
+        if block.gpu:
+            entry["tried"] = {"state": "passed"}
         if block.from_scratch:
             entry |= {"from_scratch": True, "alone": {"state": "passed"}}
         blocks[block.name] = entry
@@ -135,6 +137,7 @@ def test_counts(root, capsys):
         "alone": 1,
         "no-exec": 1,
         "gpu-skipped": 1,
+        "tried": 1,
         "shown": 1,
         "outputs": 1,
         "held back": 0,
@@ -347,6 +350,19 @@ def test_code_is_read_past_numbers_anchors_and_annotations():
         </code></pre></div>""").replace("</a>\n", "</a>")
     block = BeautifulSoup(html, "html.parser").div
     assert module.text_of(block) == "x = 1  # (1)!\ny = 2"
+
+
+def test_a_gpu_block_that_was_not_tried_on_a_cpu(root):
+    mark(root, "L24", tried={"state": "failed"})
+    assert problems(root) == ["docs/x.md:24: not tried on a CPU (failed)"]
+    page = (root / "docs/x.md").read_text()
+    (root / "docs/x.md").write_text(page.replace(".gpu }", '.gpu reason="graphs" }'))
+    record(root)
+    mark(root, "L24", tried={"state": "gpu-alone", "reason": "graphs"})
+    build(root)
+    result = audit(root / "site", root)
+    assert result.problems == []
+    assert "docs/x.md:24, on a CPU: graphs" in result.opted_out
 
 
 def with_gpu_output(root):

@@ -49,11 +49,11 @@ class PageFile(MarkdownFile):
         self.source = self.path.read_text(encoding="utf-8")
         self.blocks = blocks_of(self.path, root)
         for block in self.blocks:
+            if block.gpu:  # first, so that it starts from what the block starts from
+                yield TrialItem.from_parent(self, name=f"{block.name}-cpu", obj=block)
             yield BlockItem.from_parent(self, name=block.name, obj=block)
             if block.from_scratch:
                 yield AloneItem.from_parent(self, name=f"{block.name}-alone", obj=block)
-            if block.gpu:
-                yield TrialItem.from_parent(self, name=f"{block.name}-cpu", obj=block)
 
     def setup(self) -> None:
         warm_up(block.text for block in self.blocks)

@@ -13,8 +13,8 @@ _CLASSES = {"gpu", "no-exec", "from-scratch"}
 _COSMETIC = {"annotate", "copy", "no-copy", "select", "no-select"}
 _KEYS = {"reason", "raises"}
 _DEVICE = re.compile(r'^([ \t]*device = )"cuda"$', re.M)
-# What names a GPU in another way than by `device = "cuda"` or `device == "cuda"`.
-_NAMES_A_GPU = re.compile(r"""\.cuda\(|(?<!device == )["']cuda\b""")
+# What names a GPU in another way than by `device = "cuda"` or `... == "cuda"`.
+_NAMES_A_GPU = re.compile(r"""\.cuda\(|(?<!== )["']cuda\b""")
 
 
 @dataclass(frozen=True, eq=False)

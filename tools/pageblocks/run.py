@@ -227,7 +227,7 @@ class PageRun:
 
 
 def compile_block(block: Block, text: str):
-    r"""Compile a block's text under its page's path, each line under its page's line."""
+    r"""Compile a block's text under its page's path, each line under the page's."""
     mixed = len({line.number for line in block.fence.lines}) < len(block.fence.lines)
     if not mixed:
         padded = "\n" * (block.fence.lines[0].number - 1) + text
