@@ -65,7 +65,7 @@ def test_the_build_refuses(small_site, case):
 
 @pytest.mark.parametrize("case", GOOD)
 def test_the_build_takes(small_site, case):
-    convert(small_site, GOOD[case])
+    assert convert(small_site, GOOD[case])
 
 
 @pytest.mark.parametrize("case", BAD)
