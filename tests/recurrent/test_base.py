@@ -651,3 +651,93 @@ def test_layers_on_a_gpu(name):
 def test_biases_are_there_unless_refused(kind):
     names = {name.rpartition(".")[2] for name, _ in kind(3, 5).named_parameters()}
     assert names == {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+
+
+# torch.jit.trace.
+
+TRACED = {
+    **{name: lambda name=name: build(name, dtype=torch.float64) for name in NAMES},
+    "peephole": lambda: seqref.PeepholeLSTM(3, 5, dtype=torch.float64),
+    "stacked": lambda: seqref.Stacked(
+        [seqref.LSTM(3, 5), seqref.GRU(5, 5), seqref.RNN(5, 5)]
+    ).double(),
+    "residual": lambda: seqref.Stacked([seqref.GRU(3, 3)], residual=True).double(),
+    "bidirectional": lambda: seqref.Bidirectional(
+        seqref.LSTM(3, 5), seqref.GRU(3, 4)
+    ).double(),
+}
+# Each step is an operation of its own in the trace.
+UNROLLED = ("cho_gru", "peephole")
+
+
+class Outputs(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x, lengths=None):
+        y, state = self.layer(x, None, lengths)
+        found = []
+        map_state(lambda t: found.append(t) or t, state)
+        return y, *found
+
+
+# torch's own: it is deprecated, and checks in Python are no part of a trace.
+TRACE_WARNINGS = (
+    pytest.mark.filterwarnings("ignore:`torch.jit.trace"),
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+)
+
+
+def trace_marks(test):
+    for mark in (*TRACE_WARNINGS, pytest.mark.compile):
+        test = mark(test)
+    return test
+
+
+@trace_marks
+@pytest.mark.parametrize("given", [None, [4, 2]])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+@pytest.mark.parametrize("name", TRACED)
+def test_a_trace_passes_torchs_own_check_and_runs_at_other_sizes(name, mode, given):
+    module = Outputs(TRACED[name]())
+    x = torch.randn(2, 4, 3, dtype=torch.float64)
+    arguments = (x,) if given is None else (x, torch.tensor(given))
+    with mode():
+        traced = torch.jit.trace(module, arguments)
+    times = (4,) if name in UNROLLED else (1, 4, 9)
+    for batch, time in ((b, t) for b in (1, 2, 3) for t in times):
+        more = torch.randn(batch, time, 3, dtype=torch.float64)
+        arguments = (more,)
+        if given is not None:
+            arguments = more, torch.tensor([time, 0, 1][:batch])
+        results = []
+        for run in (traced, module):
+            y, *ends = run(*arguments)
+            loss = y.sin().sum() + sum(t.square().sum() for t in ends)
+            grads = torch.autograd.grad(loss, [*run.parameters()])
+            results.append([y, *ends, *grads])
+        for mine, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-12)
+            assert mine.shape == theirs.shape
+
+
+@trace_marks
+@pytest.mark.parametrize("name", UNROLLED)
+def test_a_trace_of_a_loop_refuses_another_time(name):
+    module = Outputs(TRACED[name]())
+    traced = torch.jit.trace(module, torch.randn(2, 4, 3, dtype=torch.float64))
+    for time in (1, 3, 5, 9):
+        with pytest.raises(RuntimeError, match=rf"Expected 4 elements .* found {time}"):
+            traced(torch.randn(2, time, 3, dtype=torch.float64))
+
+
+@trace_marks
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["tanh", "lstm", "gru"])
+def test_a_trace_under_autocast(name, dtype):
+    module, x = Outputs(build(name)), torch.randn(2, 4, 3)
+    with torch.autocast("cpu", dtype, cache_enabled=False):
+        traced = torch.jit.trace(module, x)
+        for mine, theirs in zip(traced(2 * x), module(2 * x), strict=True):
+            torch.testing.assert_close(mine, theirs, atol=0.05, rtol=0.05)

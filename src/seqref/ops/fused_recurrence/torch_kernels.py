@@ -64,7 +64,7 @@ def why_not_lstm_under_autocast(x: Tensor) -> str:
     dtype = torch.get_autocast_dtype("cpu")
     if x.dtype in (dtype, torch.float64):
         return ""
-    if is_exporting():
+    if is_exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return f"the program may run where oneDNN has no LSTM in {dtype}"
     if not torch.backends.mkldnn.is_available():
         return ""
@@ -111,7 +111,7 @@ def _run(
     parameters = [weight for weight in weights if weight is not None]
     dtypes = [state.dtype for state in states]
     # has_biases, num_layers, dropout, train, bidirectional
-    options = (has_biases, 1, 0.0, torch.is_grad_enabled(), False)
+    options = (has_biases, 1, 0.0, _may_be_trained([x, *states, *parameters]), False)
     if lengths is None:
         # cuDNN refuses states that are not contiguous.
         start = [state[None].contiguous() for state in states]
@@ -124,6 +124,15 @@ def _run(
     # Under autocast torch computes and returns a lower precision.
     y = y.to(dtypes[0])
     return y, tuple(end.to(dtype) for end, dtype in zip(ends, dtypes, strict=True))
+
+
+def _may_be_trained(tensors: list[Tensor]) -> bool:
+    r"""Whether the kernel must keep what a backward pass needs."""
+    # A trace keeps the answer. It may be used with gradients or without, and torch
+    # traces a second time without them and compares.
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return any(tensor.requires_grad for tensor in tensors)
+    return torch.is_grad_enabled()
 
 
 def _packed(
