@@ -134,7 +134,7 @@ def fused_lstm(
     Backends:
         | backend | is | default |
         | --- | --- | --- |
-        | `"reference"` | a Python loop over `lstm_step` | other devices, empty input, `torch.func`, forward-mode differentiation, `torch.export` with lengths or under autocast; CPU under autocast to a dtype in which oneDNN has no LSTM on this processor |
+        | `"reference"` | a Python loop over `lstm_step` | other devices, empty input, `torch.func`, forward-mode differentiation, `torch.export` with lengths; `torch.export` and `torch.jit.trace` under autocast; CPU under autocast to a dtype in which oneDNN has no LSTM on this processor |
         | `"parallel"` | `lstm_forward` and `lstm_backward`, written by hand in plain PyTorch | nowhere |
         | `"torch"` | `torch.lstm`: oneDNN or ATen on CPU, cuDNN on CUDA | CPU, CUDA |
 
