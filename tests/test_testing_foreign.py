@@ -382,7 +382,7 @@ def test_atol_is_the_difference_that_may_be_left():
     low = x.bfloat16()
     check_causality(lambda x: leaks(x.double()).bfloat16() * 0.01, low)
     with pytest.raises(AssertionError, match=r"may be rounding in torch.bfloat16"):
-        check_causality(lambda x: leaks(x.double()).bfloat16() * 0.01, low, atol=0)
+        check_causality(lambda x: leaks(x.double()).bfloat16() * 0.01, low, atol=0.0)
 
 
 @pytest.mark.errors

@@ -78,7 +78,7 @@ def check_causality(
 
 
 def _change_later_steps(
-    probe: Probe, key: str, y: Tensor, x: Tensor, seeds: range, pad: float | None
+    probe: Probe, key: str, y: Tensor, x: Tensor, seeds: range, pad: int | float | None
 ) -> None:
     others = [other_steps(x, pad, seed) for seed in seeds]
     real = None
@@ -93,7 +93,7 @@ def _change_later_steps(
 
 
 def _holds(
-    probe: Probe, key: str, y: Tensor, x: Tensor, seeds: range, pad: float
+    probe: Probe, key: str, y: Tensor, x: Tensor, seeds: range, pad: int | float
 ) -> bool:
     try:
         _change_later_steps(probe, key, y, x, seeds, pad)

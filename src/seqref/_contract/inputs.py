@@ -47,13 +47,13 @@ def check_batch(where: str, name: str, x: Tensor, batch: int = 2) -> None:
         )
 
 
-def other_steps(x: Tensor, pad: float | None, seed: int = 0) -> Tensor:
+def other_steps(x: Tensor, pad: int | float | None, seed: int = 0) -> Tensor:
     r"""`other`, with the steps that hold `pad` left as they are, and none put in."""
     fresh = other(x, seed, without=pad)
     return fresh if pad is None else torch.where(holds(x, pad), x, fresh)
 
 
-def holds(x: Tensor, value: float) -> Tensor:
+def holds(x: Tensor, value: int | float) -> Tensor:
     r"""Which steps hold one value and nothing else; the other axes have size 1."""
     steps = _all_of_step(x == value)
     return steps.view(*x.shape[:2], *[1] * (x.dim() - 2))
