@@ -1,5 +1,8 @@
 r"""Inputs that a model is tried on: others of the same kind, and what is refused."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -77,3 +80,19 @@ def padding_of(x: Tensor) -> int | float | None:
         if here.equal(at_the_end) and runs.max() > 1 and len(runs.unique()) > 1:
             return value
     return None
+
+
+@contextmanager
+def without_padding(**given: Tensor) -> Iterator[None]:
+    r"""Add to what a check finds that its inputs look padded, where they do."""
+    try:
+        yield
+    except AssertionError as error:
+        for name, x in given.items():
+            value = padding_of(x)
+            if value is not None:
+                raise AssertionError(
+                    f"{error}.\nRows of `{name}` end with {value}, which stands "
+                    "nowhere else: if it is padding, the check needs rows without"
+                ) from error
+        raise

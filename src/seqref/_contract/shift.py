@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seqref._contract.calls import plain_call
 from seqref._contract.compare import TOLERANCE, UNITS, changed, steps_that_change
-from seqref._contract.inputs import check_batch, other
+from seqref._contract.inputs import check_batch, other, without_padding
 from seqref._contract.outputs import flatten
 from seqref._contract.places import Call
 from seqref._contract.probe import Probe
@@ -76,7 +76,7 @@ def check_target_shift(
         )
     probe = Probe("target shift", model, loss or call or _next_step, dtype, atol)
     check_batch(probe.where, "target", target, batch=1)
-    with probe.quiet(target):
+    with probe.quiet(target), without_padding(target=target):
         target = probe.cast(target)
         if loss is None:
             _by_predictions(probe, target)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from seqref._contract.calls import plain_call
 from seqref._contract.compare import steps_that_change
-from seqref._contract.inputs import check_batch, other
+from seqref._contract.inputs import check_batch, other, without_padding
 from seqref._contract.places import Call
 from seqref._contract.probe import Probe
 from seqref.errors import check_tensor
@@ -58,7 +58,7 @@ def check_source_dependence(
     probe = Probe("source dependence", model, call or plain_call, dtype, atol)
     check_batch(probe.where, "source", source)
     check_tensor(probe.where, "target", target)
-    with probe.quiet(source, target):
+    with probe.quiet(source, target), without_padding(source=source, target=target):
         source, target = probe.cast(source), probe.cast(target)
         fresh = other(source)
         first, second = probe.run_twice((source, target), (fresh, target))
