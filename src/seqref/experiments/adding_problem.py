@@ -82,7 +82,7 @@ def squared_error(outputs: Tensor, sums: Tensor) -> Tensor:
 
 
 def explained(outputs: Tensor, sums: Tensor) -> float:
-    """Share of the variance of the law, 1/6, that the answers explain."""
+    """Share of the variance of the targets, 1/6, that the answers explain."""
     return 1 - 6 * squared_error(outputs, sums).item()
 
 
