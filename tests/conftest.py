@@ -1,4 +1,4 @@
-"""Seeds for every test, and the reason why one is skipped without a GPU."""
+"""Seeds for every test, devices, and the reason why one is skipped without a GPU."""
 
 import pytest
 import torch
@@ -7,6 +7,12 @@ import torch
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """A GPU where there is one, and always a CPU: no test is code that never ran."""
+    return request.param
 
 
 def pytest_runtest_setup(item):

@@ -287,12 +287,13 @@ def test_dtype_and_device_are_those_of_the_parameters():
         assert (parameter.device.type, parameter.dtype) == ("meta", torch.bfloat16)
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("kind", JUDGES)
-def test_on_a_gpu(kind):
-    judge = judge_of(kind, num_layers=2, bidirectional=True, batch_first=True).cuda()
-    x = torch.randn(2, 6, 3, dtype=F64, device="cuda")
+def test_on_a_device(kind, device):
+    judge = judge_of(kind, num_layers=2, bidirectional=True, batch_first=True)
+    judge.to(device)
+    x = torch.randn(2, 6, 3, dtype=F64, device=device)
     layer = from_torch(judge)
+    assert {p.device.type for p in layer.parameters()} == {device}
     torch.testing.assert_close(layer(x)[0], judge(x)[0], atol=1e-12, rtol=1e-12)
     with warnings.catch_warnings():
         # cuDNN warns where the weights are not one piece of memory.

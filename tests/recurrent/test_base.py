@@ -630,18 +630,17 @@ def test_state_dicts_are_checked_at_every_level(name):
         layer.load_state_dict({k: v for k, v in good.items() if k != "cell.weight_hh"})
 
 
-# On a GPU.
+# On a GPU, and the same on a CPU.
 
 
-@pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
-def test_layers_on_a_gpu(name):
-    layer = build(name, device="cuda", dtype=torch.float64)
-    x = torch.randn(2, 4, 3, dtype=torch.float64, device="cuda")
+def test_layers_on_a_device(name, device):
+    layer = build(name, device=device, dtype=torch.float64)
+    x = torch.randn(2, 4, 3, dtype=torch.float64, device=device)
     from seqref.testing import check_sequence_layer
 
     assert "padding" in check_sequence_layer(layer, x).checked
-    y, _ = layer(x, lengths=torch.tensor([3, 0], device="cuda"))
+    y, _ = layer(x, lengths=torch.tensor([3, 0], device=device))
     assert not y[1].count_nonzero()
 
 

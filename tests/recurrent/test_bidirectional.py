@@ -549,12 +549,11 @@ def test_export_with_lengths():
         equal(exported(x, lengths), program(x, lengths), 1e-6)
 
 
-@pytest.mark.gpu
-def test_on_a_gpu():
-    layer = mixed().to("cuda")
+def test_on_a_device(device):
+    layer = mixed().to(device)
     x, lengths = torch.randn(3, 6, 3, dtype=F64), torch.tensor([6, 0, 4])
     expected = copy.deepcopy(layer).cpu()(x, lengths=lengths)
-    y, state = layer(x.cuda(), lengths=lengths)
+    y, state = layer(x.to(device), lengths=lengths)
     equal((y.cpu(), map_state(torch.Tensor.cpu, state)), expected, 1e-10)
 
 

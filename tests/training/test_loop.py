@@ -484,14 +484,13 @@ def test_an_order_drawn_from_an_own_generator_goes_on(tmp_path, noise):
     assert_equal(parts, whole)
 
 
-@pytest.mark.gpu
-def test_dropout_on_a_gpu_goes_on(tmp_path):
+def test_dropout_on_a_device_goes_on(tmp_path, device):
     def part(folder, steps, noise):
         seed_all(3)
-        model = line_model().cuda()
+        model = line_model().to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-        batches = [(x.cuda(), y.cuda()) for x, y in points()]
-        torch.rand(noise, device="cuda")
+        batches = [(x.to(device), y.to(device)) for x, y in points()]
+        torch.rand(noise, device=device)
         checkpoints = Checkpoints(folder, every=4, resume=True)
         options = {"seed": 7, "checkpoints": checkpoints}
         fit(model, batches, optimizer, steps, squared, **options)
