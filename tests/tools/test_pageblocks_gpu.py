@@ -524,3 +524,14 @@ def test_every_gpu_block_of_the_site_is_tried_or_says_why():
     assert len(found) >= 6
     # None has to be left to a GPU today. One that has to is named here, for review.
     assert [block.where for block in found if block.gpu_alone] == []
+
+
+def test_no_test_is_left_to_a_gpu_alone():
+    tests = Path(__file__).parents[1]
+    marked = {
+        path.relative_to(tests).as_posix()
+        for path in tests.rglob("*.py")
+        if "mark.gpu" in path.read_text()
+    }
+    # The fixture `device`, and the small tests in this file.
+    assert marked == {"conftest.py", "tools/test_pageblocks_gpu.py"}
