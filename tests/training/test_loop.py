@@ -776,7 +776,7 @@ def test_your_config_is_compared_by_value(tmp_path, before, now):
     ],
 )
 def test_a_config_without_values_is_refused(tmp_path, value, match):
-    place = r"Checkpoints: `config`\['a'\]\[0\] must be plain data"
+    place = r"Checkpoints: `config\['a'\]\[0\]` must be plain data"
     with pytest.raises(TypeError, match=f"{place}.*, got .*{match}"):
         Checkpoints(tmp_path, config={"a": [value]})
     with pytest.raises(TypeError, match="strings or ints as keys"):

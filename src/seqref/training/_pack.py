@@ -95,7 +95,7 @@ def unpack(node: Any, tensors: Tensors) -> Any:
     raise ValueError(f"there is no kind {kind!r}")
 
 
-def plain(tree: Any, name: str) -> Any:
+def plain(tree: Any, where: str, name: str) -> Any:
     r"""Plain JSON that tells two settings apart by value.
 
     Raises:
@@ -103,13 +103,11 @@ def plain(tree: Any, name: str) -> Any:
     """
     kind = type(tree)
     if kind in (dict, OrderedDict):
-        if any(type(key) not in (str, int) for key in tree):
-            raise TypeError(f"{name} must have strings or ints as keys, got {tree!r}")
-        if len({str(key) for key in tree}) < len(tree):
-            raise TypeError(f"{name} must have keys that differ as text, got {tree!r}")
-        return {str(k): plain(value, f"{name}[{k!r}]") for k, value in tree.items()}
+        _check_keys(tree, where, name)
+        parts = tree.items()
+        return {str(k): plain(v, where, f"{name}[{k!r}]") for k, v in parts}
     if kind in (list, tuple, torch.Size):
-        return [plain(part, f"{name}[{i}]") for i, part in enumerate(tree)]
+        return [plain(part, where, f"{name}[{i}]") for i, part in enumerate(tree)]
     array = isinstance(tree, numpy.generic) or kind is numpy.ndarray
     if (array and tree.dtype.kind in "biuf") or kind is Tensor:
         tree = tree.tolist()
@@ -117,9 +115,20 @@ def plain(tree: Any, name: str) -> Any:
     if kind in (float, list, *PLAIN):
         return describe(tree)
     raise TypeError(
-        f"{name} must be plain data, compared by value (number, string, None, list, "
-        f"dict or tensor), got {kind.__qualname__}{_hint(tree)}"
+        f"{where}: `{name}` must be plain data, compared by value (number, string, "
+        f"None, list, dict or tensor), got {kind.__qualname__}{_hint(tree)}"
     )
+
+
+def _check_keys(tree: dict[Any, Any], where: str, name: str) -> None:
+    if any(type(key) not in (str, int) for key in tree):
+        raise TypeError(
+            f"{where}: `{name}` must have strings or ints as keys, got {tree!r}"
+        )
+    if len({str(key) for key in tree}) < len(tree):
+        raise TypeError(
+            f"{where}: `{name}` must have keys that differ as text, got {tree!r}"
+        )
 
 
 def describe(tree: Any) -> Any:

@@ -244,7 +244,7 @@ def settings_of(
         "max_norm": describe(max_norm),
         "seed": seed,
         "batches": _length(batches),
-        "config": plain(dict(checkpoints.config), "fit: `config`"),
+        "config": plain(dict(checkpoints.config), "fit", "checkpoints.config"),
         "stateful": sorted(checkpoints.stateful),
     }
 

@@ -70,7 +70,7 @@ class Checkpoints:
         check_size("Checkpoints", "keep", self.keep)
         if self.folder == "":
             raise ValueError("Checkpoints: `folder` must be the name of one, got ''")
-        plain(dict(self.config), "Checkpoints: `config`")
+        plain(dict(self.config), "Checkpoints", "config")
         for name, value in self.stateful.items():
             pairs = (("state_dict", "load_state_dict"), ("get_state", "set_state"))
             if not any(hasattr(value, a) and hasattr(value, b) for a, b in pairs):
