@@ -45,10 +45,11 @@ def _numpy_state() -> Any:
 
 
 class Extremes(TorchDispatchMode):
-    r"""Within it, each random number that torch draws is at one end of its range.
+    r"""Within it, each random number that torch draws is 0, or just below 1.
 
     A dropout of one value in a thousand then drops all values or none, so that two
-    runs tell whether a draw matters however seldom it does. Whole numbers are drawn.
+    runs tell whether a draw matters however seldom it does. Whole numbers are drawn,
+    and an event of probability 0 or 1 stays what it is.
     """
 
     def __init__(self, high: bool) -> None:
