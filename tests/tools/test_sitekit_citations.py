@@ -171,7 +171,7 @@ class TestCommittedBibliography:
     def test_keys_begin_with_the_first_author_and_the_year(self):
         for key, entry in bibliography(Site()).items():
             year = re.search(r"\((\d{4})", entry.label).group(1)
-            surname = re.match(r"(?:van )?([A-Za-z]+)", entry.label).group(1)
+            surname = re.match(r"(?:van |El )?([A-Za-z]+)", entry.label).group(1)
             assert key.startswith(surname.lower() + year), key
 
     def test_every_entry_is_cited_or_marked_as_further_reading(self):
