@@ -70,6 +70,6 @@ def test_each_part_changes_one_thing(record):
 def test_tables_tell_which_limit_a_line_had(record):
     tables = find("delayed_recall_conditions").tables(record)
     assert set(tables) == {"long", "noise", "horizon"}
-    assert "by update 1,000" in tables["long"]
+    assert f"by update {experiment.SMALL.early}" in tables["long"]
     assert tables["noise"].count("\n") == 2 + len(experiment.SMALL.noise_recipes)
     assert tables["horizon"].count("\n") == 2 + len(experiment.SMALL.horizons)

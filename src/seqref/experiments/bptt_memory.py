@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seqref.experiments.bptt_parts.counting import LiveBytes, kept_bytes
 from seqref.experiments.bptt_parts.job import KINDS, Job
-from seqref.experiments.framework.claim import Claim, Outcome, all_of, below
+from seqref.experiments.framework.claim import Claim, Outcome, all_of, below, exactly
 from seqref.experiments.framework.commands import main_of
 from seqref.experiments.framework.drawing import DASHES, Theme, label_ends
 from seqref.experiments.framework.experiment import Track, untracked
@@ -156,7 +156,8 @@ def summary(cases: Mapping[str, Any], peaks: list[dict[str, Any]]) -> dict[str, 
 
 def _linear(case: Mapping[str, Any]) -> Outcome:
     low, high = case["rate_low"], case["rate_high"]
-    return all_of(high, below(high - low, 0.01 * low))
+    grows = exactly(low, holds=low > 0)
+    return all_of(high, grows, below(high - low, 0.01 * low))
 
 
 def _constant(case: Mapping[str, Any]) -> Outcome:
