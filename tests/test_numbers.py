@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from seqref.experiments.framework import margin_tables, margins
 from seqref.experiments.framework.drawing import MATPLOTLIB_VERSION
 from seqref.experiments.framework.experiment import discover, find, names
 from seqref.experiments.framework.record import judgements, load, rounded
@@ -14,6 +15,7 @@ from seqref.experiments.framework.rendering import (
 )
 
 DATA = Path(__file__).resolve().parents[1] / "docs" / "_data"
+MARGINS = margins.load(DATA / "margins.json")
 REMEDY = "run: seqref experiments render"
 
 
@@ -53,6 +55,7 @@ def test_no_rendered_file_lacks_its_record():
         expected |= set(rendered_tables(experiment, record))
         for figure in experiment.figures:
             expected |= {f"{experiment.name}.{figure}.{t}.svg" for t in THEMES}
+    expected |= {f"margins.{table}.md" for table in margin_tables.tables(MARGINS)}
     present = {path.name for path in (*DATA.glob("*.md"), *DATA.glob("*.svg"))}
     assert present - expected == set(), "no experiment renders these files"
 
@@ -82,6 +85,31 @@ def test_claims_of_the_record_hold_and_their_controls_fail(name):
     for identifier, claim in record["claims"].items():
         assert claim["holds"], identifier
         assert not claim["control_holds"], identifier
+
+
+def test_margins_are_what_their_file_gives():
+    tables = margin_tables.tables(MARGINS)
+    assert stale({f"margins.{k}.md": text for k, text in tables.items()}, DATA) == []
+    assert MARGINS["numbers"] == margin_tables.numbers(MARGINS)
+
+
+@pytest.mark.parametrize("name", names())
+def test_margins_are_of_the_small_config_in_every_setting(name):
+    experiment = find(name)
+    entry = MARGINS["experiments"].get(name, {"config": None, "runs": {}})
+    settings = {setting.name for setting in margins.settings_of(experiment)}
+    again = f"run: seqref experiments margins {name}"
+    assert set(entry["runs"]) == settings, again
+    if settings:
+        assert entry["config"] == margins.config_of(experiment), again
+    claims = {claim.id for claim in experiment.claims if not claim.timed}
+    for run in entry["runs"].values():
+        assert set(run.get("claims", claims)) == claims, again
+
+
+def test_no_claim_of_a_small_run_turns_in_any_setting():
+    rows = margin_tables.rows_of(MARGINS)
+    assert [row for row in rows if row["margin"] <= margin_tables.NEAR] == []
 
 
 def test_a_stale_file_is_noticed(tmp_path):

@@ -214,6 +214,9 @@ def test_the_narrowest_of_switches_and_of_seeds_are_apart():
     assert tables["narrowest"].endswith(row)
     assert "| `toy` | ATen: AVX2 | RuntimeError: none |" in tables["failed"]
     assert margin_tables.numbers(found) == {
+        "settings": len(margins.SETTINGS),
+        "shifts": 5,
+        "bound": 0.02,
         "experiments": 1,
         "runs": 4,
         "claims": 1,

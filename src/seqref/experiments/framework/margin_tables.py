@@ -75,6 +75,9 @@ def numbers(data: Mapping[str, Any]) -> dict[str, Any]:
     lowest = [parts["all"] for parts in lowest_by_claim(data)]
     runs = [entry["runs"] for entry in data["experiments"].values()]
     return {
+        "settings": len(SETTINGS),
+        "shifts": len(SEEDED),
+        "bound": NEAR,
         "experiments": len(runs),
         "runs": sum(len(found) for found in runs),
         "claims": len(lowest),
@@ -100,9 +103,30 @@ def tables(data: Mapping[str, Any]) -> dict[str, str]:
     failed = [[f"`{name}`", *rest] for name, *rest in failures(data)]
     return {
         "narrowest": table(headers, rows),
+        "settings": table(
+            ["setting", "claims", "margin moved", "lowest", "claim"], by_setting(data)
+        ),
         "failed": table(["experiment", "setting", "error"], failed),
         "run": caption(data["machine"]),
     }
+
+
+def by_setting(data: Mapping[str, Any]) -> list[list[str]]:
+    """Each setting: claims judged, those whose margin is not the default's, lowest."""
+    rows = rows_of(data)
+    default = {
+        row["claim"]: row["margin"]
+        for row in rows
+        if row["setting"] == SETTINGS[0].name
+    }
+    lines = []
+    for setting in (*SETTINGS, *SEEDED):
+        here = [row for row in rows if row["setting"] == setting.name]
+        moved = sum(row["margin"] != default.get(row["claim"]) for row in here)
+        lowest = min(here, key=_by_margin, default=None)
+        cells = [setting.name, str(len(here)), str(moved)]
+        lines.append([*cells, _cells(lowest)[0], lowest["claim"] if lowest else ""])
+    return lines
 
 
 def _cells(row: Row | None) -> list[str]:
