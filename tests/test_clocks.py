@@ -72,6 +72,14 @@ def test_no_test_reads_a_clock():
     assert found <= WAITING
 
 
+def test_only_what_a_person_starts_on_a_gpu_has_the_real_clock():
+    found = {name for name, source in modules("tests") if "real_clock" in source}
+    assert found == {
+        "tests/experiments/conftest.py",
+        "tests/experiments/test_fused_recurrence_speed.py",
+    }
+
+
 def test_experiments_read_the_clock_in_one_place():
     found = {
         name for name, source in modules("src/seqref/experiments") if clocks_in(source)

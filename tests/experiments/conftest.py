@@ -4,6 +4,8 @@ import pytest
 
 from seqref.experiments.framework import timer
 
+REAL = {name: getattr(timer, name) for name in ("processor", "wall")}
+
 
 class Clock:
     """Moves when it is told to, and by `tick` whenever it is read."""
@@ -30,9 +32,16 @@ class Clock:
 def _ticking():
     """By this clock all things take equally long."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("processor", "wall"):
+        for name in REAL:
             patch.setattr(timer, name, Clock(tick=0.001))
         yield
+
+
+@pytest.fixture
+def real_clock(monkeypatch):
+    """For what a person starts on a GPU to measure it there; no suite has it."""
+    for name, function in REAL.items():
+        monkeypatch.setattr(timer, name, function)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What is timed is the same work, and the ratios are of the right pairs."""
 
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqref.experiments import fused_recurrence_speed as experiment
-from seqref.experiments.framework import timer
 from seqref.experiments.framework.experiment import find
 from seqref.experiments.framework.record import measure
 from seqref.experiments.fused_recurrence_speed_parts import (
@@ -114,7 +112,7 @@ def test_where_all_takes_equally_long_no_claim_stands():
     assert "training" in experiment.tables(record)
 
 
-def test_on_a_device(device, tmp_path, monkeypatch):
+def test_on_a_device(device, tmp_path, monkeypatch, request):
     """On a GPU it writes its table to runs/experiments, for the page, by a real clock.
 
     On a CPU the same is done for one small size, elsewhere, and no ratio is judged.
@@ -124,7 +122,7 @@ def test_on_a_device(device, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         config = replace(config, device=device, sizes=((4, 6, 256),), rounds=2)
     else:
-        monkeypatch.setattr(timer, "wall", time.perf_counter)
+        request.getfixturevalue("real_clock")
         name = torch.cuda.get_device_name()
     result = experiment.run(config)
     tables = experiment.tables(result)

@@ -101,12 +101,15 @@ def tables(data: Mapping[str, Any]) -> dict[str, str]:
     ]
     headers = ["claim", "experiment", "lowest", "in", "other seeds", "with"]
     failed = [[f"`{name}`", *rest] for name, *rest in failures(data)]
+
     return {
         "narrowest": table(headers, rows),
         "settings": table(
             ["setting", "claims", "margin moved", "lowest", "claim"], by_setting(data)
         ),
-        "failed": table(["experiment", "setting", "error"], failed),
+        "failed": table(["experiment", "setting", "error"], failed)
+        if failed
+        else "None did.\n",
         "run": caption(data["machine"]),
     }
 
@@ -131,7 +134,7 @@ def by_setting(data: Mapping[str, Any]) -> list[list[str]]:
 
 def _cells(row: Row | None) -> list[str]:
     if row is None:
-        return ["no seeds", ""]
+        return ["", ""]
     if math.isinf(row["margin"]):
         return ["exact" if row["margin"] > 0 else "turned", row["setting"]]
     text = f"{row['margin']:.3f}".replace("-", MINUS)
