@@ -101,7 +101,6 @@ def tables(data: Mapping[str, Any]) -> dict[str, str]:
     ]
     headers = ["claim", "experiment", "lowest", "in", "other seeds", "with"]
     failed = [[f"`{name}`", *rest] for name, *rest in failures(data)]
-
     return {
         "narrowest": table(headers, rows),
         "settings": table(
