@@ -1,9 +1,12 @@
+import errno
+import os
 import sys
 from itertools import pairwise
 
 import pytest
 import torch
 
+from seqref.tasks import characters
 from seqref.tasks.characters import (
     EXCLUDED_FOLDERS,
     UNK,
@@ -265,3 +268,24 @@ def test_streams_refuse():
         Streams([0, 1, 2], 2, 5)
     with pytest.raises(TypeError, match=r"integer dtype, got torch\.float32"):
         Streams(tokens.float(), 2, 5)
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path, monkeypatch):
+    for name in ("a.py", "b.py", "inner/c.py", "test/d.py"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x = 1\n")
+    scan, blind = os.scandir, "inner"
+
+    def scandir(path):
+        if os.path.basename(path) == blind:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(OSError, match=r"inner' cannot be listed: Permission denied"):
+        list(characters._source_files(tmp_path))
+    # Nobody asks for what is left out.
+    blind = "test"
+    found = [path.name for path in characters._source_files(tmp_path)]
+    assert found == ["a.py", "b.py", "c.py"]

@@ -188,6 +188,7 @@ def python_source(root: str | Path | None = None) -> Corpus:
 
     Raises:
         FileNotFoundError: no Python source there (a zipped or stripped library).
+        OSError: a folder of it cannot be listed.
 
     Source:
         None: a design of this package.
@@ -224,14 +225,28 @@ def python_source(root: str | Path | None = None) -> Corpus:
 
 
 def _source_files(root: Path) -> Iterator[Path]:
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).parts
-        excluded = any(
-            part in EXCLUDED_FOLDERS or part.startswith(EXCLUDED_PREFIXES)
-            for part in parts
-        )
-        if not excluded and path.is_file():
+    found = []
+    # Not `rglob`: it takes a folder that cannot be listed for an empty one.
+    for folder, folders, files in os.walk(root, onerror=_not_listed):
+        folders[:] = [name for name in folders if not _excluded(name)]
+        names = [n for n in files if n.endswith(".py") and not _excluded(n)]
+        found += [Path(folder, name) for name in names]
+    for path in sorted(found):
+        if path.is_file():
             yield path
+
+
+def _excluded(name: str) -> bool:
+    return name in EXCLUDED_FOLDERS or name.startswith(EXCLUDED_PREFIXES)
+
+
+def _not_listed(error: OSError) -> None:
+    if isinstance(error, FileNotFoundError):
+        return
+    raise OSError(
+        f"python_source: the folder {str(error.filename)!r} cannot be listed: "
+        f"{error.strerror}"
+    ) from error
 
 
 def _module_name(path: Path) -> str:
