@@ -69,7 +69,9 @@ def fused_rnn(
         | `"parallel"` | `rnn_forward` and `rnn_backward`, written by hand in plain PyTorch | CPU |
         | `"torch"` | `torch.rnn_tanh`, `torch.rnn_relu`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, `torch.export`, `torch.jit.trace` |
 
-        Every floating dtype that torch has a kernel for. All tensors but `lengths` get
+        Every floating dtype that torch has a kernel for. Measured against float64, no
+        backend is more than about twice as far off as the loop in the same dtype, relative
+        to small values too. All tensors but `lengths` get
         gradients; cuDNN refuses double backward. torch.compile leaves its graph for
         `"torch"` and unrolls the loop of `"reference"`.
 
@@ -138,7 +140,9 @@ def fused_lstm(
         | `"parallel"` | `lstm_forward` and `lstm_backward`, written by hand in plain PyTorch | nowhere |
         | `"torch"` | `torch.lstm`: oneDNN or ATen on CPU, cuDNN on CUDA | CPU, CUDA |
 
-        Every floating dtype that torch has a kernel for. All tensors but `lengths` get
+        Every floating dtype that torch has a kernel for. Measured against float64, no
+        backend is more than about twice as far off as the loop in the same dtype, relative
+        to small values too. All tensors but `lengths` get
         gradients; cuDNN refuses double backward. torch.compile leaves its graph for
         `"torch"` and unrolls the loop of `"reference"`.
 
@@ -202,7 +206,9 @@ def fused_gru(
         | `"parallel"` | `gru_forward` and `gru_backward`, written by hand in plain PyTorch | CPU |
         | `"torch"` | `torch.gru`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, `torch.export`, `torch.jit.trace` |
 
-        Every floating dtype that torch has a kernel for. All tensors but `lengths` get
+        Every floating dtype that torch has a kernel for. Measured against float64, no
+        backend is more than about twice as far off as the loop in the same dtype, relative
+        to small values too. All tensors but `lengths` get
         gradients.
 
     Raises:
@@ -263,7 +269,9 @@ def fused_cho_gru(
         | `"parallel"` | `cho_gru_forward` and `cho_gru_backward`, written by hand in plain PyTorch | CPU, CUDA |
         | `"torch"` | refused: torch has no such recurrence | nowhere |
 
-        Every floating dtype that torch has a kernel for. All tensors but `lengths` get
+        Every floating dtype that torch has a kernel for. Measured against float64, no
+        backend is more than about twice as far off as the loop in the same dtype, relative
+        to small values too. All tensors but `lengths` get
         gradients.
 
     Raises:

@@ -17,7 +17,6 @@ from seqref.ops.fused_recurrence.parallel.common import (
     steps_back,
     sum_of,
     sum_of_all,
-    tanh_for,
 )
 from seqref.ops.fused_recurrence.reference import Weights
 
@@ -70,13 +69,12 @@ def cho_gru_forward(
     project(x, weight_ih, sum_of(bias_ih, bias_hh), out=gates)
     weight_rz, weight_n = weight_hh[: 2 * hidden].T, weight_hh[2 * hidden :].T
     u_t = torch.empty_like(h[0])
-    tanh = tanh_for(h_0)
     r, z, n = gates.chunk(3, dim=-1)
     rz = gates[..., : 2 * hidden]
     for rz_t, r_t, z_t, n_t, h_prev, h_t in steps(rz, r, z, n, h[:-1], h[1:]):
         rz_t.addmm_(h_prev, weight_rz).sigmoid_()
         torch.mul(r_t, h_prev, out=u_t)
-        tanh(n_t.addmm_(u_t, weight_n), out=n_t)
+        n_t.addmm_(u_t, weight_n).tanh_()
         torch.lerp(n_t, h_prev, z_t, out=h_t)
     return ChoGRUSaved(x, h, gates)
 

@@ -1,14 +1,11 @@
-r"""What the four recurrences share: fast activations, products, weight gradients."""
+r"""What the four recurrences share: products, weight gradients."""
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-# Up to this many numbers torch's tanh is quicker than three operations.
-_FEW = 1024
 
 
 class Gradients(NamedTuple):
@@ -83,24 +80,6 @@ def sum_of(*biases: Tensor | None) -> Tensor | None:
     for other in others:
         first = None if first is None or other is None else first + other
     return first
-
-
-def tanh_for(like: Tensor) -> Callable[..., Tensor]:
-    r"""The quickest `tanh(a, out=...)` for tensors of the size of `like`.
-
-    On a CPU torch's sigmoid takes a seventh of the time of its tanh, so that many
-    numbers go through $\tanh a = 2 \sigma(2 a) - 1$.
-    """
-    if like.is_cuda or like.numel() <= _FEW:
-        return torch.tanh
-    minus_one = like.new_full((), -1.0)
-
-    def tanh(a: Tensor, out: Tensor) -> Tensor:
-        torch.add(a, a, out=out).sigmoid_()
-        # A number of Python's beside a tensor takes twice as long as this tensor.
-        return torch.add(minus_one, out, alpha=2, out=out)
-
-    return tanh
 
 
 def one_minus_square(a: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from seqref.ops.fused_recurrence.parallel.common import (
     spread,
     steps,
     steps_back,
-    tanh_for,
 )
 from seqref.ops.fused_recurrence.reference import Weights
 
@@ -73,7 +72,6 @@ def gru_forward(
     if bias_hh is not None:
         gates[..., : 3 * hidden] += n_first(bias_hh)
     transposed = n_first(weight_hh).T
-    tanh = tanh_for(h_0)
     s, r, z, n = gates.chunk(4, dim=-1)
     srz, rz = gates[..., : 3 * hidden], gates[..., hidden : 3 * hidden]
     for srz_t, rz_t, s_t, r_t, z_t, n_t, h_prev, h_t in steps(
@@ -81,7 +79,7 @@ def gru_forward(
     ):
         srz_t.addmm_(h_prev, transposed)
         rz_t.sigmoid_()
-        tanh(n_t.addcmul_(r_t, s_t), out=n_t)
+        n_t.addcmul_(r_t, s_t).tanh_()
         torch.lerp(n_t, h_prev, z_t, out=h_t)
     return GRUSaved(x, h, gates)
 

@@ -16,7 +16,6 @@ from seqref.ops.fused_recurrence.parallel.common import (
     steps,
     steps_back,
     sum_of,
-    tanh_for,
 )
 from seqref.ops.fused_recurrence.reference import Weights
 
@@ -79,26 +78,19 @@ def lstm_forward(
     if ended is not None:
         gates[..., :hidden].masked_fill_(ended, -torch.inf)
         gates[..., hidden : 2 * hidden].masked_fill_(ended, torch.inf)
-    gates[..., 2 * hidden : 3 * hidden] *= 2
-    transposed = double_g(weight_hh).T
-    tanh, minus_one = tanh_for(h_0), x.new_full((), -1.0)
+    transposed = weight_hh.T
     i, f, g, o = gates.chunk(4, dim=-1)
-    for gates_t, i_t, f_t, g_t, o_t, h_prev, c_prev, h_t, c_t in steps(
-        gates, i, f, g, o, h[:-1], c[:-1], h[1:], c[1:]
+    i_and_f = gates[..., : 2 * hidden]
+    for gates_t, i_and_f_t, i_t, f_t, g_t, o_t, h_prev, c_prev, h_t, c_t in steps(
+        gates, i_and_f, i, f, g, o, h[:-1], c[:-1], h[1:], c[1:]
     ):
-        # g_t = 2 sigmoid(2 a) - 1 = tanh(a), so that one call makes all four gates.
-        gates_t.addmm_(h_prev, transposed).sigmoid_()
-        torch.add(minus_one, g_t, alpha=2, out=g_t)
+        gates_t.addmm_(h_prev, transposed)
+        i_and_f_t.sigmoid_()
+        g_t.tanh_()
+        o_t.sigmoid_()
         torch.mul(f_t, c_prev, out=c_t).addcmul_(i_t, g_t)
-        tanh(c_t, out=h_t).mul_(o_t)
+        torch.tanh(c_t, out=h_t).mul_(o_t)
     return LSTMSaved(x, h, c, gates)
-
-
-def double_g(weight: Tensor) -> Tensor:
-    r"""A copy with the rows of the block g doubled, which is exact."""
-    doubled = weight.clone()
-    doubled.chunk(4)[2].mul_(2)
-    return doubled
 
 
 def lstm_backward(
@@ -197,7 +189,7 @@ def _factors(
           batch, 4 hidden), and $o_t (1 - \tanh^2 c_t)$ (time, batch, hidden)
     """
     i, f, g, o = gates.chunk(4, dim=-1)
-    tanh_c = tanh_for(c)(c[1:], out=torch.empty_like(c[1:]))
+    tanh_c = torch.tanh(c[1:])
     factors = torch.empty_like(gates)
     of_i, of_f, of_g, of_o = factors.chunk(4, dim=-1)
     torch.mul(g, i * (1 - i), out=of_i)

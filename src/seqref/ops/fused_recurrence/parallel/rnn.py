@@ -16,7 +16,6 @@ from seqref.ops.fused_recurrence.parallel.common import (
     steps,
     steps_back,
     sum_of,
-    tanh_for,
 )
 from seqref.ops.fused_recurrence.reference import Weights
 
@@ -58,11 +57,10 @@ def rnn_forward(
     # The part of a_t that waits for no other step; h[t] turns into h_t in place.
     project(x, weight_ih, sum_of(bias_ih, bias_hh), out=h[1:])
     transposed = weight_hh.T
-    tanh = tanh_for(h_0)
     for h_prev, h_t in steps(h[:-1], h[1:]):
         h_t.addmm_(h_prev, transposed)
         if nonlinearity == "tanh":
-            tanh(h_t, out=h_t)
+            h_t.tanh_()
         else:
             h_t.relu_()
     return RNNSaved(x, h)
