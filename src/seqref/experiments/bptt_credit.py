@@ -58,9 +58,9 @@ SMALL = Config(
     recall_steps=20,
     recall_sizes=(10, 20),
     recall_biases=(1,),
-    recall_updates=1200,
+    recall_updates=400,
     tests=500,
-    seeds=(0,),
+    seeds=(0, 1),
 )
 FULL = Config(
     hidden_size=16,
