@@ -1,7 +1,7 @@
 r"""Backpropagation through time (BPTT): the adjoints, and chunks to truncate by.
 
 The adjoints are derived by hand and live in the op, beside the forward passes that save
-what they need: `seqref.ops.fused_recurrence.parallel`. They are handed on here.
+what they need: `seqref.ops.fused_recurrence.parallel`. They are re-exported here.
 """
 
 from typing import Any, NamedTuple

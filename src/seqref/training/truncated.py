@@ -197,7 +197,7 @@ def train(
 
     This is [`fit`](loop.md) with `chunk_loss`. Each step takes one chunk: forward from
     the state that the chunk before left, backward to the chunk's first input and no
-    further, clip, update, and hand on the state cut off from its graph. Values flow
+    further, clip, update, and carry the state on, detached from its graph. Values flow
     through the whole stream; gradients reach back at most one chunk. When the chunks
     are used up, they are read again from the start, from a fresh state.
 

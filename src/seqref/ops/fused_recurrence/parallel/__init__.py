@@ -6,7 +6,7 @@ gradient is one product at the end. What stays in the loop writes into memory th
 there.
 """
 
-# Handed on under their names; the op's public functions stand one level higher.
+# Re-exported under their names; the op's public functions stand one level higher.
 from seqref.ops.fused_recurrence.parallel.cho_gru import ChoGRUSaved as ChoGRUSaved
 from seqref.ops.fused_recurrence.parallel.cho_gru import (
     cho_gru_backward as cho_gru_backward,
