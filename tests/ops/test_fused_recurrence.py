@@ -1028,7 +1028,34 @@ def test_the_default_on_a_cpu_is_never_the_loop(monkeypatch):
     assert ran == ["torch" if kind == "lstm" else "parallel" for kind in KINDS]
 
 
+@pytest.mark.parametrize("kind", ["tanh", "lstm", "gru", "cho_gru"])
+@pytest.mark.parametrize("lengths", [None, [5, 0, 7, 1]])
+def test_gradients_of_complex_numbers(kind, lengths):
+    real, imaginary = case(kind), case(kind, seed=1)
+    made = {n: torch.complex(t, imaginary[n]).detach() / 4 for n, t in real.items()}
+    made = {n: t.requires_grad_() for n, t in made.items()}
+    given = {} if lengths is None else {"lengths": torch.tensor(lengths)}
+    expected = with_gradients(kind, made, backend="reference", **given)
+    assert_same(with_gradients(kind, made, **given), expected, 1e-10, 1e-10)
+    with pytest.raises(RuntimeError, match=r"'parallel' .*: .* for real numbers$"):
+        call(kind, made, backend="parallel", **given)
+    if given and kind != "cho_gru":
+        with pytest.raises(RuntimeError, match=r"'torch' .*: .* complex numbers$"):
+            call(kind, made, backend="torch", **given)
+
+
 # Bad arguments.
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("backend", [None, "reference"])
+def test_whole_numbers_are_refused(backend):
+    made = {n: t.detach().to(torch.int32) for n, t in case("gru").items()}
+    message = (
+        r"^fused_gru: `weight_ih` must have a floating or complex dtype, got .*32$"
+    )
+    with pytest.raises(TypeError, match=message):
+        call("gru", made, backend=backend)
 
 
 def changed(kind, **changes):

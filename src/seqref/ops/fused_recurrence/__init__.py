@@ -69,7 +69,9 @@ def fused_rnn(
         | `"parallel"` | `rnn_forward` and `rnn_backward`, written by hand in plain PyTorch | CPU |
         | `"torch"` | `torch.rnn_tanh`, `torch.rnn_relu`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, `torch.export`, `torch.jit.trace` |
 
-        Every floating dtype that torch has a kernel for. Measured against float64, no
+        Every floating dtype that torch has a kernel for. Complex numbers: not in
+        `"parallel"`, and with lengths in `"reference"` alone; the default is what is
+        left. Measured against float64, no
         backend is more than about twice as far off as the loop in the same dtype, relative
         to small values too. All tensors but `lengths` get
         gradients; cuDNN refuses double backward. torch.compile leaves its graph for
@@ -77,7 +79,7 @@ def fused_rnn(
 
     Raises:
         ValueError: a wrong shape, dtype, device, length, nonlinearity or backend name.
-        TypeError: `lengths` is not of an integer dtype.
+        TypeError: `lengths` is not of an integer dtype, or `weight_ih` is of one.
         RuntimeError: a backend was asked for that cannot run here.
 
     Source:
@@ -140,7 +142,9 @@ def fused_lstm(
         | `"parallel"` | `lstm_forward` and `lstm_backward`, written by hand in plain PyTorch | nowhere |
         | `"torch"` | `torch.lstm`: oneDNN or ATen on CPU, cuDNN on CUDA | CPU, CUDA |
 
-        Every floating dtype that torch has a kernel for. Measured against float64, no
+        Every floating dtype that torch has a kernel for. Complex numbers: not in
+        `"parallel"`, and with lengths in `"reference"` alone; the default is what is
+        left. Measured against float64, no
         backend is more than about twice as far off as the loop in the same dtype, relative
         to small values too. All tensors but `lengths` get
         gradients; cuDNN refuses double backward. torch.compile leaves its graph for
@@ -148,7 +152,7 @@ def fused_lstm(
 
     Raises:
         ValueError: a wrong shape, dtype, device, length or backend name.
-        TypeError: `lengths` is not of an integer dtype.
+        TypeError: `lengths` is not of an integer dtype, or `weight_ih` is of one.
         RuntimeError: a backend was asked for that cannot run here.
 
     Source:
@@ -206,14 +210,16 @@ def fused_gru(
         | `"parallel"` | `gru_forward` and `gru_backward`, written by hand in plain PyTorch | CPU |
         | `"torch"` | `torch.gru`: ATen on CPU, cuDNN on CUDA | CUDA; CPU under autocast, `torch.export`, `torch.jit.trace` |
 
-        Every floating dtype that torch has a kernel for. Measured against float64, no
+        Every floating dtype that torch has a kernel for. Complex numbers: not in
+        `"parallel"`, and with lengths in `"reference"` alone; the default is what is
+        left. Measured against float64, no
         backend is more than about twice as far off as the loop in the same dtype, relative
         to small values too. All tensors but `lengths` get
         gradients.
 
     Raises:
         ValueError: a wrong shape, dtype, device, length or backend name.
-        TypeError: `lengths` is not of an integer dtype.
+        TypeError: `lengths` is not of an integer dtype, or `weight_ih` is of one.
         RuntimeError: a backend was asked for that cannot run here.
 
     Source:
@@ -269,14 +275,16 @@ def fused_cho_gru(
         | `"parallel"` | `cho_gru_forward` and `cho_gru_backward`, written by hand in plain PyTorch | CPU, CUDA |
         | `"torch"` | refused: torch has no such recurrence | nowhere |
 
-        Every floating dtype that torch has a kernel for. Measured against float64, no
+        Every floating dtype that torch has a kernel for. Complex numbers: not in
+        `"parallel"`, and with lengths in `"reference"` alone; the default is what is
+        left. Measured against float64, no
         backend is more than about twice as far off as the loop in the same dtype, relative
         to small values too. All tensors but `lengths` get
         gradients.
 
     Raises:
         ValueError: a wrong shape, dtype, device, length or backend name.
-        TypeError: `lengths` is not of an integer dtype.
+        TypeError: `lengths` is not of an integer dtype, or `weight_ih` is of one.
         RuntimeError: a backend was asked for that cannot run here.
 
     Source:
@@ -299,6 +307,11 @@ def _check(
 ) -> None:
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     check_shape(where, "weight_ih", weight_ih, (("rows", None), ("input", None)))
+    if not (weight_ih.is_floating_point() or weight_ih.is_complex()):
+        raise TypeError(
+            f"{where}: `weight_ih` must have a floating or complex dtype, got "
+            f"{weight_ih.dtype}"
+        )
     check_shape(where, "weight_hh", weight_hh, (("rows", None), ("hidden", None)))
     rows, hidden = n_blocks * weight_hh.shape[1], weight_hh.shape[1]
     check_shape(where, "weight_hh", weight_hh, (("rows", rows), ("hidden", hidden)))
@@ -387,6 +400,8 @@ def _why_not_torch(kind: str, x: Tensor, lengths: Tensor | None) -> str:
         return f"torch has no fused recurrence on {x.device.type}"
     if lengths is not None and is_exporting():
         return "torch.export cannot pack rows by lengths that it does not know"
+    if lengths is not None and x.is_complex():
+        return "torch has no gradients for packed rows of complex numbers"
     if kind == "lstm" and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return torch_kernels.why_not_lstm_under_autocast(x)
     return ""
@@ -395,6 +410,8 @@ def _why_not_torch(kind: str, x: Tensor, lengths: Tensor | None) -> str:
 def _why_not_parallel(x: Tensor) -> str:
     if x.device.type not in _DEVICES:
         return f"it is not tested on {x.device.type}"
+    if x.is_complex():
+        return "its backward pass is one for real numbers"
     if is_exporting():
         return "torch.export takes the steps one by one"
     # A trace keeps the number of steps that it saw; torch's kernel is one operation.
