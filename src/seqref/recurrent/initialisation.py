@@ -153,7 +153,8 @@ def identity_(module: nn.Module, gain: int | float = 1.0) -> Report:
     $$ W_{hh} = \text{gain} \cdot I, \qquad b_{ih} = b_{hh} = 0 $$
 
     With ReLU and a gain of 1 a state without negative entries then stays as it is, but
-    for the input. The input weights stay as they are.
+    for the input, and so does the gradient of its positive entries. The input weights
+    stay as they are.
 
     Args:
         module: A plain recurrent layer or cell of seqref or `torch.nn`, or a module
