@@ -245,9 +245,9 @@ class VariationalLSTMCell(LoopedCell[VariationalLSTMState]):
     $$
 
     The masks $m^x$ and $m^h$ are part of the state. `initial_state` draws them, and a
-    step returns them unchanged: their entries are 0 with the probabilities `dropout_x` and
-    `dropout_h`, and 1 / (1 - probability) else. In evaluation a step does not look at
-    them, and `initial_state` fills them with ones.
+    step returns them unchanged: their entries are 0 with the probabilities `dropout_x`
+    and `dropout_h`, and 1 / (1 - probability) else. In evaluation a step does not look
+    at them, and `initial_state` fills them with ones.
 
     Args:
         input_size: Width of each input vector.
