@@ -268,7 +268,10 @@ def test_rows_name_a_passage_and_a_test_of_their_experiment():
             file = row.test.partition("::")[0]
             text = (site.root / file).read_text(encoding="utf-8")
             of_the_package = file.startswith("tests/recurrent/")
-            assert of_the_package or row.experiment in text, row.id
+            # This one judges every record that there is.
+            record = site.docs / "_data" / f"{row.experiment}.json"
+            of_all = file == "tests/test_numbers.py" and record.is_file()
+            assert of_the_package or of_all or row.experiment in text, row.id
 
 
 def test_every_measured_claim_has_a_row():
