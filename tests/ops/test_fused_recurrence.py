@@ -436,6 +436,47 @@ def test_an_adjoint_leaves_out_what_is_not_wanted(kind):
         assert_same(part, {n: t for n, t in whole.items() if n != name}, 0, 0)
 
 
+@pytest.mark.errors
+@pytest.mark.parametrize("kind", KINDS)
+def test_forms_by_hand_refuse_what_would_be_broadcast(kind):
+    made = {n: t.detach() for n, t in case(kind).items()}
+    saved, weights, backward, options = separate(kind, made)
+    forward = getattr(parallel, backward.__name__.replace("backward", "forward"))
+    x = made["x"].transpose(0, 1)
+    h_0 = [made["h_0"]] * (1 + (kind == "lstm"))
+    where = f"^{forward.__name__}: "
+    with pytest.raises(
+        ValueError, match=where + r"`h_0` .*\(batch=4, hidden=5\), got .1"
+    ):
+        forward(x, h_0[0][:1], *h_0[1:], weights, **options)
+    with pytest.raises(ValueError, match=where + r"`h_0` .* \(time first in x\)$"):
+        forward(made["x"], *h_0, weights, **options)
+    with pytest.raises(ValueError, match=where + r"`bias_hh` must have shape \(rows="):
+        forward(x, *h_0, (*weights[:3], weights[3][:1]), **options)
+    with pytest.raises(
+        TypeError, match=where + r"`x` must have a real dtype, got .*128"
+    ):
+        forward(x.to(torch.complex128), *h_0, weights, **options)
+    y, h_n = torch.ones_like(saved.h[1:]), [torch.ones_like(each) for each in h_0]
+    where = f"^{backward.__name__}: "
+    with pytest.raises(
+        ValueError, match=where + r"`grad_y` .*\(time=7, batch=4, hidden"
+    ):
+        backward(saved, weights, y[:, :1], *h_n, **options)
+    with pytest.raises(ValueError, match=where + r"`grad_h_n` .*=5\), got \(1, 5\)$"):
+        backward(saved, weights, y, h_n[0][:1], *h_n[1:], **options)
+
+
+@pytest.mark.errors
+def test_an_unknown_nonlinearity_is_not_the_rectifier():
+    saved, weights, *_ = separate("tanh", case("tanh"))
+    message = r"^rnn_{}: `nonlinearity` must be one of 'tanh', 'relu', got 'thanh'$"
+    with pytest.raises(ValueError, match=message.format("forward")):
+        parallel.rnn_forward(saved.x, saved.h[0], weights, "thanh")
+    with pytest.raises(ValueError, match=message.format("backward")):
+        parallel.rnn_backward(saved, weights, saved.h[1:], saved.h[0], "thanh")
+
+
 # The op by hand as a function of autograd.
 
 
@@ -853,7 +894,7 @@ def test_autocast_takes_torch_where_onednn_has_an_lstm(
 
     def kernel(_, x, states, *rest):
         ran.append("torch")
-        return x, states
+        return x.new_zeros(*x.shape[:2], states[0].shape[1]), states
 
     def counted(*arguments):
         ran.append("loop")
@@ -1028,6 +1069,8 @@ def test_the_default_on_a_cpu_is_never_the_loop(monkeypatch):
     assert ran == ["torch" if kind == "lstm" else "parallel" for kind in KINDS]
 
 
+# The annotations say floating: their checker would stop here.
+@pytest.mark.errors
 @pytest.mark.parametrize("kind", ["tanh", "lstm", "gru", "cho_gru"])
 @pytest.mark.parametrize("lengths", [None, [5, 0, 7, 1]])
 def test_gradients_of_complex_numbers(kind, lengths):

@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seqref.errors import check_shape
+from seqref.ops.fused_recurrence.reference import Weights
+
 
 class Gradients(NamedTuple):
     r"""Gradients of a recurrence with one state; None for one that was skipped.
@@ -38,6 +41,53 @@ class LSTMGradients(NamedTuple):
     bias_hh: Tensor | None
     h_0: Tensor
     c_0: Tensor
+
+
+def check_forward(
+    where: str, x: Tensor, states: dict[str, Tensor], weights: Weights, n_blocks: int
+) -> None:
+    r"""Raise unless all is real and has the shapes of `n_blocks` blocks, time first.
+
+    Raises:
+        ValueError: a shape is another one.
+        TypeError: `x` is complex.
+    """
+    weight_ih, weight_hh, *biases = weights
+    check_shape(where, "weight_hh", weight_hh, (("rows", None), ("hidden", None)))
+    hidden = weight_hh.shape[1]
+    rows = ("rows", n_blocks * hidden)
+    check_shape(where, "weight_hh", weight_hh, (rows, ("hidden", hidden)))
+    check_shape(where, "weight_ih", weight_ih, (rows, ("input", None)))
+    for name, bias in zip(("bias_ih", "bias_hh"), biases, strict=True):
+        if bias is not None:
+            check_shape(where, name, bias, (rows,))
+    axes = (("time", None), ("batch", None), ("input", weight_ih.shape[1]))
+    check_shape(where, "x", x, axes)
+    for name, state in states.items():
+        # A batch that stands first shows here.
+        axes = (("batch", x.shape[1]), ("hidden", hidden))
+        check_shape(where, name, state, axes, "time first in x")
+    if x.is_complex():
+        raise TypeError(f"{where}: `x` must have a real dtype, got {x.dtype}")
+
+
+def check_backward(
+    where: str,
+    h: Tensor,
+    grad_y: Tensor,
+    grad_h_n: Tensor,
+    grad_c_n: Tensor | None = None,
+) -> None:
+    r"""Raise unless the gradients have the shapes of outputs and final states.
+
+    Raises:
+        ValueError: one has another shape.
+    """
+    time, batch, hidden = h.shape[0] - 1, ("batch", h.shape[1]), ("hidden", h.shape[2])
+    check_shape(where, "grad_y", grad_y, (("time", time), batch, hidden))
+    check_shape(where, "grad_h_n", grad_h_n, (batch, hidden))
+    if grad_c_n is not None:
+        check_shape(where, "grad_c_n", grad_c_n, (batch, hidden))
 
 
 def flat(

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from seqref.ops.fused_recurrence.parallel.common import (
     Gradients,
+    check_backward,
+    check_forward,
     hidden_gradients,
     input_gradients,
     project,
@@ -57,9 +59,14 @@ def gru_forward(
         - weights: (3 hidden, input), (3 hidden, hidden), (3 hidden,), (3 hidden,)
         - returns: `GRUSaved(x, h, gates)`
 
+    Raises:
+        ValueError: a wrong shape.
+        TypeError: `x` is complex.
+
     Source:
         The equations of `gru_step`.
     """
+    check_forward("gru_forward", x, {"h_0": h_0}, weights, 3)
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     time, (batch, hidden) = x.shape[0], h_0.shape
     h = x.new_empty(time + 1, batch, hidden)
@@ -137,10 +144,14 @@ def gru_backward(
         - `grad_y`: (time, batch, hidden); `grad_h_n`: (batch, hidden)
         - returns: `Gradients`, each in the shape of what it belongs to
 
+    Raises:
+        ValueError: a gradient has the wrong shape.
+
     Source:
         The chain rule on the equations of `gru_step`.
     """
     x, h, gates = saved
+    check_backward("gru_backward", h, grad_y, grad_h_n)
     weight_ih, weight_hh, _, _ = weights
     hidden = h.shape[-1]
     s, r, z, n = gates.chunk(4, dim=-1)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from seqref.ops.fused_recurrence.parallel.common import (
     LSTMGradients,
+    check_backward,
+    check_forward,
     hidden_gradients,
     input_gradients,
     project,
@@ -64,9 +66,14 @@ def lstm_forward(
         - weights: (4 hidden, input), (4 hidden, hidden), (4 hidden,), (4 hidden,)
         - returns: `LSTMSaved(x, h, c, gates)`
 
+    Raises:
+        ValueError: a wrong shape.
+        TypeError: `x` is complex.
+
     Source:
         The equations of `lstm_step`.
     """
+    check_forward("lstm_forward", x, {"h_0": h_0, "c_0": c_0}, weights, 4)
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     time, (batch, hidden) = x.shape[0], h_0.shape
     h = x.new_empty(time + 1, batch, hidden)
@@ -142,10 +149,14 @@ def lstm_backward(
         - `grad_y`: (time, batch, hidden); `grad_h_n`, `grad_c_n`: (batch, hidden)
         - returns: `LSTMGradients`, each in the shape of what it belongs to
 
+    Raises:
+        ValueError: a gradient has the wrong shape.
+
     Source:
         The chain rule on the equations of `lstm_step`.
     """
     x, h, c, gates = saved
+    check_backward("lstm_backward", h, grad_y, grad_h_n, grad_c_n)
     weight_ih, weight_hh, _, _ = weights
     hidden = h.shape[-1]
     f = gates[..., hidden : 2 * hidden]

@@ -6,8 +6,11 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from seqref.errors import check_choice
 from seqref.ops.fused_recurrence.parallel.common import (
     Gradients,
+    check_backward,
+    check_forward,
     hidden_gradients,
     input_gradients,
     one_minus_square,
@@ -48,9 +51,15 @@ def rnn_forward(
         - weights: (hidden, input), (hidden, hidden), (hidden,), (hidden,)
         - returns: `RNNSaved(x, h)`
 
+    Raises:
+        ValueError: a wrong shape, or an unknown `nonlinearity`.
+        TypeError: `x` is complex.
+
     Source:
         The equation of `rnn_step`.
     """
+    check_choice("rnn_forward", "nonlinearity", nonlinearity, ("tanh", "relu"))
+    check_forward("rnn_forward", x, {"h_0": h_0}, weights, 1)
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     h = x.new_empty(x.shape[0] + 1, *h_0.shape)
     h[0] = h_0
@@ -104,10 +113,15 @@ def rnn_backward(
         - `grad_y`: (time, batch, hidden); `grad_h_n`: (batch, hidden)
         - returns: `Gradients`, each in the shape of what it belongs to
 
+    Raises:
+        ValueError: a gradient has the wrong shape, or an unknown `nonlinearity`.
+
     Source:
         The chain rule on the equation of `rnn_step`.
     """
     x, h = saved
+    check_choice("rnn_backward", "nonlinearity", nonlinearity, ("tanh", "relu"))
+    check_backward("rnn_backward", h, grad_y, grad_h_n)
     weight_ih, weight_hh, _, _ = weights
     # phi'(a_t) of all steps in one pass; delta[t - 1] turns into delta_t in place.
     delta = one_minus_square(h[1:]) if nonlinearity == "tanh" else (h[1:] > 0).to(h)
