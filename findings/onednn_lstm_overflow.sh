@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# torch 2.13.0, float32, CPU with oneDNN (x86): an LSTM that overflows gives zeros, not NaN.
+#
+# Finite inputs of the largest size make a gate's sum inf - inf, which is NaN. torch's own
+# loop returns NaN from that step on, and so do nn.RNN and nn.GRU. oneDNN's LSTM returns
+# exactly 0 for output and cell state at that step and after it. An inf or a NaN in the input
+# itself gives NaN with both. Seen with oneDNN's kernels for AVX-512 and, by
+# ONEDNN_MAX_CPU_ISA=AVX2, for AVX2; torch 2.14.1 does the same.
+#
+# Output seen:
+#   LSTM, oneDNN: finite input [0.0, 0.0], infinite input [nan, nan]
+#   LSTM, torch's loop: finite input [nan, nan], infinite input [nan, nan]
+#   GRU: finite input [nan, nan], infinite input [nan, nan]
+#   RNN: finite input [nan, nan], infinite input [nan, nan]
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m venv "$work/venv"
+"$work/venv/bin/pip" install -q torch==2.13.0 numpy==2.4.6
+"$work/venv/bin/python" -W ignore - <<'EOF'
+import math
+import sys
+
+import torch
+from torch import nn
+
+if not torch.backends.mkldnn.is_available():
+    sys.exit("this torch has no oneDNN: nothing to compare")
+
+
+def last_steps(kind, fill, onednn=True):
+    torch.manual_seed(0)
+    layer = kind(2, 1, batch_first=True)
+    x = torch.zeros(1, 4, 2)
+    x[0, 2:] = fill
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=onednn):
+        layer.weight_ih_l0.copy_(torch.tensor([2.0, -2.0]).expand_as(layer.weight_ih_l0))
+        y, state = layer(x)
+    assert y[0, :2].isfinite().all()
+    if kind is nn.LSTM and not y.isnan().any():
+        assert state[1].item() == 0
+    return y[0, 2:, 0].tolist()
+
+
+for name, kind, onednn in (
+    ("LSTM, oneDNN", nn.LSTM, True),
+    ("LSTM, torch's loop", nn.LSTM, False),
+    ("GRU", nn.GRU, True),
+    ("RNN", nn.RNN, True),
+):
+    finite = last_steps(kind, torch.finfo(torch.float32).min, onednn)
+    infinite = last_steps(kind, math.inf, onednn)
+    print(f"{name}: finite input {finite}, infinite input {infinite}")
+    assert all(map(math.isnan, infinite)), infinite
+    if name == "LSTM, oneDNN":
+        assert finite == [0.0, 0.0], finite
+    else:
+        assert all(map(math.isnan, finite)), finite
+EOF
