@@ -335,8 +335,8 @@ def test_the_report():
         "bias_hh_l0  f, rows 5 to 9: 0",
     ]
     assert "0.5 * orthogonal" in str(orthogonal_(nn.RNN(3, 5), 0.5))
-    laws = [change.value for change in chrono_(seqref.LSTMCell(3, 5), 200)]
-    assert laws == ["log U[1, 199]", "0", "minus that of f", "0"]
+    values = [change.value for change in chrono_(seqref.LSTMCell(3, 5), 200)]
+    assert values == ["log U[1, 199]", "0", "minus that of f", "0"]
 
 
 def test_defaults_and_the_smallest_horizon():

@@ -81,7 +81,7 @@ class _Write(NamedTuple):
     name: str
     block: str
     values: Tensor
-    law: str
+    what: str
 
 
 # Whatever torch's default device is.
@@ -142,8 +142,8 @@ def orthogonal_(
             like = site.block("weight_hh", block)
             drawn = _workspace(like, generator)
             nn.init.orthogonal_(drawn, gain, generator=generator)
-            law = "orthogonal" if gain == 1 else f"{gain:g} * orthogonal"
-            writes.append(_Write(site, "weight_hh", block, drawn, law))
+            what = "orthogonal" if gain == 1 else f"{gain:g} * orthogonal"
+            writes.append(_Write(site, "weight_hh", block, drawn, what))
     return _apply(where, writes)
 
 
@@ -179,12 +179,12 @@ def identity_(module: nn.Module, gain: int | float = 1.0) -> Report:
     gain = _finite(where, "gain", gain)
     sites = _square_sites(where, module)
     _check_kinds(where, sites, ("RNN",), "one recurrent matrix without gates")
-    law = "identity" if gain == 1 else f"{gain:g} * identity"
+    what = "identity" if gain == 1 else f"{gain:g} * identity"
     writes = []
     for site in sites:
         width = len(site.tensors["weight_hh"])
         eye = gain * torch.eye(width, **_WIDE)
-        writes.append(_Write(site, "weight_hh", "h", eye, law))
+        writes.append(_Write(site, "weight_hh", "h", eye, what))
         writes += [_zeros(site, n, "h") for n in _NAMES[1:] if n in site.tensors]
     return _apply(where, writes)
 
@@ -268,13 +268,13 @@ def chrono_(
     sites = list(_sites(where, module))
     _check_kinds(where, sites, ("LSTM", "GRU"), "a gate that keeps")
     _check_biases(where, sites)
-    law = f"log U[1, {horizon - 1:g}]"
+    what = f"log U[1, {horizon - 1:g}]"
     writes = []
     for site in sites:
         keeps = "f" if site.kind == "LSTM" else "z"
         drawn = _workspace(site.block("bias_ih", keeps), generator)
         drawn.uniform_(1, horizon - 1, generator=generator).log_()
-        writes += _sum(site, keeps, drawn, law)
+        writes += _sum(site, keeps, drawn, what)
         if site.kind == "LSTM":
             writes += _sum(site, "i", -drawn, "minus that of f")
     return _apply(where, writes)
@@ -326,8 +326,8 @@ def _zeros(site: _Site, name: str, block: str) -> _Write:
     return _Write(site, name, block, torch.zeros((), **_WIDE), "0")
 
 
-def _sum(site: _Site, block: str, values: Tensor, law: str) -> list[_Write]:
-    first = _Write(site, "bias_ih", block, values, law)
+def _sum(site: _Site, block: str, values: Tensor, what: str) -> list[_Write]:
+    first = _Write(site, "bias_ih", block, values, what)
     return [first, _zeros(site, "bias_hh", block)]
 
 
@@ -337,9 +337,9 @@ def _apply(where: str, writes: list[_Write]) -> Report:
     for write in writes:
         _check_target(where, write, seen)
     changes = []
-    for site, name, block, values, law in writes:
+    for site, name, block, values, what in writes:
         site.block(name, block).copy_(values)
-        changes.append(Change(site.names[name], site.rows(block), block, law))
+        changes.append(Change(site.names[name], site.rows(block), block, what))
     return Report(tuple(changes))
 
 
@@ -382,7 +382,7 @@ def _check_target(where: str, write: _Write, seen: dict[object, str]) -> None:
     if write.values.abs().max() > torch.finfo(tensor.dtype).max:
         raise ValueError(
             f"{where}: `{name}` must get numbers that {tensor.dtype} can hold, got "
-            f"{write.law}; nothing was changed"
+            f"{write.what}; nothing was changed"
         )
     first = seen.setdefault((tensor.device, tensor.data_ptr()), name)
     if first != name:
@@ -417,7 +417,7 @@ def _finite(where: str, name: str, value: object) -> float:
         raise TypeError(
             f"{where}: `{name}` must be a number, got {type(value).__name__}"
         )
-    # The numbers of a law are drawn in float32 unless the parameters are wider.
+    # Random numbers are drawn in float32 unless the parameters are wider.
     if not abs(cast(float, value)) <= torch.finfo(torch.float32).max:
         raise ValueError(f"{where}: `{name}` must be finite in float32, got {value}")
     return float(value)
