@@ -779,6 +779,10 @@ def test_a_config_without_values_is_refused(tmp_path, value, match):
     place = r"Checkpoints: `config\['a'\]\[0\]` must be plain data"
     with pytest.raises(TypeError, match=f"{place}.*, got .*{match}"):
         Checkpoints(tmp_path, config={"a": [value]})
+
+
+@pytest.mark.errors
+def test_a_config_with_other_keys_is_refused(tmp_path):
     with pytest.raises(TypeError, match="strings or ints as keys"):
         Checkpoints(tmp_path, config={(1, 2): 3})
     with pytest.raises(TypeError, match="keys that differ as text"):
