@@ -50,7 +50,7 @@ SMALL = Config(
     try_to=100,
     hidden_sizes=(8,),
     learning_rates=(0.03,),
-    updates=300,
+    updates=600,
     hand_to=200,
     seeds=tuple(range(6)),
 )

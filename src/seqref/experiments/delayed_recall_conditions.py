@@ -66,7 +66,7 @@ SMALL = Config(
     horizon_lags=(100,),
     batch_size=32,
     tests=128,
-    seeds=(0, 1),
+    seeds=(0, 1, 2, 3),
 )
 FULL = Config(
     hidden_size=32,
@@ -169,9 +169,9 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 CLAIMS = (
     Claim(
         "C123",
-        "With more updates at least nine in ten tanh RNNs as they come learn the lag; "
-        "with as many, not nine in ten LSTMs as they come do.",
-        at_least(0.9),
+        "With more updates at least half of the tanh RNNs as they come learn the lag; "
+        "with as many, not half of the LSTMs as they come do.",
+        at_least(0.5),
         case="rnn_early",
         control="lstm_early",
     ),

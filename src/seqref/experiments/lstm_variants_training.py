@@ -59,15 +59,15 @@ SMALL = Config(
     width=16,
     n_training=60,
     n_heldout=1000,
-    updates=220,
+    updates=320,
     check_every=10,
     learning_rate=0.01,
     zoneout_c=0.5,
     zoneout_h=0.05,
-    dropout_x=0.25,
-    dropout_h=0.25,
-    seeds=(0, 1, 2, 3),
-    control_seeds=(20, 21, 22, 23),
+    dropout_x=0.75,
+    dropout_h=0.75,
+    seeds=tuple(range(8)),
+    control_seeds=tuple(range(20, 28)),
 )
 FULL = Config(
     steps=20,
@@ -216,8 +216,10 @@ def _helps(case: Mapping[str, Any]) -> Outcome:
 
 def _harms(case: Mapping[str, Any]) -> Outcome:
     found = case["accuracy_difference"]
-    # Twice what other seeds make of the plain layer.
-    return all_of(found["mean"], above(-found["mean"], 0.02))
+    # Other seeds of the plain layer differ as well, and so in both directions.
+    return all_of(
+        found["mean"], below(found["high"], 0, share), above(-found["mean"], 0.02)
+    )
 
 
 CLAIMS = (
@@ -232,7 +234,8 @@ CLAIMS = (
     Claim(
         "C141.variational",
         "With variational dropout the best accuracy on other sequences is lower by "
-        "more than two points; with other seeds alone it is not.",
+        "more than two points, with an interval below zero; with other seeds alone it "
+        "is not.",
         _harms,
         case="variational",
         control="plain_again",

@@ -141,7 +141,7 @@ def _cells(row: Row | None) -> list[str]:
         text = f"**{text}**"
     if row["step"]:
         # Half of one run is the least distance that a count can have.
-        text += f", {row['margin'] / row['step']:g} of {round(1 / row['step'])} runs"
+        text += f", {row['margin'] / row['step']:.3g} of {round(1 / row['step'])} runs"
     return [text, row["setting"]]
 
 
