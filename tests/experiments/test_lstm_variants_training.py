@@ -30,7 +30,8 @@ def test_layers_are_what_their_names_say():
         assert type(layer) is kind
         assert layer.training
     assert experiment.layer_of(CONFIG, "zoneout").cell.zoneout_c == CONFIG.zoneout_c
-    rates = {"": (0.25, 0.25), "_inputs": (0.25, 0.0), "_state": (0.0, 0.25)}
+    x, h = CONFIG.dropout_x, CONFIG.dropout_h
+    rates = {"": (x, h), "_inputs": (x, 0.0), "_state": (0.0, h)}
     for end, wanted in rates.items():
         cell = experiment.layer_of(CONFIG, f"variational{end}").cell
         assert (cell.dropout_x, cell.dropout_h) == wanted
