@@ -124,7 +124,10 @@ def by_setting(data: Mapping[str, Any]) -> list[list[str]]:
     lines = []
     for setting in (*SETTINGS, *SEEDED):
         here = [row for row in rows if row["setting"] == setting.name]
-        moved = sum(row["margin"] != default.get(row["claim"]) for row in here)
+        # Only where there is a default to compare with.
+        moved = sum(
+            row["margin"] != default.get(row["claim"], row["margin"]) for row in here
+        )
         lowest = min(here, key=_by_margin, default=None)
         cells = [setting.name, str(len(here)), str(moved)]
         lines.append([*cells, _cells(lowest)[0], lowest["claim"] if lowest else ""])
