@@ -9,9 +9,10 @@ import pytest
 
 import seqref
 from seqref import cli
-from seqref.experiments import forget_gate, parameter_counts
-from seqref.experiments.framework import commands
-from seqref.experiments.framework.claim import Claim, Outcome
+from experiments.gradients import forget_gate
+from experiments.counts import parameter_counts
+from experiments.lab import commands
+from experiments.lab.claim import Claim, Outcome
 
 NAME = "parameter_counts"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from seqref.experiments.framework import timer
-from seqref.experiments.framework.experiment import discover
+from experiments.lab import timer
+from experiments.lab.experiment import discover
 
 ROOT = Path(__file__).resolve().parents[1]
 CLOCKS = {"time", "perf_counter", "process_time", "thread_time", "monotonic"}
@@ -84,7 +84,7 @@ def test_experiments_read_the_clock_in_one_place():
     found = {
         name for name, source in modules("src/seqref/experiments") if clocks_in(source)
     }
-    assert found == {"src/seqref/experiments/framework/timer.py"}
+    assert found == {"experiments/lab/timer.py"}
     assert timer.wall() <= timer.wall()
     assert timer.processor() <= timer.processor()
 
@@ -108,10 +108,10 @@ def test_claims_on_time_are_those_of_modules_that_read_the_timer():
     }
     # The record's own seconds, and what the seven share.
     shared = {
-        "src/seqref/experiments/framework/record.py",
-        "src/seqref/experiments/framework/timer.py",
-        "src/seqref/experiments/fused_recurrence_speed_parts/timing.py",
-        "src/seqref/experiments/speed_parts/timing.py",
+        "experiments/lab/record.py",
+        "experiments/lab/timer.py",
+        "experiments/speed/_fused_timing.py",
+        "experiments/speed/_timing.py",
     }
     own = {Path(name).stem for name in readers - shared}
     assert own <= timed

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from seqref.experiments.framework import margin_tables, margins
-from seqref.experiments.framework.drawing import MATPLOTLIB_VERSION
-from seqref.experiments.framework.experiment import discover, find, names
-from seqref.experiments.framework.record import judgements, load, rounded
-from seqref.experiments.framework.rendering import (
+from experiments.lab import margin_tables
+from experiments.lab import margins
+from experiments.lab.drawing import MATPLOTLIB_VERSION
+from experiments.lab.experiment import discover, find, names
+from experiments.lab.record import judgements, load, rounded
+from experiments.lab.rendering import (
     rendered_figures,
     rendered_files,
     rendered_tables,

@@ -29,7 +29,7 @@ COMMANDS = (
     Command(
         "experiments",
         "measure the claims of the pages",
-        "seqref.experiments.framework.commands",
+        "experiments.lab.commands",
     ),
     Command(
         "train-lm",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seqref.experiments.framework import timer
+from experiments.lab import timer
 
 REAL = {name: getattr(timer, name) for name in ("processor", "wall")}
 

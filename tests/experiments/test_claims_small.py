@@ -2,8 +2,8 @@
 
 import pytest
 
-from seqref.experiments.framework.experiment import discover, find
-from seqref.experiments.framework.record import judgements, measure
+from experiments.lab.experiment import discover, find
+from experiments.lab.record import judgements, measure
 
 OWN = (
     "forget_gate",

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from seqref.experiments.framework import experiment as experiments
-from seqref.experiments.framework import provenance, seeding
-from seqref.experiments.framework.claim import Claim, above, judge
-from seqref.experiments.framework.experiment import Experiment, from_module
-from seqref.experiments.framework.files import write_whole
-from seqref.experiments.framework.record import load, measure, rounded, save
-from seqref.experiments.framework.statistics import log10_summary, median, spread
+from experiments.lab import experiment as experiments
+from experiments.lab import provenance
+from experiments.lab import seeding
+from experiments.lab.claim import Claim, above, judge
+from experiments.lab.experiment import Experiment, from_module
+from experiments.lab.files import write_whole
+from experiments.lab.record import load, measure, rounded, save
+from experiments.lab.statistics import log10_summary, median, spread
 
 
 @dataclass(frozen=True)

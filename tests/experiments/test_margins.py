@@ -6,8 +6,9 @@ import math
 import pytest
 
 from seqref import cli
-from seqref.experiments.framework import margin_tables, margins
-from seqref.experiments.framework.claim import (
+from experiments.lab import margin_tables
+from experiments.lab import margins
+from experiments.lab.claim import (
     Claim,
     Outcome,
     above,
@@ -22,7 +23,7 @@ from seqref.experiments.framework.claim import (
     power,
     share,
 )
-from seqref.experiments.framework.experiment import discover, find
+from experiments.lab.experiment import discover, find
 
 INF = math.inf
 

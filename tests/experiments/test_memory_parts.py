@@ -8,17 +8,17 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from seqref.experiments.framework.seeding import generator, seeded
-from seqref.experiments.framework.statistics import mean_interval, share_interval
-from seqref.experiments.memory_parts.judging import at_least, fewer_than_half, scalars
-from seqref.experiments.memory_parts.networks import (
+from experiments.lab.seeding import generator, seeded
+from experiments.lab.statistics import mean_interval, share_interval
+from experiments.memory._judging import at_least, fewer_than_half, scalars
+from experiments.memory._networks import (
     CATALOGUE,
     Network,
     build,
     layer_of,
 )
-from seqref.experiments.memory_parts.presentation import percent, solved, table_by_lag
-from seqref.experiments.memory_parts.sweep import (
+from experiments.memory._presentation import percent, solved, table_by_lag
+from experiments.memory._sweep import (
     Cell,
     measure_cell,
     measure_run,
@@ -26,7 +26,7 @@ from seqref.experiments.memory_parts.sweep import (
     select,
     sweep,
 )
-from seqref.experiments.memory_parts.training import Problem, Schedule, score, train
+from experiments.memory._training import Problem, Schedule, score, train
 
 
 def draw(batch_size, lag, random):

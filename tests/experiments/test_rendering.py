@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from seqref.experiments.framework import drawing, rendering
-from seqref.experiments.framework.experiment import Experiment
-from seqref.experiments.framework.progress import bars
-from seqref.experiments.framework.tables import caption, number, power_of_ten, table
+from experiments.lab import drawing
+from experiments.lab import rendering
+from experiments.lab.experiment import Experiment
+from experiments.lab.progress import bars
+from experiments.lab.tables import caption, number, power_of_ten, table
 
 NARROW = "\N{NO-BREAK SPACE}"
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from seqref import LSTM, RNN
-from seqref.experiments.framework.files import write_whole
+from experiments.lab.files import write_whole
 from seqref.models import LanguageModel
 from seqref.recurrent import GRU, ChoGRU
 from seqref.tasks import Vocabulary

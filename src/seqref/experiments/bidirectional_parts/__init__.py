@@ -1,1 +1,0 @@
-r"""Parts of the experiment `bidirectional`: what leaks, and what padding does."""

@@ -1,1 +1,0 @@
-r"""Parts of the experiments on backpropagation through time."""

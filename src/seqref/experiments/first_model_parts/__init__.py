@@ -1,1 +1,0 @@
-r"""Parts of the experiment `first_model`: its data, its tables and its figure."""

@@ -1,1 +1,0 @@
-r"""Parts of the experiment `fused_recurrence_speed`: its clock, tables and figure."""

@@ -1,1 +1,0 @@
-r"""Parts of the experiment `gradient_by_lag`: its networks and their Jacobians."""

@@ -1,1 +1,0 @@
-r"""Parts of `gradient_overflow`: clipping, and its tables and figure."""

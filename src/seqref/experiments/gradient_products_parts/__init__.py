@@ -1,1 +1,0 @@
-r"""Parts of `gradient_products`: chains, single networks, tables and the figure."""

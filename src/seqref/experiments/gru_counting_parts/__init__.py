@@ -1,1 +1,0 @@
-r"""Parts of the experiment `gru_counting`."""

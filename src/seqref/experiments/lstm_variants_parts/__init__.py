@@ -1,1 +1,0 @@
-r"""Parts of the experiment `lstm_variants`."""

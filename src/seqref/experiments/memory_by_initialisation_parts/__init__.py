@@ -1,1 +1,0 @@
-r"""Parts of the experiment on memory by initialisation."""

@@ -1,1 +1,0 @@
-r"""Parts of the experiments that train networks on tasks of memory."""

@@ -1,1 +1,0 @@
-r"""Parts of `padding_cost`: what is timed, counted and compared."""

@@ -1,1 +1,0 @@
-r"""Parts of `spectral_radius`: its fixed examples, and its tables and figure."""

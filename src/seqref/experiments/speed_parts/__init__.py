@@ -1,1 +1,0 @@
-r"""How the experiments on speed time their contestants."""

@@ -1,0 +1,194 @@
+"""The bug museum: each specimen is caught, each fix and each sound model passes."""
+
+import math
+import pathlib
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.museum import bug_museum
+from experiments.museum import _cabinet as cabinet
+from experiments.museum import _checks as checks
+from experiments.museum import _formulas as formulas
+from experiments.museum import _judges as judges
+from experiments.museum import _numbers as numbers
+from experiments.museum import _padding as padding
+from experiments.lab.experiment import find
+from experiments.lab.record import judgements, measure
+from experiments.lab.seeding import generator, seeded
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
+SPECIMENS = {specimen.name: specimen for specimen in cabinet.all_specimens()}
+SOUND = checks.sound()
+# What else finds a bug, beside its own test. A change here is a change of a check.
+ALSO = {
+    "last-column": {"row_order"},
+    "sorted-rows": {"padding_invariance"},
+    "view-for-transpose": {"causality"},
+    "two-ways": {"target_shift"},
+    "same-padding": {"target_shift"},
+    "reset-each-step": {"nonlinearity"},
+    "reset-all-rows": {"row_order"},
+    "kept-state": {"causality", "nonlinearity"},
+    "random-start": {"causality", "nonlinearity"},
+    "dropout-always-on": {"causality", "nonlinearity"},
+}
+TWO_RESULTS = ("kept-state", "random-start", "dropout-always-on")
+
+
+@pytest.fixture(scope="module")
+def record():
+    return measure(find("bug_museum"))
+
+
+@pytest.mark.parametrize("name", SPECIMENS)
+def test_a_specimen_is_caught_by_its_own_test_and_those_listed(name):
+    specimen = SPECIMENS[name]
+    found = {n: checks.outcome(specimen.broken, t) for n, t in specimen.trials.items()}
+    caught = {check for check, message in found.items() if message}
+    assert caught == {specimen.own} | ALSO.get(name, set())
+    for check in caught - {"own"}:
+        assert found[check].startswith(check.replace("_", " ") + ": ")
+    if name in TWO_RESULTS:
+        assert "differs between two calls" in found[specimen.own]
+
+
+@pytest.mark.parametrize("name", SPECIMENS)
+def test_a_mended_specimen_passes_all(name):
+    specimen = SPECIMENS[name]
+    for check, trial in specimen.trials.items():
+        assert checks.outcome(specimen.mended, trial) == "", check
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_model_of_torch_passes_all(name):
+    build, trials = SOUND[name]
+    assert trials
+    for check, trial in trials.items():
+        assert checks.outcome(build, trial) == "", check
+
+
+def test_each_check_has_its_specimen():
+    assert {s.own for s in SPECIMENS.values()} == {*checks.CHECKS, "own"}
+    used = {check for _, trials in SOUND.values() for check in trials}
+    assert used == set(checks.CHECKS)
+
+
+def test_broken_and_mended_differ_in_the_fault_alone():
+    """Their weights have the same shapes, except where the fault is in the shapes."""
+    other = {
+        name
+        for name, specimen in SPECIMENS.items()
+        for broken, mended in [(specimen.broken(), specimen.mended())]
+        if isinstance(broken, nn.Module)
+        and [p.shape for p in broken.parameters()]
+        != [p.shape for p in mended.parameters()]
+    }
+    assert other == {"two-ways"}
+
+
+@pytest.mark.parametrize("name", SPECIMENS)
+def test_the_page_has_a_section_for_it(name):
+    text = (DOCS / f"evidence/bugs/{SPECIMENS[name].page}.md").read_text("utf-8")
+    assert re.search(rf"^## .+ \{{ #{name} \}}$", text, re.MULTILINE)
+
+
+def test_the_loop_is_the_recurrence():
+    a, b = torch.rand(2, 2, 9, generator=generator(0), dtype=torch.float64)
+    want = torch.zeros_like(b)
+    for t in range(9):
+        for s in range(t + 1):
+            want[:, t] += a[:, s + 1 : t + 1].prod(1) * b[:, s]
+    for scan in (numbers.loop, numbers.by_pairs, numbers.closed_form):
+        torch.testing.assert_close(scan(a, b), want, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("time", [1, 2, 3, 7, 8, 9])
+def test_the_scan_by_pairs_at_any_length(time):
+    a, b = torch.randn(2, 3, time, generator=generator(1), dtype=torch.float64)
+    torch.testing.assert_close(
+        numbers.by_pairs(a, b), numbers.loop(a, b), atol=1e-12, rtol=1e-12
+    )
+
+
+def test_where_the_closed_form_breaks():
+    """The sum of quotients overflows before the product underflows."""
+    ones = torch.ones(1, 200)
+    half = torch.full((1, 200), 0.5)
+    found = numbers.closed_form(half, ones)[0]
+    assert found[:126].isfinite().all()
+    assert found[126].isinf()
+    assert not found[:149].isnan().any()
+    assert found[149:].isnan().all()
+    # The page's example: infinities of both signs meet sooner.
+    b = torch.randn(1, 200, generator=torch.Generator().manual_seed(0))
+    found = numbers.closed_form(half, b)[0]
+    assert not found[:128].isnan().any()
+    assert found[128:].isnan().all()
+    config = bug_museum.SMALL
+    broken = bug_museum.scan_error(config, "broken", "float32", 0.5)
+    assert 120 < broken["first_not_finite"] < 135
+    b = torch.randn(4, 200, generator=generator(0), dtype=torch.float64).float()
+    finite = numbers.closed_form(torch.full_like(b, 0.5), b).isfinite().all(dim=0)
+    assert finite[: broken["first_not_finite"] - 1].all()
+    assert not finite[broken["first_not_finite"] - 1]
+    mended = bug_museum.scan_error(config, "mended", "float32", 0.5)
+    assert mended["first_not_finite"] == 0
+    assert mended["error_before"] < 1e-6
+
+
+def test_the_reordered_gates_are_those_of_the_judge():
+    judge = judges.judge_lstm()
+    layer = judges.imported(formulas.import_reordered)
+    for name, weight in judge.state_dict().items():
+        assert torch.equal(layer.state_dict()[name], weight)
+
+
+def test_padding_moves_the_summary_and_packing_keeps_it(record):
+    config = bug_museum.SMALL
+    assert bug_museum.moved_by_padding(config, "broken", 0, 0) == 0
+    with seeded(3), torch.no_grad():
+        encoder = padding.Encoder(config.vocab_size, config.hidden_size).double()
+        tokens = torch.randint(1, 16, (32, 12), generator=generator(1003))
+        one = encoder.gru(encoder.embedding(tokens))[0][:, -1]
+        two = encoder.gru(encoder.embedding(nn.functional.pad(tokens, (0, 5))))[0]
+    moved = [
+        ((b[-1] - a).norm() / a.norm()).item() for a, b in zip(one, two, strict=True)
+    ]
+    found = bug_museum.moved_by_padding(config, "broken", 5, 3)
+    # The lower of the two middle values, as torch has it.
+    assert found == pytest.approx(sorted(moved)[15], rel=1e-10)
+    numbers_ = record["numbers"]
+    assert numbers_["moved_broken_5"] > numbers_["moved_broken_1"] > 0.2
+    assert numbers_["moved_mended_5"] == 0
+
+
+def test_the_uniform_guess_is_the_best_on_noise(record):
+    uniform = math.log(bug_museum.SMALL.vocab_size)
+    assert record["numbers"]["uniform"] == pytest.approx(uniform, abs=1e-5)
+    assert record["numbers"]["loss_mended"] == pytest.approx(uniform, abs=0.05)
+    assert record["numbers"]["loss_broken"] < 0.1
+
+
+@pytest.mark.parametrize("claim", [claim.id for claim in bug_museum.CLAIMS])
+def test_claim_holds_and_control_fails(record, claim):
+    judged = record["claims"][claim]
+    assert judged["holds"]
+    assert not judged["control_holds"]
+
+
+def test_a_small_run_can_be_judged_again(record):
+    assert judgements(find("bug_museum"), record["cases"]) == record["claims"]
+
+
+def test_tables_have_a_row_for_each_case(record):
+    tables = bug_museum.tables(record)
+    trials = sum(len(specimen.trials) for specimen in SPECIMENS.values())
+    assert record["numbers"]["trials"] == trials
+    assert tables["matrix"].count("\n") == 2 + len(SPECIMENS)
+    assert tables["matrix"].count("**caught**") == len(SPECIMENS)
+    assert "**silent**" not in tables["matrix"]
+    assert tables["sound"].count("| 0 |\n") == len(SOUND)
+    assert "not finite from 12" in tables["scans"]
