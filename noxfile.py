@@ -184,7 +184,7 @@ def browser(session: nox.Session) -> None:
 def figures(session: nox.Session) -> None:
     """Draw every table and figure again from the committed results."""
     install(session, "-e", ".[bench]")
-    session.run("seqref", "experiments", "render", *session.posargs)
+    session.run("python", "-m", "experiments", "render", *session.posargs)
 
 
 @nox.session
@@ -194,7 +194,7 @@ def bench(session: nox.Session) -> None:
     folder = ROOT / "runs" / "bench"
     # On a busy machine a claim may fall: that is a result here, not a failure.
     session.run(
-        *("seqref", "experiments", "run", "timed", "--full"),
+        *("python", "-m", "experiments", "run", "timed", "--full"),
         *("--out", str(folder), *session.posargs),
         success_codes=[0, 1],
     )

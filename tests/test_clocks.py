@@ -76,14 +76,12 @@ def test_only_what_a_person_starts_on_a_gpu_has_the_real_clock():
     found = {name for name, source in modules("tests") if "real_clock" in source}
     assert found == {
         "tests/experiments/conftest.py",
-        "tests/experiments/test_fused_recurrence_speed.py",
+        "tests/experiments/speed/test_fused_recurrence_speed.py",
     }
 
 
 def test_experiments_read_the_clock_in_one_place():
-    found = {
-        name for name, source in modules("src/seqref/experiments") if clocks_in(source)
-    }
+    found = {name for name, source in modules("experiments") if clocks_in(source)}
     assert found == {"experiments/lab/timer.py"}
     assert timer.wall() <= timer.wall()
     assert timer.processor() <= timer.processor()
@@ -103,7 +101,7 @@ def test_claims_on_time_are_those_of_modules_that_read_the_timer():
     }
     readers = {
         name
-        for name, source in modules("src/seqref/experiments")
+        for name, source in modules("experiments")
         if "timer.processor" in source or "timer.wall" in source
     }
     # The record's own seconds, and what the seven share.

@@ -35,9 +35,7 @@ def modules():
     found = [seqref]
     for info in pkgutil.walk_packages(seqref.__path__, "seqref."):
         hidden = any(part.startswith("_") for part in info.name.split("."))
-        if not hidden and not info.name.startswith(
-            ("seqref.experiments", "seqref.cli")
-        ):
+        if not hidden and info.name != "seqref.cli":
             found.append(importlib.import_module(info.name))
     return found
 

@@ -66,18 +66,30 @@ def test_a_page_or_test_of_a_family_has_its_module(family):
     assert tests - known - private == set()
 
 
-EXPERIMENTS = [p for p in stems(SOURCE / "experiments", "*.py") if p[0] != "_"]
+LAB = ROOT / "experiments"
+EXPERIMENTS = {
+    path.stem: path.parent.name
+    for path in sorted(LAB.glob("*/[!_]*.py"))
+    if path.parent.name != "lab"
+}
 
 
 @pytest.mark.parametrize("stem", EXPERIMENTS)
-def test_an_experiment_has_its_record_and_its_test(stem):
+def test_an_experiment_has_its_record(stem):
     assert (DOCS / "_data" / f"{stem}.json").is_file()
-    assert (TESTS / "experiments" / f"test_{stem}.py").is_file()
+
+
+def test_a_test_of_experiments_lies_where_they_do():
+    """`test_<name>.py` in its folder, or of what is shared there, or of the lab."""
+    shared = {(path.parent.name, path.stem.lstrip("_")) for path in LAB.glob("*/*.py")}
+    for path in (TESTS / "experiments").glob("*/test_*.py"):
+        stem = path.stem.removeprefix("test_")
+        assert (path.parent.name, stem) in shared, path
 
 
 def test_a_record_has_its_experiment():
     # `margins` is of all experiments together.
-    others = set(stems(DOCS / "_data", "*.json")) - set(EXPERIMENTS)
+    others = set(stems(DOCS / "_data", "*.json")) - EXPERIMENTS.keys()
     assert others == {"margins"}
 
 

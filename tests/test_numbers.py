@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.lab import margin_tables
-from experiments.lab import margins
+from experiments.lab import margin_tables, margins
 from experiments.lab.drawing import MATPLOTLIB_VERSION
 from experiments.lab.experiment import discover, find, names
 from experiments.lab.record import judgements, load, rounded
@@ -17,7 +16,7 @@ from experiments.lab.rendering import (
 
 DATA = Path(__file__).resolve().parents[1] / "docs" / "_data"
 MARGINS = margins.load(DATA / "margins.json")
-REMEDY = "run: seqref experiments render"
+REMEDY = "run: python -m experiments render"
 
 
 def stale(expected, folder):
@@ -74,7 +73,7 @@ def test_records_are_full_and_of_the_config_in_the_code(name):
     }
     assert record["run"]["config"] == rounded(config, "config"), (
         f"docs/_data/{name}.json was measured with another configuration; "
-        f"run: seqref experiments run {name} --full"
+        f"run: python -m experiments run {name} --full"
     )
     assert record["title"] == experiment.title
 
@@ -99,7 +98,7 @@ def test_margins_are_of_the_small_config_in_every_setting(name):
     experiment = find(name)
     entry = MARGINS["experiments"].get(name, {"config": None, "runs": {}})
     settings = {setting.name for setting in margins.settings_of(experiment)}
-    again = f"run: seqref experiments margins {name}"
+    again = f"run: python -m experiments margins {name}"
     assert set(entry["runs"]) <= settings, again
     if entry["runs"]:
         assert entry["config"] == margins.config_of(experiment), again

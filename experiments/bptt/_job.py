@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seqref import GRU, LSTM, RNN
 from experiments.lab.seeding import generator, seeded
+from seqref import GRU, LSTM, RNN
 from seqref.recurrence import detach_state, scan
 from seqref.recurrent.bptt import truncated_chunks
 

@@ -16,14 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref import LSTM, RNN
-from experiments.lab.claim import Claim, Outcome, above, all_of
-from experiments.lab.commands import main_of
+from experiments.lab.claim import Claim, Outcome
 from experiments.lab.drawing import DASHES, Theme
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import median, spread
 from experiments.lab.tables import number, table
+from seqref import LSTM, RNN
 from seqref.recurrence import detach_state
 from seqref.recurrent.bptt import truncated_chunks
 
@@ -186,11 +185,11 @@ def summary(cases: Mapping[str, Any]) -> dict[str, float]:
 
 def _points_elsewhere(case: Mapping[str, Any]) -> Outcome:
     found = case["cosine_high"]
-    return all_of(found, above(1 - found, 0.01))
+    return Outcome.all_of(found, Outcome.above(1 - found, 0.01))
 
 
 def _stays(case: Mapping[str, Any]) -> Outcome:
-    return above(case["left"], 0.5)
+    return Outcome.above(case["left"], 0.5)
 
 
 CLAIMS = (
@@ -265,7 +264,11 @@ def draw_cosine(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"cosine": draw_cosine}
-main = main_of(__name__, "bptt_bias")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -16,9 +16,8 @@ from typing import Any
 from experiments.bptt import bptt_memory
 from experiments.bptt._job import KINDS, Job
 from experiments.lab import timer
-from experiments.lab.claim import Claim, Outcome, above
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.tables import number, table
 
 
@@ -114,7 +113,7 @@ def ends(
 
 
 def _costs_time(case: Mapping[str, Any]) -> Outcome:
-    return above(case["low"], 1.15)
+    return Outcome.above(case["low"], 1.15)
 
 
 CLAIMS = (
@@ -144,8 +143,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"ratios": table(["layer", "D", "one graph again", "recomputed"], rows)}
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "bptt_checkpoint_time")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -18,12 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
-from seqref import LSTM
-from experiments.lab.claim import Claim, Outcome, above, below, share
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome, share
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.tables import number, table
+from seqref import LSTM
 from seqref.recurrence import detach_state
 from seqref.recurrent.bptt import truncated_chunks
 
@@ -245,11 +244,11 @@ def ends(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _still_knows(case: Mapping[str, Any]) -> Outcome:
-    return above(case["low"], 0.9, share)
+    return Outcome.above(case["low"], 0.9, share)
 
 
 def _is_chance(case: Mapping[str, Any]) -> Outcome:
-    return below(case["high"], 0.6, share)
+    return Outcome.below(case["high"], 0.6, share)
 
 
 CLAIMS = (
@@ -298,8 +297,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "bptt_credit")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

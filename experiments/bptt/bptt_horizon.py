@@ -13,13 +13,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seqref import LSTM
-from experiments.lab.claim import Claim, Outcome, exactly
-from experiments.lab.commands import main_of
+from experiments.lab.claim import Claim, Outcome
 from experiments.lab.drawing import Theme
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.tables import number, table
+from seqref import LSTM
 from seqref.recurrence import detach_state
 from seqref.recurrent.bptt import truncated_chunks
 
@@ -146,13 +145,13 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
 def _half_on_average(case: Mapping[str, Any]) -> Outcome:
     found = case["mean_after_first"]
     within = case["shortest"] == 1 and case["longest"] == case["size"]
-    return exactly(found, holds=within and found == case["expected"])
+    return Outcome.exactly(found, holds=within and found == case["expected"])
 
 
 def _cuts_neighbours(case: Mapping[str, Any]) -> Outcome:
     found = case["neighbours_cut"]
     expected = (case["neighbours"] + 1) // case["size"] - 1
-    return exactly(float(found), holds=found == expected)
+    return Outcome.exactly(float(found), holds=found == expected)
 
 
 CLAIMS = (
@@ -228,7 +227,11 @@ def draw_reach(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"reach": draw_reach}
-main = main_of(__name__, "bptt_horizon")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.bptt._counting import LiveBytes, kept_bytes
+from experiments.bptt._counting import kept_bytes
 from experiments.bptt._job import KINDS, Job
-from experiments.lab.claim import Claim, Outcome, all_of, below, exactly
-from experiments.lab.commands import main_of
+from experiments.lab.claim import Claim, Outcome
 from experiments.lab.drawing import DASHES, Theme, label_ends
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.tables import number, table
+from seqref.testing import LiveBytes
 
 
 @dataclass(frozen=True)
@@ -156,16 +156,18 @@ def summary(cases: Mapping[str, Any], peaks: list[dict[str, Any]]) -> dict[str, 
 
 def _linear(case: Mapping[str, Any]) -> Outcome:
     low, high = case["rate_low"], case["rate_high"]
-    grows = exactly(low, holds=low > 0)
-    return all_of(high, grows, below(high - low, 0.01 * low))
+    grows = Outcome.exactly(low, holds=low > 0)
+    return Outcome.all_of(high, grows, Outcome.below(high - low, 0.01 * low))
 
 
 def _constant(case: Mapping[str, Any]) -> Outcome:
-    return all_of(case["exponent"], below(abs(case["exponent"]), 0.05))
+    return Outcome.all_of(case["exponent"], Outcome.below(abs(case["exponent"]), 0.05))
 
 
 def _square_root(case: Mapping[str, Any]) -> Outcome:
-    return all_of(case["exponent"], below(abs(case["exponent"] - 0.5), 0.1))
+    return Outcome.all_of(
+        case["exponent"], Outcome.below(abs(case["exponent"] - 0.5), 0.1)
+    )
 
 
 CLAIMS = (
@@ -243,7 +245,11 @@ def draw_peak(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"peak": draw_peak}
-main = main_of(__name__, "bptt_memory")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

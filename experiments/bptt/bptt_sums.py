@@ -15,13 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqref import RNN
-from experiments.lab.claim import Claim, Outcome, above, all_of, below
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import median
 from experiments.lab.tables import number, table
+from seqref import RNN
 from seqref.ops.fused_recurrence.reference import Weights, rnn_step
 
 
@@ -148,12 +147,14 @@ EXACT = 1e-10
 
 def _one_product_is_not_enough(case: Mapping[str, Any]) -> Outcome:
     found = case["one_product_error_min"]
-    return all_of(found, above(found, 0.1), below(case["sum_error_max"], EXACT))
+    return Outcome.all_of(
+        found, Outcome.above(found, 0.1), Outcome.below(case["sum_error_max"], EXACT)
+    )
 
 
 def _adds_up(case: Mapping[str, Any]) -> Outcome:
     found = case["uses_error_max"]
-    return below(found, EXACT)
+    return Outcome.below(found, EXACT)
 
 
 CLAIMS = (
@@ -199,8 +200,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"errors": table(headers, rows)}
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "bptt_sums")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -16,9 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from experiments.lab.claim import Claim, Outcome, above, below
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import median, spread
 from experiments.lab.tables import number, table
@@ -240,15 +239,15 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differs(case: Mapping[str, Any]) -> Outcome:
-    return above(case["error"], 0.01)
+    return Outcome.above(case["error"], 0.01)
 
 
 def _keeps(case: Mapping[str, Any]) -> Outcome:
-    return below(case["moved"], 1e-9)
+    return Outcome.below(case["moved"], 1e-9)
 
 
 def _turns(case: Mapping[str, Any]) -> Outcome:
-    return above(case["determinant"], 0.01)
+    return Outcome.above(case["determinant"], 0.01)
 
 
 CLAIMS = (
@@ -306,9 +305,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"errors": table(headers, rows)}
 
 
-# Errors are read, not looked at.
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "gru_conventions")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqref import GRU, LSTM
-from experiments.lab.claim import Claim, Outcome, exactly
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.tables import number, table
+from seqref import GRU, LSTM
 from seqref.models.language_model import LanguageModel
 
 
@@ -127,17 +126,17 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _three_quarters(case: Mapping[str, Any]) -> Outcome:
-    return exactly(case["ratio"], holds=4 * case["gru"] == 3 * case["lstm"])
+    return Outcome.exactly(case["ratio"], holds=4 * case["gru"] == 3 * case["lstm"])
 
 
 def _saves_little(case: Mapping[str, Any]) -> Outcome:
     saved = case["saved_percent"]
-    return exactly(saved, holds=saved < 5)
+    return Outcome.exactly(saved, holds=saved < 5)
 
 
 def _has_biases(case: Mapping[str, Any]) -> Outcome:
     expected = 6 * case["hidden_size"]
-    return exactly(float(case["biases"]), holds=case["biases"] == expected)
+    return Outcome.exactly(float(case["biases"]), holds=case["biases"] == expected)
 
 
 CLAIMS = (
@@ -198,9 +197,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-# Counts are read, not looked at.
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "gru_parameters")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from seqref import LSTM
-from experiments.lab.claim import Claim, Outcome, above, all_of, below
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.tables import number, table
+from seqref import LSTM
 from seqref.recurrence import scan
 
 
@@ -174,19 +173,23 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
 
 
 def _exact(case: Mapping[str, Any]) -> Outcome:
-    return below(case["error"], 1e-10)
+    return Outcome.below(case["error"], 1e-10)
 
 
 def _negative(case: Mapping[str, Any]) -> Outcome:
-    return above(case["negative"], 0.25)
+    return Outcome.above(case["negative"], 0.25)
 
 
 def _linear(case: Mapping[str, Any]) -> Outcome:
-    return all_of(case["in_steps"], below(abs(case["in_steps"] - 1), 0.01))
+    return Outcome.all_of(
+        case["in_steps"], Outcome.below(abs(case["in_steps"] - 1), 0.01)
+    )
 
 
 def _quadratic(case: Mapping[str, Any]) -> Outcome:
-    return all_of(case["in_width"], below(abs(case["in_width"] - 2), 0.01))
+    return Outcome.all_of(
+        case["in_width"], Outcome.below(abs(case["in_width"] - 2), 0.01)
+    )
 
 
 CLAIMS = (
@@ -247,8 +250,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"growth": table(headers, rows)}
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "lstm_anatomy")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqref import LSTM, RNN
-from experiments.lab.claim import Claim, Outcome, all_of, below, exactly
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.tables import number, table
+from seqref import LSTM, RNN
 
 
 @dataclass(frozen=True)
@@ -139,12 +138,16 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 def _two_bias_vectors(case: Mapping[str, Any]) -> Outcome:
     excess = case["excess"]
     agree = case["torch"] == case["seqref"]
-    return exactly(float(excess), holds=agree and excess == 4 * case["hidden_size"])
+    return Outcome.exactly(
+        float(excess), holds=agree and excess == 4 * case["hidden_size"]
+    )
 
 
 def _doubles(case: Mapping[str, Any]) -> Outcome:
     low, high = case["sgd_low"], case["sgd_high"]
-    return all_of(high, below(abs(low - 2), 1e-5), below(abs(high - 2), 1e-5))
+    return Outcome.all_of(
+        high, Outcome.below(abs(low - 2), 1e-5), Outcome.below(abs(high - 2), 1e-5)
+    )
 
 
 CLAIMS = (
@@ -182,9 +185,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-# Counts are read, not looked at.
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "parameter_counts")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

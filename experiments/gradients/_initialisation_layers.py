@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref import GRU, LSTM, RNN
 from experiments.lab.seeding import generator, seeded
+from seqref import GRU, LSTM, RNN
 from seqref.recurrent import (
     chrono_,
     forget_bias_,

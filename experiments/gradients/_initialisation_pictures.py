@@ -3,9 +3,9 @@ r"""Tables and figures of the experiment, and the texts that sentences take from
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.gradients._initialisation_layers import NAMES
 from experiments.lab.drawing import DASHES, Theme, label_ends, power_ticks
 from experiments.lab.tables import number, power_of_ten, table
-from experiments.gradients._initialisation_layers import NAMES
 
 MARKS = (1, 10, 100, 1000)
 BOTTOM = -4.0

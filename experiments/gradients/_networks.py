@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref import RNN
 from experiments.lab.networks import zero_biases_
 from experiments.lab.seeding import generator
+from seqref import RNN
 
 
 @dataclass(frozen=True)

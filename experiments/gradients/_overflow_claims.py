@@ -3,59 +3,59 @@ r"""What is asserted of slopes, overflow and clipping."""
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.lab.claim import Claim, Outcome, all_of, below, exactly
+from experiments.lab.claim import Claim, Outcome
 
 
 def _open_interval(case: Mapping[str, Any]) -> Outcome:
     found = case["lowest_to_8_5"]
-    return exactly(found, holds=found > 0 and case["highest"] == 1)
+    return Outcome.exactly(found, holds=found > 0 and case["highest"] == 1)
 
 
 def _slope_is_lost(case: Mapping[str, Any]) -> Outcome:
     found = case["lowest_to_10"]
-    return exactly(found, holds=found == 0)
+    return Outcome.exactly(found, holds=found == 0)
 
 
 def _gradient_first(case: Mapping[str, Any]) -> Outcome:
     runs = case["runs"]
     fine = case["state_bounded"] == runs and case["loss_finite"] == runs
     found = float(case["gradient_finite"])
-    return exactly(found, holds=fine and found == 0)
+    return Outcome.exactly(found, holds=fine and found == 0)
 
 
 def _loss_is_lost(case: Mapping[str, Any]) -> Outcome:
     found = float(case["loss_after_finite"])
-    return exactly(found, holds=found == 0)
+    return Outcome.exactly(found, holds=found == 0)
 
 
 def _state_is_lost(case: Mapping[str, Any]) -> Outcome:
     found = float(case["loss_finite"])
-    return exactly(found, holds=found == 0)
+    return Outcome.exactly(found, holds=found == 0)
 
 
 def _long_range(case: Mapping[str, Any]) -> Outcome:
     found = float(case["first_infinite_lag"])
-    return exactly(found, holds=found == 128)
+    return Outcome.exactly(found, holds=found == 128)
 
 
 def _direction_kept(case: Mapping[str, Any]) -> Outcome:
     found = case["cosine"]
-    return all_of(found, below(1 - found, 1e-8))
+    return Outcome.all_of(found, Outcome.below(1 - found, 1e-8))
 
 
 def _still_vanished(case: Mapping[str, Any]) -> Outcome:
     found = case["share_of_first_half"]
-    return below(found, 1e-5)
+    return Outcome.below(found, 1e-5)
 
 
 def _lost_in_clipping(case: Mapping[str, Any]) -> Outcome:
     found = case["entry_after"]
-    return exactly(found, holds=found == 0)
+    return Outcome.exactly(found, holds=found == 0)
 
 
 def _small_updates(case: Mapping[str, Any]) -> Outcome:
     found = case["largest_update"]
-    return below(found, 0.1)
+    return Outcome.below(found, 0.1)
 
 
 CLAIMS = (

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref import RNN
 from experiments.lab.networks import zero_biases_
 from experiments.lab.seeding import generator, seeded
+from seqref import RNN
 
 # The spectral radius of the exploding network; ranges and goal of the descent.
 EXPLODING_RADIUS = 3.0

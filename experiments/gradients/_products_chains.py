@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from experiments.lab.seeding import generator
 from experiments.gradients._networks import step_jacobian
 from experiments.gradients._products_networks import log10_norm
+from experiments.lab.seeding import generator
 
 NOISE = 0.5
 # The deviation of an entry is the gain over the root of the width; 1/√3 is that of a

@@ -8,9 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref import RNN
-from experiments.lab.networks import zero_biases_
-from experiments.lab.seeding import generator, seeded
 from experiments.gradients._networks import (
     default_,
     expanding_,
@@ -19,6 +16,9 @@ from experiments.gradients._networks import (
     products_by_lag,
     slopes,
 )
+from experiments.lab.networks import zero_biases_
+from experiments.lab.seeding import generator, seeded
+from seqref import RNN
 
 Initialise = Callable[[RNN, int], None]
 

@@ -3,6 +3,8 @@ r"""Tables and the figure of `gradient_products`."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.gradients._products_chains import CHAINS
+from experiments.gradients._products_networks import NETWORKS
 from experiments.lab.drawing import (
     DASHES,
     Theme,
@@ -10,8 +12,6 @@ from experiments.lab.drawing import (
     power_ticks,
 )
 from experiments.lab.tables import number, power_of_ten, table
-from experiments.gradients._products_chains import CHAINS
-from experiments.gradients._products_networks import NETWORKS
 
 ABLATION = (
     ("default", "default_tanh", "default_linear"),

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqref import RNN, RNNState
-from experiments.lab.seeding import generator
 from experiments.gradients._networks import products_by_lag
+from experiments.lab.seeding import generator
+from seqref import RNN, RNNState
 
 MARKS = (10, 30, 60)
 # Name of a case: recurrent matrix, input at every step, state before the first step.

@@ -3,9 +3,9 @@ r"""Tables and the figure of `spectral_radius`."""
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.gradients._radius_examples import MARKS
 from experiments.lab.drawing import DASHES, Theme
 from experiments.lab.tables import number, power_of_ten, table
-from experiments.gradients._radius_examples import MARKS
 
 LABELS = {
     "small_radius_driven": "2 units, driven",

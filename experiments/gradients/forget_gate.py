@@ -16,17 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    below,
-    exactly,
-)
-from experiments.lab.commands import main_of
+from experiments.lab.claim import Claim, Outcome
 from experiments.lab.drawing import DASHES, Theme
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import median
 from experiments.lab.tables import number, power_of_ten, table
@@ -196,20 +188,22 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decays(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** case["log10_at_100"]
-    return below(found, 0.5)
+    return Outcome.below(found, 0.5)
 
 
 def _short(case: Mapping[str, Any]) -> Outcome:
     found = case["half_life"]
-    return all_of(found, below(found, 3), above(1 - case["gate"], 1 - NEAR_ONE))
+    return Outcome.all_of(
+        found, Outcome.below(found, 3), Outcome.above(1 - case["gate"], 1 - NEAR_ONE)
+    )
 
 
 def _half_open(case: Mapping[str, Any]) -> Outcome:
     found = case["mean_gate"]
     bound = case["bias_bound"]
     within = -bound < case["bias_low"] <= case["bias_high"] < bound
-    by_law = exactly(found, holds=within)
-    return all_of(found, by_law, below(abs(found - 0.5), 0.1))
+    by_law = Outcome.exactly(found, holds=within)
+    return Outcome.all_of(found, by_law, Outcome.below(abs(found - 0.5), 0.1))
 
 
 CLAIMS = (
@@ -303,7 +297,11 @@ def draw_by_bias(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"by_bias": draw_by_bias}
-main = main_of(__name__, "forget_gate")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

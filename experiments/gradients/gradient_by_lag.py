@@ -14,26 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqref import RNN
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    below,
-    power,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.drawing import DASHES, Theme, label_ends, power_ticks
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.seeding import generator, seeded
-from experiments.lab.statistics import log10_summary, median
-from experiments.lab.tables import number, power_of_ten, table
 from experiments.gradients._networks import (
     CASES,
     Case,
     products_by_lag,
 )
+from experiments.lab.claim import Claim, Outcome, power
+from experiments.lab.drawing import DASHES, Theme, label_ends, power_ticks
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.seeding import generator, seeded
+from experiments.lab.statistics import log10_summary, median
+from experiments.lab.tables import number, power_of_ten, table
+from seqref import RNN
 
 
 @dataclass(frozen=True)
@@ -190,21 +182,25 @@ def summary(series: Mapping[str, Any], cases: Mapping[str, Any]) -> dict[str, An
 
 def _vanishes_above_one(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_spectral"]["lag_100"]
-    return all_of(
-        found, above(case["largest_singular_value"], 1), below(found, -10, power)
+    return Outcome.all_of(
+        found,
+        Outcome.above(case["largest_singular_value"], 1),
+        Outcome.below(found, -10, power),
     )
 
 
 def _on_the_circle(case: Mapping[str, Any]) -> Outcome:
     farthest = case["eigenvalue_farthest_from_1"]
-    return all_of(
-        farthest, below(case["modulus_farthest_from_1"], 1e-6), above(farthest, 1)
+    return Outcome.all_of(
+        farthest,
+        Outcome.below(case["modulus_farthest_from_1"], 1e-6),
+        Outcome.above(farthest, 1),
     )
 
 
 def _loses_nothing(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_loss"]["lag_200"]
-    return all_of(found, below(abs(found), 1e-6))
+    return Outcome.all_of(found, Outcome.below(abs(found), 1e-6))
 
 
 CLAIMS = (
@@ -220,7 +216,7 @@ CLAIMS = (
         "C14.default",
         "At default initialisation a tanh network keeps less than a thousandth of any "
         "gradient over 20 steps.",
-        lambda case: below(case["log10_spectral"]["lag_20"], -3, power),
+        lambda case: Outcome.below(case["log10_spectral"]["lag_20"], -3, power),
         case="default_tanh",
         control="orthogonal_tanh_small",
     ),
@@ -228,7 +224,7 @@ CLAIMS = (
         "C14.initialisation",
         "The same network with an orthogonal recurrent matrix and small inputs keeps "
         "more than a hundredth over 100 steps.",
-        lambda case: above(case["log10_spectral"]["lag_100"], -2, power),
+        lambda case: Outcome.above(case["log10_spectral"]["lag_100"], -2, power),
         case="orthogonal_tanh_small",
         control="default_tanh_small",
     ),
@@ -252,7 +248,7 @@ CLAIMS = (
         "C19.tanh",
         "A tanh network with an orthogonal matrix and inputs of unit variance keeps "
         "less than 10⁻¹⁰ over 200 steps.",
-        lambda case: below(case["log10_spectral"]["lag_200"], -10, power),
+        lambda case: Outcome.below(case["log10_spectral"]["lag_200"], -10, power),
         case="orthogonal_tanh",
         control="orthogonal_linear",
     ),
@@ -307,7 +303,11 @@ def draw_by_lag(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"by_lag": draw_by_lag}
-main = main_of(__name__, "gradient_by_lag")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -15,12 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqref import RNN, RNNState
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.seeding import generator
-from experiments.lab.statistics import median
-from experiments.lab.tables import power_of_ten
 from experiments.gradients import _overflow_clipping as clipping
 from experiments.gradients._overflow_claims import CLAIMS
 from experiments.gradients._overflow_pictures import (
@@ -28,9 +22,12 @@ from experiments.gradients._overflow_pictures import (
     LIMITS,
     tables,
 )
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.seeding import generator
+from experiments.lab.statistics import median
+from experiments.lab.tables import power_of_ten
+from seqref import RNN, RNNState
 from seqref.recurrent.gradients import gradient_norm_by_lag
-
-__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
 
 
 @dataclass(frozen=True)
@@ -199,8 +196,10 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "gradient_overflow")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -12,18 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    below,
-    power,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.statistics import median, spread
-from experiments.lab.tables import power_of_ten
 from experiments.gradients._products_chains import CHAINS, norms_by_depth
 from experiments.gradients._products_networks import (
     NETWORKS,
@@ -35,8 +23,10 @@ from experiments.gradients._products_pictures import (
     draw_chains,
     tables,
 )
-
-__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
+from experiments.lab.claim import Claim, Outcome, power
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.statistics import median, spread
+from experiments.lab.tables import power_of_ten
 
 
 @dataclass(frozen=True)
@@ -169,42 +159,42 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _within(case: Mapping[str, Any]) -> Outcome:
     found = case["largest_excess"]
-    return below(found, 1e-6)
+    return Outcome.below(found, 1e-6)
 
 
 def _all_shrink(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_highest"]
-    return below(found, -2, power)
+    return Outcome.below(found, -2, power)
 
 
 def _spreads(case: Mapping[str, Any]) -> Outcome:
     found = case["deviation"]["lag_100"]
-    return above(found, 1.5)
+    return Outcome.above(found, 1.5)
 
 
 def _chain_vanishes(case: Mapping[str, Any]) -> Outcome:
     found = case["median"]["lag_100"]
-    return below(found, -10, power)
+    return Outcome.below(found, -10, power)
 
 
 def _vanishes(case: Mapping[str, Any]) -> Outcome:
     found = case["log10"]["lag_100"]
-    return below(found, -10, power)
+    return Outcome.below(found, -10, power)
 
 
 def _keeps(case: Mapping[str, Any]) -> Outcome:
     found = case["log10"]["lag_100"]
-    return all_of(found, below(abs(found), 0.01))
+    return Outcome.all_of(found, Outcome.below(abs(found), 0.01))
 
 
 def _state_explodes(case: Mapping[str, Any]) -> Outcome:
     found = case["largest_state"]
-    return above(found, 100)
+    return Outcome.above(found, 100)
 
 
 def _activation_matters(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_gap"]
-    return above(found, 5, power)
+    return Outcome.above(found, 5, power)
 
 
 CLAIMS = (
@@ -284,7 +274,11 @@ CLAIMS = (
     ),
 )
 FIGURES = {"chains": draw_chains}
-main = main_of(__name__, "gradient_products")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -17,21 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref import RNN
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    below,
-    share,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome, share
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.networks import zero_biases_
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import median
 from experiments.lab.tables import number, table
+from seqref import RNN
 
 
 @dataclass(frozen=True)
@@ -183,25 +175,27 @@ EXACT = 1e-8
 
 def _is_pre_activation(case: Mapping[str, Any]) -> Outcome:
     found = case["pre_activation_to_jacobian"]
-    exact = below(case["pre_activation_to_of_pre_activations"], EXACT)
-    return all_of(found, exact, above(found, 0.1))
+    exact = Outcome.below(case["pre_activation_to_of_pre_activations"], EXACT)
+    return Outcome.all_of(found, exact, Outcome.above(found, 0.1))
 
 
 def _is_neither(case: Mapping[str, Any]) -> Outcome:
     found = case["cosine_high"]
     nearer = min(case["swapped_to_jacobian"], case["swapped_to_transpose"])
-    return all_of(found, above(nearer, 0.1), below(found, 0.9, share))
+    return Outcome.all_of(
+        found, Outcome.above(nearer, 0.1), Outcome.below(found, 0.9, share)
+    )
 
 
 def _is_jacobian(case: Mapping[str, Any]) -> Outcome:
     found = case["state_to_jacobian"]
-    return below(found, EXACT)
+    return Outcome.below(found, EXACT)
 
 
 def _is_transpose(case: Mapping[str, Any]) -> Outcome:
     found = case["state_transposed_to_jacobian"]
-    exact = below(case["state_transposed_to_transpose"], EXACT)
-    return all_of(found, exact, above(found, 0.1))
+    exact = Outcome.below(case["state_transposed_to_transpose"], EXACT)
+    return Outcome.all_of(found, exact, Outcome.above(found, 0.1))
 
 
 CLAIMS = (
@@ -249,8 +243,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"distance": table(headers, rows)}
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "jacobian_layout")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

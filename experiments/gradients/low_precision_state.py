@@ -16,14 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seqref import LSTM
-from experiments.lab.claim import Claim, Outcome, above
-from experiments.lab.commands import main_of
+from experiments.lab.claim import Claim, Outcome
 from experiments.lab.drawing import DASHES, Theme, label_ends
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import spread
 from experiments.lab.tables import number, table
+from seqref import LSTM
 
 
 @dataclass(frozen=True)
@@ -198,12 +197,12 @@ def _case(points: list[dict[str, float]]) -> dict[str, float]:
 
 def _builds_up(case: Mapping[str, Any]) -> Outcome:
     found = case["final"] / case["at_10_high"]
-    return above(found, 10)
+    return Outcome.above(found, 10)
 
 
 def _is_lost(case: Mapping[str, Any]) -> Outcome:
     found = case["final"]
-    return above(found, 0.1)
+    return Outcome.above(found, 0.1)
 
 
 CLAIMS = (
@@ -257,7 +256,11 @@ def draw_by_step(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"by_step": draw_by_step}
-main = main_of(__name__, "low_precision_state")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -13,10 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab.claim import Claim, Outcome, above, below, between
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.statistics import log10_summary, median, spread
 from experiments.gradients import _initialisation_pictures as pictures
 from experiments.gradients._initialisation_layers import (
     NAMES,
@@ -24,6 +20,9 @@ from experiments.gradients._initialisation_layers import (
     measure_layer,
 )
 from experiments.gradients._initialisation_pictures import at
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.statistics import log10_summary, median, spread
 
 MARKS = (1, 10, 20, 50, 100, 500, 1000)
 CONSTANT_GATES = (0.99, 0.995, 0.999)
@@ -122,23 +121,23 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gone(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** at(case, "state", 500)
-    return below(found, 0.01)
+    return Outcome.below(found, 0.01)
 
 
 def _gone_early(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** at(case, "state", 20)
-    return below(found, 0.01)
+    return Outcome.below(found, 0.01)
 
 
 def _kept(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** at(case, "state", 1000)
-    return above(found, 0.01)
+    return Outcome.above(found, 0.01)
 
 
 def _as_the_biases_say(case: Mapping[str, Any]) -> Outcome:
     measured = at(case, "state", 1000) - at(case, "state", 1)
     found = 10 ** (measured - at(case, "biases", 1000))
-    return between(found, 0.5, 2)
+    return Outcome.between(found, 0.5, 2)
 
 
 CLAIMS = (
@@ -179,7 +178,11 @@ CLAIMS = (
 
 tables = pictures.tables
 FIGURES = {"lstm": pictures.draw_lstm, "others": pictures.draw_others}
-main = main_of(__name__, "memory_by_initialisation")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

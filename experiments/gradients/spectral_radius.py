@@ -20,21 +20,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqref import RNN
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    below,
-    power,
-    share,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.seeding import generator
-from experiments.lab.statistics import median, spread
-from experiments.lab.tables import power_of_ten
 from experiments.gradients._networks import (
     products_by_lag,
     slopes,
@@ -52,8 +37,12 @@ from experiments.gradients._radius_examples import (
     tanh_layer,
 )
 from experiments.gradients._radius_pictures import draw_growth, tables
-
-__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
+from experiments.lab.claim import Claim, Outcome, power, share
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.seeding import generator
+from experiments.lab.statistics import median, spread
+from experiments.lab.tables import power_of_ten
+from seqref import RNN
 
 
 @dataclass(frozen=True)
@@ -224,28 +213,38 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _grows_below_one(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_at_60"]
-    return all_of(found, below(case["spectral_radius"], 1), above(found, 3, power))
+    return Outcome.all_of(
+        found, Outcome.below(case["spectral_radius"], 1), Outcome.above(found, 3, power)
+    )
 
 
 def _blocks_grow(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_low"]
-    return all_of(found, below(case["spectral_radius"], 1), above(found, 3, power))
+    return Outcome.all_of(
+        found, Outcome.below(case["spectral_radius"], 1), Outcome.above(found, 3, power)
+    )
 
 
 def _vanishes_above_one(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_at_60"]
-    return all_of(found, above(case["spectral_radius"], 1), below(found, -10, power))
+    return Outcome.all_of(
+        found,
+        Outcome.above(case["spectral_radius"], 1),
+        Outcome.below(found, -10, power),
+    )
 
 
 def _starts_later(case: Mapping[str, Any]) -> Outcome:
     found = case["crossing_low"]
-    return above(found, 1.2)
+    return Outcome.above(found, 1.2)
 
 
 def _grows_with_small_real_parts(case: Mapping[str, Any]) -> Outcome:
     found = case["log10_at_100"]
-    return all_of(
-        found, below(case["largest_real_part"], 0, share), above(found, 3, power)
+    return Outcome.all_of(
+        found,
+        Outcome.below(case["largest_real_part"], 0, share),
+        Outcome.above(found, 3, power),
     )
 
 
@@ -303,7 +302,11 @@ CLAIMS = (
 
 
 FIGURES = {"growth": draw_growth}
-main = main_of(__name__, "spectral_radius")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

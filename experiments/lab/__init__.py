@@ -1,1 +1,76 @@
-r"""The parts that every experiment shares: claims, records, tables and figures."""
+r"""What every experiment is made of; the names that most of them need."""
+
+from experiments.lab.claim import (
+    Claim,
+    Outcome,
+    above,
+    all_of,
+    at_least,
+    at_most,
+    below,
+    between,
+    exactly,
+    power,
+    share,
+)
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.figures import Lines, band
+from experiments.lab.numbers import each, everything
+from experiments.lab.quantity import value_of
+from experiments.lab.seeding import generator, seeded
+from experiments.lab.statistics import (
+    log10_summary,
+    mean_interval,
+    median,
+    share_interval,
+    spread,
+)
+from experiments.lab.tables import (
+    Pivot,
+    Table,
+    cell,
+    fixed,
+    number,
+    power_of_ten,
+    quartiles_text,
+    span,
+    table,
+)
+
+__all__ = [
+    "Claim",
+    "Experiment",
+    "Lines",
+    "Outcome",
+    "Pivot",
+    "Table",
+    "Track",
+    "above",
+    "all_of",
+    "at_least",
+    "at_most",
+    "band",
+    "below",
+    "between",
+    "cell",
+    "each",
+    "everything",
+    "exactly",
+    "fixed",
+    "generator",
+    "log10_summary",
+    "mean_interval",
+    "median",
+    "number",
+    "power",
+    "power_of_ten",
+    "quartiles_text",
+    "seeded",
+    "share",
+    "share_interval",
+    "span",
+    "spread",
+    "table",
+    "untracked",
+    "value_of",
+]

@@ -3,7 +3,11 @@ r"""A claim: a sentence, an assertion that tests it, and a control that must fai
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
+
+from experiments.lab.quantity import Case, Quantity, value_of
+
+Scale = Callable[[float], float]
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,48 @@ class Outcome:
         """Whether the number lies on the side of its threshold that was asserted."""
         return self.margin > 0
 
+    @classmethod
+    def above(cls, number: float, bound: float, on: Scale | None = None) -> Self:
+        """That `number` is greater than `bound`, at a distance on the scale `on`."""
+        return cls(number, _distance(number, bound, on or ratio))
+
+    @classmethod
+    def below(cls, number: float, bound: float, on: Scale | None = None) -> Self:
+        """That `number` is less than `bound`, at a distance on the scale `on`."""
+        return cls(number, -_distance(number, bound, on or ratio))
+
+    @classmethod
+    def between(
+        cls, number: float, low: float, high: float, on: Scale | None = None
+    ) -> Self:
+        """That `number` lies between `low` and `high`, both excluded."""
+        ends = cls.above(number, low, on), cls.below(number, high, on)
+        return cls.all_of(number, *ends)
+
+    @classmethod
+    def at_least(cls, count: int, least: int, of: int) -> Self:
+        """That `count` of `of` is no less than `least`; half a count is between."""
+        return cls(float(count), (count - least + 0.5) / of, 1 / of)
+
+    @classmethod
+    def at_most(cls, count: int, most: int, of: int) -> Self:
+        """That `count` of `of` is no more than `most`; half a count is between."""
+        return cls(float(count), (most - count + 0.5) / of, 1 / of)
+
+    @classmethod
+    def exactly(cls, number: float, *, holds: bool) -> Self:
+        """What has no distance: equal bits, integers, a refusal."""
+        return cls(number, math.inf if holds else -math.inf)
+
+    @classmethod
+    def all_of(cls, number: float, *parts: "Outcome") -> Self:
+        """That every part holds; the part nearest to failing gives the margin."""
+        nearest = min(parts, key=lambda part: part.margin)
+        return cls(number, nearest.margin, nearest.step)
+
+
+Check = Callable[[Case], Outcome]
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -52,7 +98,7 @@ class Claim:
 
     id: str
     sentence: str
-    check: Callable[[Mapping[str, Any]], Outcome]
+    check: Check
     case: str
     control: str
     timed: bool = False
@@ -78,47 +124,60 @@ def share(value: float) -> float:
     return value
 
 
-def above(number: float, bound: float, on: Callable[[float], float] = ratio) -> Outcome:
-    """That `number` is greater than `bound`, at a distance on the scale `on`."""
-    return Outcome(number, _distance(number, bound, on))
-
-
-def below(number: float, bound: float, on: Callable[[float], float] = ratio) -> Outcome:
-    """That `number` is less than `bound`, at a distance on the scale `on`."""
-    return Outcome(number, -_distance(number, bound, on))
-
-
 def _distance(number: float, bound: float, on: Callable[[float], float]) -> float:
     # Two that are not positive have no difference of logarithms.
     return 0.0 if number == bound else on(number) - on(bound)
 
 
-def at_least(count: int, least: int, of: int) -> Outcome:
-    """That `count` of `of` is no less than `least`; half a count is the threshold."""
-    return Outcome(float(count), (count - least + 0.5) / of, 1 / of)
+# What follows makes the check of a claim from quantities of its case.
 
 
-def at_most(count: int, most: int, of: int) -> Outcome:
-    """That `count` of `of` is no more than `most`; half a count is the threshold."""
-    return Outcome(float(count), (most - count + 0.5) / of, 1 / of)
+def above(quantity: Quantity, bound: float, on: Scale = ratio) -> Check:
+    """That a quantity is greater than `bound`, at a distance on the scale `on`."""
+    return lambda case: Outcome.above(value_of(case, quantity), bound, on)
 
 
-def exactly(number: float, *, holds: bool) -> Outcome:
+def below(quantity: Quantity, bound: float, on: Scale = ratio) -> Check:
+    """That a quantity is less than `bound`, at a distance on the scale `on`."""
+    return lambda case: Outcome.below(value_of(case, quantity), bound, on)
+
+
+def between(quantity: Quantity, low: float, high: float, on: Scale = ratio) -> Check:
+    """That a quantity lies between `low` and `high`, both excluded."""
+    return all_of(above(quantity, low, on), below(quantity, high, on))
+
+
+def at_least(count: Quantity, least: int, of: Quantity) -> Check:
+    """That a count, of so many, is no less than `least`."""
+    return lambda case: Outcome.at_least(
+        value_of(case, count), least, value_of(case, of)
+    )
+
+
+def at_most(count: Quantity, most: int, of: Quantity) -> Check:
+    """That a count, of so many, is no more than `most`."""
+    return lambda case: Outcome.at_most(value_of(case, count), most, value_of(case, of))
+
+
+def exactly(number: Quantity, holds: Callable[[Case], bool]) -> Check:
     """That something holds which has no distance: equal bits, integers, a refusal."""
-    return Outcome(number, math.inf if holds else -math.inf)
+    return lambda case: Outcome.exactly(
+        float(value_of(case, number)), holds=holds(case)
+    )
 
 
-def all_of(number: float, *parts: Outcome) -> Outcome:
-    """That every part holds; the part nearest to failing gives the margin."""
-    nearest = min(parts, key=lambda part: part.margin)
-    return Outcome(number, nearest.margin, nearest.step)
+def all_of(*checks: Check, number: Quantity | None = None) -> Check:
+    r"""That every check holds; the one nearest to failing gives the margin.
 
+    The number is that of the first check, or `number`.
+    """
 
-def between(
-    number: float, low: float, high: float, on: Callable[[float], float] = ratio
-) -> Outcome:
-    """That `number` lies between `low` and `high`, both excluded."""
-    return all_of(number, above(number, low, on), below(number, high, on))
+    def check(case: Case) -> Outcome:
+        parts = [part(case) for part in checks]
+        found = parts[0].number if number is None else value_of(case, number)
+        return Outcome.all_of(found, *parts)
+
+    return check
 
 
 def outcomes(

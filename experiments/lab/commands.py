@@ -1,43 +1,69 @@
-r"""`seqref experiments`: list, run and render."""
+r"""`python -m experiments`: list, run, judge, render and margins."""
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from experiments.lab import margin_tables
-from experiments.lab import margins
-from experiments.lab.experiment import (
-    Experiment,
-    discover,
-    find,
-    untracked,
-)
+from experiments.lab import margin_tables, margins
+from experiments.lab.experiment import Experiment, discover, find, untracked
 from experiments.lab.files import write_whole
 from experiments.lab.progress import bars
 from experiments.lab.provenance import provenance
-from experiments.lab.record import load, measure, path_of, save
+from experiments.lab.record import judgements, load, measure, path_of, save
 from experiments.lab.rendering import render
+from experiments.lab.sources import hash_of
+from seqref.cli import status_of
 
 DATA = Path("docs") / "_data"
 SMALL_RUNS = Path("runs") / "experiments"
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add `experiments` with its own subcommands to the command line."""
-    parser = subparsers.add_parser(
-        "experiments",
-        help="measure the claims of the pages",
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status; see `seqref.cli.status_of`."""
+
+    def called() -> int:
+        arguments = build_parser().parse_args(argv)
+        return arguments.run(arguments)
+
+    return status_of("experiments", called)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of a checkout."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments",
         description="Measure the claims of the pages, and draw what they show.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="name every experiment and its claims")
+    listing.add_argument(
+        "--changed",
+        action="store_true",
+        help="those whose code has changed since their record was measured",
+    )
     listing.set_defaults(run=run_list)
     _add_run(actions)
+    _add_judge(actions)
     _add_render(actions)
     _add_margins(actions)
+    return parser
+
+
+def _add_judge(actions: Any) -> None:
+    parser = actions.add_parser(
+        "judge",
+        help="judge the claims again on the cases that are stored, without a run",
+        description=(
+            "Judge every claim on the stored cases and write sentence and verdict to "
+            "the record: for a claim that was reworded or given another bound. Numbers "
+            "and cases stay as they were measured."
+        ),
+    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="default: all")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the records")
+    parser.set_defaults(run=run_judge)
 
 
 def _add_run(actions: Any) -> None:
@@ -101,6 +127,10 @@ def _add_margins(actions: Any) -> None:
 
 def run_list(arguments: argparse.Namespace) -> int:
     """Print the name, the title and the claims of every experiment."""
+    if arguments.changed:
+        for experiment in discover():
+            print(f"{experiment.name}: {changed_since(experiment.name)}")
+        return 0
     for experiment in discover():
         print(f"{experiment.name}: {experiment.title}")
         for claim in experiment.claims:
@@ -136,9 +166,30 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise OSError(
-            f"seqref experiments: `--out` must be a folder that can be written to, got "
+            f"experiments: `--out` must be a folder that can be written to, got "
             f"{folder} ({error.strerror})"
         ) from error
+
+
+def changed_since(name: str) -> str:
+    """What the stored record says of the code that measured it, beside today's."""
+    record = load(name, default_folder(full=True))
+    then = record["run"].get("sources")
+    if then is None:
+        return "measured before hashes of sources were kept"
+    return "as measured" if then == hash_of(find(name).module) else "changed since"
+
+
+def run_judge(arguments: argparse.Namespace) -> int:
+    """Judge records again and write them; the status is 1 where a claim fell."""
+    folder = arguments.out or default_folder(full=True)
+    good = True
+    for experiment in _chosen(arguments.name or "all"):
+        record = load(experiment.name, folder)
+        record["claims"] = judgements(experiment, record["cases"])
+        save(record, folder)
+        good = report(record) and good
+    return 0 if good else 1
 
 
 def run_render(arguments: argparse.Namespace) -> int:
@@ -203,7 +254,7 @@ def default_folder(*, full: bool) -> Path:
         if (root / "mkdocs.yml").is_file() and (root / DATA).is_dir():
             return root / DATA
     raise ValueError(
-        "seqref experiments: `--out` must name a folder, since this is no checkout of "
+        "experiments: `--out` must name a folder, since this is no checkout of "
         f"seqref; got none in {here}"
     )
 
@@ -221,26 +272,7 @@ def _refuse_to_replace(
         return
     if load(experiment.name, folder)["run"]["size"] == "full":
         raise ValueError(
-            f"seqref experiments: `--out` must not hold a full result of "
+            f"experiments: `--out` must not hold a full result of "
             f"{experiment.name} when a small one is written, got {folder}; "
             f"pass --force to replace it"
         )
-
-
-@runtime_checkable
-class Main(Protocol):
-    """A command: takes arguments, by default the process's, returns a status."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
-
-
-def main_of(module: str, name: str) -> Main:
-    """The `main` of an experiment module: `python -m module` runs the experiment."""
-
-    def main(argv: Sequence[str] | None = None) -> int:
-        parser = argparse.ArgumentParser(prog=f"python -m {module}")
-        _add_run(parser.add_subparsers(dest="action", required=True))
-        given = list(sys.argv[1:] if argv is None else argv)
-        return run_run(parser.parse_args(["run", name, *given]))
-
-    return main

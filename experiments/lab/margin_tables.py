@@ -152,7 +152,7 @@ def caption(machine: Mapping[str, Any]) -> str:
     """One line that says where the numbers come from."""
     device, versions = machine["device"], machine["versions"]
     return (
-        f"Measured by `seqref experiments margins`; {device['name']}, "
+        f"Measured by `python -m experiments margins`; {device['name']}, "
         f"{', '.join(device['instructions'])}; Python {versions['python']}, "
         f"torch {versions['torch']}; {machine['date']}.\n"
     )

@@ -28,6 +28,7 @@ from experiments.lab.record import rounded
 SHIFTS = (100, 200, 300, 400, 500)
 # Not `__name__`: that is `__main__` in the child.
 MODULE = "experiments.lab.margins"
+ROOT = Path(__file__).resolve().parents[2]
 # Threads that wait spin, and starve one another where cores are few.
 QUIET = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -107,7 +108,7 @@ def run_here(name: str, threads: int, shift: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     try:
-        result = rounded(experiment.run(config), name)
+        result = rounded(experiment.result(config), name)
         return {"claims": margins_of(experiment.claims, result["cases"])}
     # Whatever it is, it is the result of this run, and the others go on.
     except Exception as error:
@@ -159,6 +160,9 @@ def _worker(
     command = [sys.executable, "-m", MODULE, *names]
     command += [f"--threads={setting.threads}", f"--shift={setting.shift}"]
     environment = {**os.environ, **QUIET, **setting.environment}
+    # The child finds this folder wherever the parent was started.
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
     )

@@ -11,7 +11,9 @@ from typing import Any
 import numpy
 import torch
 
-SOURCE = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+# What a run is made of.
+CODE = ("src", "experiments")
 
 
 def provenance() -> dict[str, Any]:
@@ -56,23 +58,24 @@ def instructions() -> list[str]:
     return found
 
 
-def commit(source: Path = SOURCE) -> dict[str, Any] | None:
-    r"""The git commit of the package's code, or None outside a checkout.
+def commit(root: Path = ROOT) -> dict[str, Any] | None:
+    r"""The git commit of the code, or None outside a checkout.
 
-    `clean` is False where a file of the package differs from that commit.
+    `clean` is False where a file of the package or of the experiments differs from that
+    commit.
     """
-    head = _git(source, "rev-parse", "HEAD")
-    tracked = _git(source, "ls-files", "--", ".")
+    head = _git(root, "rev-parse", "HEAD")
+    tracked = _git(root, "ls-files", "--", *CODE)
     if not head or not tracked:
         return None
-    changes = _git(source, "status", "--porcelain", "--", ".")
+    changes = _git(root, "status", "--porcelain", "--", *CODE)
     return {"hash": head, "clean": changes == ""}
 
 
-def _git(source: Path, *arguments: str) -> str | None:
+def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(source), *arguments],
+            ["git", "-C", str(root), *arguments],
             capture_output=True,
             text=True,
             timeout=30,

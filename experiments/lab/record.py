@@ -12,9 +12,9 @@ from experiments.lab.claim import judge
 from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.files import write_whole
 from experiments.lab.provenance import provenance
+from experiments.lab.sources import hash_of
 
 SIGNIFICANT_DIGITS = 6
-PARTS = ("numbers", "series", "cases")
 
 
 def measure(
@@ -31,13 +31,8 @@ def measure(
     """
     config = experiment.full if full else experiment.small
     started = timer.wall()
-    result = experiment.run(config, track)
+    result = experiment.result(config, track)
     seconds = timer.wall() - started
-    if not isinstance(result, dict) or set(result) != set(PARTS):
-        got = sorted(result) if isinstance(result, dict) else type(result).__name__
-        raise TypeError(
-            f"experiment {experiment.name}: `run` must return {PARTS}, got {got}"
-        )
     result = rounded(result, experiment.name)
     return {
         "experiment": experiment.name,
@@ -48,6 +43,7 @@ def measure(
             "seconds": rounded(seconds, "seconds"),
             "significant_digits": SIGNIFICANT_DIGITS,
             **provenance(),
+            "sources": hash_of(experiment.module),
         },
         **result,
         "claims": judgements(experiment, result["cases"]),

@@ -14,7 +14,7 @@ def rendered_tables(
     experiment: Experiment, record: Mapping[str, Any]
 ) -> dict[str, str]:
     """Text of each Markdown file by its name, the caption `<name>.run.md` included."""
-    tables = {**experiment.tables(record), "run": caption(record)}
+    tables = {**experiment.rendered(record), "run": caption(record)}
     return {f"{experiment.name}.{key}.md": text for key, text in tables.items()}
 
 

@@ -1,8 +1,11 @@
 r"""Markdown tables and the way numbers are written in them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from experiments.lab.quantity import Quantity, value_of
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MINUS = "\N{MINUS SIGN}"
@@ -53,6 +56,120 @@ def power_of_ten(logarithm: float) -> str:
     return f"{mantissa}{TIMES}10{str(exponent).translate(SUPERSCRIPTS)}"
 
 
+# Texts of a row: what a column of a `Table` is made of.
+Cell = Callable[[Any], str]
+
+
+def cell(
+    quantity: Quantity, write: Callable[..., str] = number, *more: Any, **options: Any
+) -> Cell:
+    """A quantity of a row, written by `write(value, *more, **options)`."""
+    return lambda row: write(value_of(row, quantity), *more, **options)
+
+
+def fixed(quantity: Quantity, decimals: int, unit: str = "") -> Cell:
+    """A quantity with so many decimals: 0.50."""
+    return lambda row: f"{value_of(row, quantity):,.{decimals}f}{unit}"
+
+
+def span(quantity: Quantity, digits: int = 3) -> Cell:
+    """The lowest and the highest of a spread: 0.1 to 0.3."""
+
+    def write(found: Mapping[str, float]) -> str:
+        return f"{number(found['low'], digits)} to {number(found['high'], digits)}"
+
+    return cell(quantity, write)
+
+
+def quartiles_text(found: Mapping[str, float]) -> str:
+    """A ratio with its quartiles: 1.23 (1.20 to 1.31)."""
+    return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def rows_of(
+    record: Mapping[str, Any], rows: Quantity, where: Mapping[str, Any]
+) -> list[Any]:
+    """Rows of a record that have these values; those of a mapping get its `name`."""
+    found = value_of(record, rows)
+    if isinstance(found, Mapping):
+        found = [{"name": name, **row} for name, row in found.items()]
+    return [row for row in found if all(row.get(k) == v for k, v in where.items())]
+
+
+@dataclass(frozen=True)
+class Table:
+    r"""A line for each row of a record, a column for each quantity.
+
+    Args:
+        columns: By header a quantity, which `number` writes, or a `Cell`.
+        rows: Where the rows are: a path in the record, or a function of it.
+        where: The rows that have these values alone.
+        labels: Names of rows, in the order of the lines, and what stands for them in
+            the first column; the rows are then those alone.
+        heading: Header of that column.
+    """
+
+    columns: Mapping[str, str | Cell]
+    rows: Quantity = "cases"
+    where: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] | None = None
+    heading: str = ""
+
+    def text(self, record: Mapping[str, Any]) -> str:
+        """The Markdown of the table."""
+        found = rows_of(record, self.rows, self.where)
+        heads, cells = list(self.columns), _cells(self.columns)
+        if self.labels is None:
+            return table(heads, [[make(row) for make in cells] for row in found])
+        by_name = {row["name"]: row for row in found}
+        lines = [
+            [label, *(make(by_name[name]) for make in cells)]
+            for name, label in self.labels.items()
+            if name in by_name
+        ]
+        return table([self.heading, *heads], lines)
+
+
+def _cells(columns: Mapping[str, str | Cell]) -> list[Cell]:
+    return [cell(made) if isinstance(made, str) else made for made in columns.values()]
+
+
+@dataclass(frozen=True)
+class Pivot:
+    r"""A line for each kind of row, a column for each value of one quantity.
+
+    Args:
+        lines: By header what a line has in common, as the columns of a `Table`.
+        across: The quantity that the columns are told apart by.
+        columns: By each of its values the header of a column, in order.
+        cell: What stands in a column of a row.
+        rows: Where the rows are: a path in the record, or a function of it.
+        where: The rows that have these values alone.
+    """
+
+    lines: Mapping[str, str | Cell]
+    across: Quantity
+    columns: Mapping[Any, str]
+    cell: Cell
+    rows: Quantity = "series.rows"
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+    def text(self, record: Mapping[str, Any]) -> str:
+        """The Markdown of the table; a column without a row of a line is empty."""
+        found: dict[tuple[str, ...], dict[Any, str]] = {}
+        heads, cells = list(self.lines), _cells(self.lines)
+        for row in rows_of(record, self.rows, self.where):
+            line = found.setdefault(tuple(make(row) for make in cells), {})
+            line[value_of(row, self.across)] = self.cell(row)
+        return table(
+            [*heads, *self.columns.values()],
+            [
+                [*line, *(texts.get(key, "") for key in self.columns)]
+                for line, texts in found.items()
+            ],
+        )
+
+
 def caption(record: Mapping[str, Any]) -> str:
     """One line that says where the numbers of a record come from."""
     run = record["run"]
@@ -61,7 +178,7 @@ def caption(record: Mapping[str, Any]) -> str:
     # A run that sets its own number of threads says so in its config.
     threads = run["config"].get("threads", device["threads"])
     parts = [
-        f"`seqref experiments run {record['experiment']}"
+        f"`python -m experiments run {record['experiment']}"
         + (" --full`" if run["size"] == "full" else "`"),
         f"{device['name']}, {threads} thread" + ("s" if threads != 1 else ""),
         f"Python {versions['python']}, torch {versions['torch']}",

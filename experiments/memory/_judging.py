@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from experiments.lab import claim
-from experiments.lab.claim import Outcome, all_of, at_most
+from experiments.lab.claim import Outcome
 from experiments.memory._presentation import percent
 
 
@@ -21,8 +20,8 @@ def at_least(share: float) -> Callable[[Mapping[str, Any]], Outcome]:
     def check(case: Mapping[str, Any]) -> Outcome:
         runs = case["runs"]
         least = next(good for good in range(runs + 1) if good / runs >= share)
-        found = claim.at_least(case["good"], least, runs)
-        return all_of(case["share"]["share"], found)
+        found = Outcome.at_least(case["good"], least, runs)
+        return Outcome.all_of(case["share"]["share"], found)
 
     return check
 
@@ -30,5 +29,5 @@ def at_least(share: float) -> Callable[[Mapping[str, Any]], Outcome]:
 def fewer_than_half(case: Mapping[str, Any]) -> Outcome:
     """A check that less than half of the runs solved the task."""
     most = math.ceil(case["runs"] / 2) - 1
-    found = at_most(case["good"], most, case["runs"])
-    return all_of(case["share"]["share"], found)
+    found = Outcome.at_most(case["good"], most, case["runs"])
+    return Outcome.all_of(case["share"]["share"], found)

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from experiments.lab.claim import Claim
-from experiments.lab.commands import main_of
 from experiments.lab.drawing import Theme
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.memory._judging import at_least, fewer_than_half, scalars
 from experiments.memory._presentation import (
     draw_by_lag,
@@ -170,7 +169,11 @@ def draw_solved(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"solved": draw_solved}
-main = main_of(__name__, "adding_problem")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

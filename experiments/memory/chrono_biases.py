@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from experiments.lab.claim import Claim
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.statistics import median
 from experiments.lab.tables import number, table
 from experiments.memory._judging import at_least, scalars
@@ -164,8 +163,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "chrono_biases")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

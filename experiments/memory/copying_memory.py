@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from experiments.lab.claim import Claim, Outcome, above, share
-from experiments.lab.commands import main_of
+from experiments.lab.claim import Claim, Outcome, share
 from experiments.lab.drawing import Theme
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator
 from experiments.lab.tables import number, table
 from experiments.memory._judging import scalars
@@ -174,12 +173,12 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _above(case: Mapping[str, Any]) -> Outcome:
     found = case["loss"] / case["blind"]
-    return above(found, 2)
+    return Outcome.above(found, 2)
 
 
 def _most(case: Mapping[str, Any]) -> Outcome:
     found = case["score"]["mean"]
-    return above(found, 0.5, share)
+    return Outcome.above(found, 0.5, share)
 
 
 CLAIMS = (
@@ -240,7 +239,11 @@ def draw_solved(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"solved": draw_solved}
-main = main_of(__name__, "copying_memory")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from experiments.lab.claim import Claim, Outcome, above
-from experiments.lab.commands import main_of
+from experiments.lab.claim import Claim, Outcome
 from experiments.lab.drawing import DASHES, Theme
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.statistics import (
     mean_interval,
     share_interval,
@@ -156,13 +155,13 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _beyond(case: Mapping[str, Any]) -> Outcome:
     found = case["mean"]["mean"] / case["train_to"]
-    return above(found, 1.3)
+    return Outcome.above(found, 1.3)
 
 
 def _three_times(case: Mapping[str, Any]) -> Outcome:
     # Far below what the trial of trained networks ends at, or none could pass.
     found = case["mean"]["mean"] / case["train_to"]
-    return above(found, 3)
+    return Outcome.above(found, 3)
 
 
 CLAIMS = (
@@ -243,7 +242,11 @@ def draw_reach(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"reach": draw_reach}
-main = main_of(__name__, "counting_lengths")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab.claim import Claim, Outcome, at_most
-from experiments.lab.commands import main_of
+from experiments.lab.claim import Claim, Outcome
 from experiments.lab.drawing import Theme
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.memory._judging import at_least, fewer_than_half, scalars
 from experiments.memory._presentation import (
     draw_by_lag,
@@ -111,7 +110,7 @@ def summary(cases: Mapping[str, Any], rows: list[Row]) -> dict[str, Any]:
 
 
 def _none(case: Mapping[str, Any]) -> Outcome:
-    return at_most(case["good"], 0, case["runs"])
+    return Outcome.at_most(case["good"], 0, case["runs"])
 
 
 CLAIMS = (
@@ -199,7 +198,11 @@ FIGURES = {
     ),
     "gated": _draw(GATED, "Runs that learned to carry a symbol, gated layers"),
 }
-main = main_of(__name__, "delayed_recall")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

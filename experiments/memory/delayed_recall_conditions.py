@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.lab.claim import Claim
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.statistics import share_interval
 from experiments.lab.tables import number, table
 from experiments.memory._judging import at_least, scalars
@@ -236,8 +235,10 @@ def _by(row: Row, limit: int) -> str:
     return f"{count} ({interval(share['low'], share['high'])})"
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "delayed_recall_conditions")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.lab.claim import Claim
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.tables import number, table
 from experiments.memory._judging import at_least, scalars
 from experiments.memory._networks import CATALOGUE
@@ -125,8 +124,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"solved": table([*headers, *[f"width {number(w)}" for w in widths]], lines)}
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "delayed_recall_width")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -15,10 +15,9 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from experiments.lab.claim import Claim, Outcome, above, all_of
-from experiments.lab.commands import main_of
+from experiments.lab.claim import Claim, Outcome
 from experiments.lab.drawing import DASHES, Theme
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import seeded
 from experiments.lab.statistics import spread
 from experiments.lab.tables import number, table
@@ -161,17 +160,19 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _learned(case: Mapping[str, Any]) -> Outcome:
     found = case["reach"]["low"]
-    return all_of(float(found), above(found, case["train_to"] - 0.5))
+    return Outcome.all_of(float(found), Outcome.above(found, case["train_to"] - 0.5))
 
 
 def _beyond(case: Mapping[str, Any]) -> Outcome:
     median, train_to = case["reach"]["median"], case["train_to"]
     # Lengths are whole: half of one below the least that is enough.
-    return all_of(median / train_to, above(median, 1.3 * train_to - 0.5))
+    return Outcome.all_of(
+        median / train_to, Outcome.above(median, 1.3 * train_to - 0.5)
+    )
 
 
 def _counts(case: Mapping[str, Any]) -> Outcome:
-    return above(float(case["reach"]), 99.5)
+    return Outcome.above(float(case["reach"]), 99.5)
 
 
 CLAIMS = (
@@ -265,7 +266,11 @@ def draw_share(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
 
 
 FIGURES = {"share": draw_share}
-main = main_of(__name__, "gru_counting")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

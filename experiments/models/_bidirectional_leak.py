@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seqref import LSTM, Bidirectional, Stacked
 from experiments.lab.seeding import generator, seeded
+from seqref import LSTM, Bidirectional, Stacked
 
 Tokens = Int[Tensor, "batch time"]
 Draw = Callable[[int, torch.Generator], Tokens]

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from seqref import GRU, LSTM, RNN, Bidirectional
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import median
+from seqref import GRU, LSTM, RNN, Bidirectional
 
 KINDS = {"rnn": (nn.RNN, RNN), "gru": (nn.GRU, GRU), "lstm": (nn.LSTM, LSTM)}
 # What is compared with the packed run's final state, the direction first.

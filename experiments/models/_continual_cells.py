@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqref import LSTM, LSTM1997, CoupledGateLSTM
 from experiments.lab.seeding import seeded
+from seqref import LSTM, LSTM1997, CoupledGateLSTM
 
 Layer = LSTM1997 | LSTM | CoupledGateLSTM
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seqref import LSTM, LSTM1997
 from experiments.lab.seeding import generator, seeded
+from seqref import LSTM, LSTM1997
 
 NOISE = 3
 MARKS = 2

@@ -3,9 +3,9 @@ r"""Tables and the figure of the cell state on a stream."""
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.models._continual_cells import CASES
 from experiments.lab.drawing import DASHES, Theme, label_ends, power_ticks
 from experiments.lab.tables import number, table
+from experiments.models._continual_cells import CASES
 
 KINDS = {
     "whole": "1997, whole gradient",

@@ -3,9 +3,9 @@ r"""Tables, samples and the learning curve, from the record alone."""
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.models._first_data import ORDERS
 from experiments.lab.drawing import DASHES, Theme, label_line
 from experiments.lab.tables import number, table
+from experiments.models._first_data import ORDERS
 
 LABELS = {"unigram": "unigram", "bigram": "bigram", "fivegram": "5-gram"}
 CURVES = ("bigram", "fivegram", "lstm")

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqref import LayerNormLSTM
 from experiments.lab.seeding import generator, seeded
+from seqref import LayerNormLSTM
 
 OPEN = 40.0
 """A forget bias whose sigmoid is 1 in float64."""

@@ -16,20 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.statistics import median, spread
 from experiments.models import _bidirectional_leak as leak
 from experiments.models import _bidirectional_padding as padding
 from experiments.models import _bidirectional_tables as presentation
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    below,
-    between,
-    exactly,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.statistics import median, spread
 
 
 @dataclass(frozen=True)
@@ -217,25 +209,25 @@ def summary(
 
 def _knows(case: Mapping[str, Any]) -> Outcome:
     found = case["loss"] / case["uniform"]
-    return below(found, 0.1)
+    return Outcome.below(found, 0.1)
 
 
 def _guesses(case: Mapping[str, Any]) -> Outcome:
     found = case["loss"] / case["uniform"]
-    return above(found, 0.95)
+    return Outcome.above(found, 0.95)
 
 
 def _beats_the_past(case: Mapping[str, Any]) -> Outcome:
     found = case["loss"]
-    return between(found, case["both"] - 0.05, case["past"] - 0.05)
+    return Outcome.between(found, case["both"] - 0.05, case["past"] - 0.05)
 
 
 def _not_double(case: Mapping[str, Any]) -> Outcome:
-    return exactly(case["ratio"], holds=case["ratio"] > 2.01)
+    return Outcome.exactly(case["ratio"], holds=case["ratio"] > 2.01)
 
 
 def _wrong(case: Mapping[str, Any]) -> Outcome:
-    return above(case["error"], 0.05)
+    return Outcome.above(case["error"], 0.05)
 
 
 CLAIMS = (
@@ -310,7 +302,11 @@ CLAIMS = (
 
 tables = presentation.tables
 FIGURES = {"losses": presentation.draw_losses}
-main = main_of(__name__, "bidirectional")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

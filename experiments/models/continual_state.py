@@ -17,7 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqref import LSTM1997
+from experiments.lab.claim import Claim, Outcome, share
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.seeding import generator
+from experiments.lab.statistics import log10_summary, median, spread
 from experiments.models._continual_cells import (
     CASES,
     Case,
@@ -30,13 +33,7 @@ from experiments.models._continual_pictures import (
     draw_growth,
     tables,
 )
-from experiments.lab.claim import Claim, Outcome, above, below, share
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.seeding import generator
-from experiments.lab.statistics import log10_summary, median, spread
-
-__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
+from seqref import LSTM1997
 
 
 @dataclass(frozen=True)
@@ -201,12 +198,12 @@ def summary(config: Config, series: Mapping[str, Any]) -> dict[str, Any]:
 
 def _grows(case: Mapping[str, Any]) -> Outcome:
     found = 10 ** case["log10_growth"]
-    return above(found, 5)
+    return Outcome.above(found, 5)
 
 
 def _turned(case: Mapping[str, Any]) -> Outcome:
     found = case["cosine"]
-    return below(found, 0.9, share)
+    return Outcome.below(found, 0.9, share)
 
 
 CLAIMS = (
@@ -237,7 +234,11 @@ CLAIMS = (
 
 
 FIGURES = {"growth": draw_growth}
-main = main_of(__name__, "continual_state")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

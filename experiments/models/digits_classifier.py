@@ -16,14 +16,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from seqref import GRU, LSTM, RNN, Bidirectional
-from seqref.errors import import_extra
-from experiments.lab.claim import Claim, Outcome, above, share
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome, share
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import spread
 from experiments.lab.tables import number, table
+from seqref import GRU, LSTM, RNN, Bidirectional
+from seqref.errors import import_extra
 from seqref.models import SequenceClassifier
 from seqref.recurrent.initialisation import forget_bias_
 from seqref.tasks import Digits, inked_digits
@@ -220,12 +219,12 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _misreads(case: Mapping[str, Any]) -> Outcome:
     found = case["below_lengths"]
-    return above(found, 0.3, share)
+    return Outcome.above(found, 0.3, share)
 
 
 def _beats_linear(case: Mapping[str, Any]) -> Outcome:
     found = case["above_linear"]
-    return above(found, 0.05)
+    return Outcome.above(found, 0.05)
 
 
 CLAIMS = (
@@ -279,8 +278,10 @@ def _percent(found: Mapping[str, float]) -> str:
     return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "digits_classifier")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

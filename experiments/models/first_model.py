@@ -12,19 +12,16 @@ from typing import Any
 
 import torch
 
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.seeding import generator, seeded
 from experiments.models._first_control import Forgetful
 from experiments.models._first_data import ORDERS, Config, Data, prepare
 from experiments.models._first_pictures import draw_curve, tables
-from experiments.lab.claim import Claim, Outcome, above, all_of, between
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.seeding import generator, seeded
 from seqref.models import LanguageModel
 from seqref.recurrent import LSTM
 from seqref.tasks import NGram, Streams
 from seqref.training import Step, evaluate, train
-
-__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
 
 PROMPT = "    def __init__(self, "
 
@@ -269,18 +266,18 @@ def summary(
 
 def _beats_bigram(case: Mapping[str, Any]) -> Outcome:
     gain = case["bigram"] - case["bits"]
-    return above(gain, 0.2)
+    return Outcome.above(gain, 0.2)
 
 
 def _needs_its_state(case: Mapping[str, Any]) -> Outcome:
     cost = case["bits_reset"] - case["bits"]
-    return above(cost, 0.01)
+    return Outcome.above(cost, 0.01)
 
 
 def _context_helps(case: Mapping[str, Any]) -> Outcome:
     gain = case["unigram"] - case["fivegram"]
-    ordered = between(case["bigram"], case["fivegram"], case["unigram"])
-    return all_of(gain, ordered, above(gain, 0.5))
+    ordered = Outcome.between(case["bigram"], case["fivegram"], case["unigram"])
+    return Outcome.all_of(gain, ordered, Outcome.above(gain, 0.5))
 
 
 CLAIMS = (
@@ -312,7 +309,11 @@ CLAIMS = (
 
 
 FIGURES = {"curve": draw_curve}
-main = main_of(__name__, "first_model")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -17,17 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref import LSTM, LayerNormLSTM, LSTMState
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    below,
-    power,
-    share,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome, power, share
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import log10_summary, spread
 from experiments.lab.tables import power_of_ten
@@ -37,9 +28,8 @@ from experiments.models._variants_pictures import (
     draw_by_lag,
     tables,
 )
+from seqref import LSTM, LayerNormLSTM, LSTMState
 from seqref.recurrent.gradients import gradient_norm_by_lag
-
-__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
 
 
 @dataclass(frozen=True)
@@ -222,22 +212,22 @@ def summary(cases: Mapping[str, Any], series: Mapping[str, Any]) -> dict[str, An
 
 def _same_for_all_scales(case: Mapping[str, Any]) -> Outcome:
     found = case["span_over_scales"]["lag_50"]
-    return below(found, 1.5, power)
+    return Outcome.below(found, 1.5, power)
 
 
 def _reaches(case: Mapping[str, Any]) -> Outcome:
     found = case["at_default"]["lag_100"]
-    return above(found, -5, power)
+    return Outcome.above(found, -5, power)
 
 
 def _blind(case: Mapping[str, Any]) -> Outcome:
     found = case["explained"]["high"]
-    return below(found, 0.2, share)
+    return Outcome.below(found, 0.2, share)
 
 
 def _forgets(case: Mapping[str, Any]) -> Outcome:
     found = case["jacobian"]["high"]
-    return below(found, 0.3)
+    return Outcome.below(found, 0.3)
 
 
 CLAIMS = (
@@ -277,7 +267,11 @@ CLAIMS = (
 
 
 FIGURES = {"by_lag": draw_by_lag}
-main = main_of(__name__, "lstm_variants")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

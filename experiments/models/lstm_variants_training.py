@@ -17,20 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from seqref import LSTM, VariationalLSTM, ZoneoutLSTM
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    below,
-    share,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome, share
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import mean_interval
 from experiments.lab.tables import number, table
+from seqref import LSTM, VariationalLSTM, ZoneoutLSTM
 
 
 @dataclass(frozen=True)
@@ -209,16 +201,20 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
 
 def _helps(case: Mapping[str, Any]) -> Outcome:
     found = case["last_loss_difference"]
-    return all_of(
-        found["mean"], below(found["high"], 0, share), above(-found["mean"], 0.1)
+    return Outcome.all_of(
+        found["mean"],
+        Outcome.below(found["high"], 0, share),
+        Outcome.above(-found["mean"], 0.1),
     )
 
 
 def _harms(case: Mapping[str, Any]) -> Outcome:
     found = case["accuracy_difference"]
     # Other seeds of the plain layer differ as well, and so in both directions.
-    return all_of(
-        found["mean"], below(found["high"], 0, share), above(-found["mean"], 0.02)
+    return Outcome.all_of(
+        found["mean"],
+        Outcome.below(found["high"], 0, share),
+        Outcome.above(-found["mean"], 0.02),
     )
 
 
@@ -257,8 +253,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"heldout": table(headers, rows)}
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "lstm_variants_training")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -16,24 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seqref import LSTM, RNN, Stacked
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    below,
-    exactly,
-    power,
-    share,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome, power, share
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import log10_summary, median
 from experiments.lab.tables import power_of_ten
 from experiments.models._stacked_pictures import MARKS, draw_by_lag, tables
 from experiments.models._stacked_reach import reach
-
-__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
+from seqref import LSTM, RNN, Stacked
 
 
 @dataclass(frozen=True)
@@ -247,21 +237,21 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _nothing(case: Mapping[str, Any]) -> Outcome:
     found = case["largest_difference"]
-    return exactly(found, holds=found == 0 and case["warnings"] > 0)
+    return Outcome.exactly(found, holds=found == 0 and case["warnings"] > 0)
 
 
 def _anew(case: Mapping[str, Any]) -> Outcome:
-    return below(case["repeats"], 0.9, share)
+    return Outcome.below(case["repeats"], 0.9, share)
 
 
 def _vanishes_upwards(case: Mapping[str, Any]) -> Outcome:
     found = case["kept"]["median"]
-    return below(found, -2, power)
+    return Outcome.below(found, -2, power)
 
 
 def _forgets(case: Mapping[str, Any]) -> Outcome:
     found = case["left_at_100"]
-    return below(found, -6, power)
+    return Outcome.below(found, -6, power)
 
 
 CLAIMS = (
@@ -301,7 +291,11 @@ CLAIMS = (
 
 
 FIGURES = {"by_lag": draw_by_lag}
-main = main_of(__name__, "stacked")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

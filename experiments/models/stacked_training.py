@@ -18,13 +18,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from seqref import LSTM, RNN, Stacked
-from experiments.lab.claim import Claim, Outcome, above
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import spread
 from experiments.lab.tables import number, table
+from seqref import LSTM, RNN, Stacked
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
 
 def _slower(case: Mapping[str, Any]) -> Outcome:
     found = case["times_one_layer"]
-    return above(found, 1.5)
+    return Outcome.above(found, 1.5)
 
 
 CLAIMS = (
@@ -249,8 +248,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "stacked_training")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

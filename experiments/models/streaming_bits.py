@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqref import LSTM, LSTMState
-from experiments.lab.claim import Claim, Outcome, all_of, below, exactly
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.tables import number, table
+from seqref import LSTM, LSTMState
 from seqref.ops.fused_recurrence import fused_lstm
 
 
@@ -128,7 +127,11 @@ def run(config: Config, track: Track = untracked) -> dict[str, Any]:
 def _bits_differ(case: Mapping[str, Any]) -> Outcome:
     # Different bits, and nothing beyond rounding.
     found = case["share"]
-    return all_of(found, exactly(found, holds=found > 0), below(case["largest"], 1e-5))
+    return Outcome.all_of(
+        found,
+        Outcome.exactly(found, holds=found > 0),
+        Outcome.below(case["largest"], 1e-5),
+    )
 
 
 CLAIMS = (
@@ -182,9 +185,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-# Shares are read, not looked at.
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "streaming_bits")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

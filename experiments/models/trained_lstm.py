@@ -17,10 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from seqref import LSTM
-from experiments.lab.claim import Claim, Outcome, above, below
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import spread
 from experiments.models._trained_tables import (
@@ -29,11 +27,10 @@ from experiments.models._trained_tables import (
     draw_gates,
     tables,
 )
+from seqref import LSTM
 from seqref.models import LanguageModel
 from seqref.tasks import Streams, Vocabulary, python_source
 from seqref.training import train
-
-__all__ = ["CLAIMS", "FIGURES", "FULL", "SMALL", "main", "run", "tables"]
 
 
 @dataclass(frozen=True)
@@ -249,12 +246,12 @@ def summary(
 
 def _decided(case: Mapping[str, Any]) -> Outcome:
     found = case["all"]["low"]
-    return above(found, 0.1)
+    return Outcome.above(found, 0.1)
 
 
 def _enough(case: Mapping[str, Any]) -> Outcome:
     found = case["lost"]["high"]
-    return below(found, 0.2)
+    return Outcome.below(found, 0.2)
 
 
 CLAIMS = (
@@ -278,7 +275,11 @@ CLAIMS = (
 
 
 FIGURES = {"gates": draw_gates}
-main = main_of(__name__, "trained_lstm")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -15,24 +15,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.seeding import generator, seeded
+from experiments.lab.statistics import median, spread
 from experiments.museum import _future as future
 from experiments.museum import _numbers as numbers
 from experiments.museum import _padding as padding
 from experiments.museum import _presentation as presentation
 from experiments.museum._cabinet import all_specimens
 from experiments.museum._checks import outcome, sound
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    all_of,
-    below,
-    exactly,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.seeding import generator, seeded
-from experiments.lab.statistics import median, spread
 
 
 @dataclass(frozen=True)
@@ -217,16 +209,18 @@ def cases_of(series: Mapping[str, Any], uniform: float) -> dict[str, Any]:
 
 
 def _moved(case: Mapping[str, Any]) -> Outcome:
-    return above(case["moved"], 0.2)
+    return Outcome.above(case["moved"], 0.2)
 
 
 def _too_good(case: Mapping[str, Any]) -> Outcome:
-    return below(case["loss"], 0.5 * case["uniform"])
+    return Outcome.below(case["loss"], 0.5 * case["uniform"])
 
 
 def _breaks_down(case: Mapping[str, Any]) -> Outcome:
     first = case["first_not_finite"]
-    return all_of(float(first), exactly(first, holds=first > 0), below(first, 200))
+    return Outcome.all_of(
+        float(first), Outcome.exactly(first, holds=first > 0), Outcome.below(first, 200)
+    )
 
 
 CLAIMS = (
@@ -258,9 +252,10 @@ CLAIMS = (
     ),
 )
 tables = presentation.tables
-# What is caught is read, not looked at.
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "bug_museum")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

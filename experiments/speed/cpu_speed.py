@@ -10,15 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.speed import _cpu_tables as presentation
 from experiments.speed._cpu_contestants import (
     contestants,
     multiply_adds,
     parameters,
 )
-from experiments.lab.claim import Claim, Outcome, above, exactly
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
 from experiments.speed._timing import SETTINGS, Size, ratios, setting
 
 NAMES = ("packed", "transformer", "transformer_equal")
@@ -167,7 +166,7 @@ def numbers(series: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _slower_everywhere(case: Mapping[str, Any]) -> Outcome:
-    return above(case["lowest"], 1.1)
+    return Outcome.above(case["lowest"], 1.1)
 
 
 CLAIMS = (
@@ -185,7 +184,7 @@ CLAIMS = (
         "C84",
         "On short rows a Transformer layer of equal width has less than 1.6 times the "
         "multiply-adds of an LSTM layer; on long ones it has not.",
-        lambda case: exactly(case["work"], holds=case["work"] < 1.6),
+        lambda case: Outcome.exactly(case["work"], holds=case["work"] < 1.6),
         case="work_short",
         control="work_long",
     ),
@@ -211,7 +210,11 @@ CLAIMS = (
 
 tables = presentation.tables
 FIGURES: dict[str, Any] = {"ratios": presentation.draw_ratios}
-main = main_of(__name__, "cpu_speed")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

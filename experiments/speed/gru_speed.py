@@ -17,9 +17,8 @@ import torch
 from torch import nn
 
 from experiments.lab import timer
-from experiments.lab.claim import Claim, Outcome, above
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.tables import number, table
 
@@ -162,7 +161,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _slower_everywhere(case: Mapping[str, Any]) -> Outcome:
-    return above(case["lowest"], 1.1)
+    return Outcome.above(case["lowest"], 1.1)
 
 
 CLAIMS = (
@@ -198,8 +197,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"ratios": table(headers, rows)}
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "gru_speed")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -17,6 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from experiments.lab import timer
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
+from experiments.lab.seeding import generator, seeded
+from experiments.lab.tables import number, table
 from seqref import (
     LSTM,
     LayerNormLSTM,
@@ -24,12 +29,6 @@ from seqref import (
     VariationalLSTM,
     ZoneoutLSTM,
 )
-from experiments.lab import timer
-from experiments.lab.claim import Claim, Outcome, above
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.seeding import generator, seeded
-from experiments.lab.tables import number, table
 
 Size = tuple[int, int, int]
 Run = Callable[[], None]
@@ -184,7 +183,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _slower(case: Mapping[str, Any]) -> Outcome:
-    return above(case["lowest"], 1.1)
+    return Outcome.above(case["lowest"], 1.1)
 
 
 CLAIMS = (
@@ -222,8 +221,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "lstm_variants_speed")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

@@ -9,16 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab.claim import (
-    Claim,
-    Outcome,
-    above,
-    below,
-    exactly,
-    share,
-)
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome, share
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.statistics import median
 from experiments.speed import _padding_batching as batching
 from experiments.speed import _padding_order as order
@@ -146,36 +138,36 @@ def numbers(
 
 def _rows_come_back(case: Mapping[str, Any]) -> Outcome:
     found = case["at_their_place"]
-    return exactly(found, holds=not case["refused"] and found == 1)
+    return Outcome.exactly(found, holds=not case["refused"] and found == 1)
 
 
 def _misplaced(case: Mapping[str, Any]) -> Outcome:
-    return below(case["at_their_place"], 0.5, share)
+    return Outcome.below(case["at_their_place"], 0.5, share)
 
 
 def _learns_little(case: Mapping[str, Any]) -> Outcome:
-    return below(case["accuracy"], 0.6, share)
+    return Outcome.below(case["accuracy"], 0.6, share)
 
 
 def _slower(case: Mapping[str, Any]) -> Outcome:
-    return above(case["ratio"], 1.2)
+    return Outcome.above(case["ratio"], 1.2)
 
 
 def _faster(case: Mapping[str, Any]) -> Outcome:
-    return below(case["ratio"], 0.9)
+    return Outcome.below(case["ratio"], 0.9)
 
 
 def _right(case: Mapping[str, Any]) -> Outcome:
-    return below(case["error"], 1e-10)
+    return Outcome.below(case["error"], 1e-10)
 
 
 def _little_padding(case: Mapping[str, Any]) -> Outcome:
     found = case["padding"] / case["random_padding"]
-    return below(found, 0.25)
+    return Outcome.below(found, 0.25)
 
 
 def _alike(case: Mapping[str, Any]) -> Outcome:
-    return above(case["between"], 0.8, share)
+    return Outcome.above(case["between"], 0.8, share)
 
 
 CLAIMS = (
@@ -233,7 +225,7 @@ CLAIMS = (
     Claim(
         "C78.entries",
         "In two layers the first two entries of `h_n` are not the last layer's.",
-        lambda case: above(case["error"], 0.1),
+        lambda case: Outcome.above(case["error"], 0.1),
         case="first_entries",
         control="packed",
     ),
@@ -256,7 +248,11 @@ CLAIMS = (
 
 tables = presentation.tables
 FIGURES: dict[str, Any] = {"packing": presentation.draw_packing}
-main = main_of(__name__, "padding_cost")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+    figures=FIGURES,
+)

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqref import LSTM, LSTMState
 from experiments.lab import timer
-from experiments.lab.claim import Claim, Outcome, below
-from experiments.lab.commands import main_of
-from experiments.lab.experiment import Track, untracked
+from experiments.lab.claim import Claim, Outcome
+from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.tables import number, table
+from seqref import LSTM, LSTMState
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _cheaper(case: Mapping[str, Any]) -> Outcome:
-    return below(case["a_stream"], 0.5)
+    return Outcome.below(case["a_stream"], 0.5)
 
 
 CLAIMS = (
@@ -195,9 +194,10 @@ def tables(record: Mapping[str, Any]) -> dict[str, str]:
     return {"sizes": table(headers, lines)}
 
 
-# Ratios are read, not looked at.
-FIGURES: dict[str, Any] = {}
-main = main_of(__name__, "step_speed")
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+experiment = Experiment(
+    small=SMALL,
+    full=FULL,
+    run=run,
+    claims=CLAIMS,
+    tables=tables,
+)

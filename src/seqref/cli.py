@@ -5,7 +5,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TextIO
@@ -26,11 +26,6 @@ class Command:
 
 
 COMMANDS = (
-    Command(
-        "experiments",
-        "measure the claims of the pages",
-        "experiments.lab.commands",
-    ),
     Command(
         "train-lm",
         "train a character language model on a text file",
@@ -55,7 +50,12 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    r"""Run the command line and return its exit status.
+    """Run the command line and return its exit status; see `status_of`."""
+    return status_of("seqref", lambda: _called(argv))
+
+
+def status_of(program: str, called: Callable[[], int]) -> int:
+    r"""Call a command and return its exit status, errors told on standard error.
 
     0: it worked. 1: it ran, and the result is not as claimed. 2: bad arguments, bad
     input, a missing extra, no room on disk or in memory; the message says which. 130:
@@ -64,20 +64,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     with _standard_streams():
         try:
-            status = _called(argv)
+            status = called()
             sys.stdout.flush()
             return status
         except BrokenPipeError:
             # Who read the output has enough, as `head` does.
             return 141
         except MemoryError as error:
-            _tell(f"seqref: error: not enough memory: {error or 'no more is known'}")
+            known = str(error) or "no more is known"
+            _tell(f"{program}: error: not enough memory: {known}")
             return 2
         except (ValueError, RuntimeError, OSError) as error:
-            _tell(f"seqref: error: {error}")
+            _tell(f"{program}: error: {error}")
             return 2
         except KeyboardInterrupt:
-            _tell("seqref: stopped")
+            _tell(f"{program}: stopped")
             return 130
         finally:
             _settle(sys.stdout)

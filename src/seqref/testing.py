@@ -10,6 +10,7 @@ from seqref._contract import padding, time, values
 from seqref._contract.carry import check_state_carry
 from seqref._contract.causal import check_causality
 from seqref._contract.invariance import check_padding_invariance
+from seqref._contract.live import LiveBytes
 from seqref._contract.nonlinear import check_nonlinearity
 from seqref._contract.order import check_row_order
 from seqref._contract.shift import check_target_shift
@@ -24,6 +25,7 @@ from seqref._contract.subject import (
 from seqref.errors import check_tensor
 
 __all__ = [
+    "LiveBytes",
     "Report",
     "check_causality",
     "check_nonlinearity",

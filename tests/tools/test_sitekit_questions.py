@@ -30,7 +30,7 @@ def site(small_site):
     small_site.data("run", {"count": 42})
     small_site.write("tests/test_x.py", "def test_bias():\n    assert 1\n")
     small_site.write(
-        "src/seqref/experiments/lag.py", 'CLAIMS = (Claim(id="C31.bias"),)\n'
+        "experiments/gradients/lag.py", 'claims = [Claim(id="C31.bias")]\n'
     )
     small_site.write(
         "docs/recurrent/lstm.md",

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from seqref import LSTM, RNN
 from experiments.lab.files import write_whole
+from seqref import LSTM, RNN
 from seqref.models import LanguageModel
 from seqref.recurrent import GRU, ChoGRU
 from seqref.tasks import Vocabulary

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from seqref import LSTMState
 from experiments.bptt import bptt_bias as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
 from experiments.lab.seeding import seeded
+from seqref import LSTMState
 
 SMALL = experiment.SMALL
 

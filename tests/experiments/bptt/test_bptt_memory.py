@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from experiments.bptt import bptt_memory as experiment
-from experiments.bptt._counting import LiveBytes, kept_bytes
+from experiments.bptt._counting import kept_bytes
 from experiments.bptt._job import Job
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
+from seqref.testing import LiveBytes
 
 CONFIG = experiment.Config(2, 4, (16,), 4, (0,))
 

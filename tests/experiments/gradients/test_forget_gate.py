@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from seqref import LSTMCell, LSTMState
 from experiments.gradients import forget_gate as experiment
 from experiments.lab.seeding import generator, seeded
+from seqref import LSTMCell, LSTMState
 
 
 @pytest.mark.parametrize("bias", [-2.0, 0.0, 1.0, 5.0])

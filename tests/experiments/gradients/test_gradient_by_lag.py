@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from seqref import RNN, RNNState
 from experiments.gradients import gradient_by_lag as experiment
-from experiments.lab.seeding import generator, seeded
 from experiments.gradients._networks import step_jacobian
+from experiments.lab.seeding import generator, seeded
+from seqref import RNN, RNNState
 
 EXACT = {"atol": 1e-10, "rtol": 1e-10}
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.gradients import _overflow_clipping as clipping
 from experiments.gradients import gradient_overflow as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
 from experiments.lab.seeding import generator
-from experiments.gradients import _overflow_clipping as clipping
 
 F64 = torch.float64
 

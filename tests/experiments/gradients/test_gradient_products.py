@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.gradients import _products_chains as chains
+from experiments.gradients import _products_networks as networks
 from experiments.gradients import gradient_products as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
 from experiments.lab.seeding import generator
-from experiments.gradients import _products_chains as chains
-from experiments.gradients import _products_networks as networks
 
 F64 = torch.float64
 

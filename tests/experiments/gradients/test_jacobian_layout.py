@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from seqref import RNNState
 from experiments.gradients import jacobian_layout as experiment
+from seqref import RNNState
 
 CONFIG = experiment.SMALL
 

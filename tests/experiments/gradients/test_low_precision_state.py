@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from seqref import LSTM, LSTMState
 from experiments.gradients import low_precision_state as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
+from seqref import LSTM, LSTMState
 from seqref.ops.fused_recurrence.torch_kernels import onednn_supports
 
 CONFIG = experiment.SMALL

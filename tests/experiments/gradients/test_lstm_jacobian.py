@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seqref import LSTM, LSTMState
 from experiments.gradients import lstm_jacobian as experiment
 from experiments.lab.seeding import generator, seeded
+from seqref import LSTM, LSTMState
 
 EXACT = {"atol": 1e-10, "rtol": 1e-10}
 HIDDEN = 5

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.gradients import _initialisation_layers as layers
+from experiments.gradients import _initialisation_pictures as pictures
 from experiments.gradients import memory_by_initialisation as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
 from experiments.lab.seeding import generator
-from experiments.gradients import _initialisation_layers as layers
-from experiments.gradients import _initialisation_pictures as pictures
 
 LAGS = (1, 2, 9, 20)
 

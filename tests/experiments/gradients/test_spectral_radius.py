@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.gradients import _radius_examples as examples
 from experiments.gradients import spectral_radius as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
 from experiments.lab.seeding import generator
-from experiments.gradients import _radius_examples as examples
 
 F64 = torch.float64
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from experiments.memory import adding_problem as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
 from experiments.lab.seeding import generator
+from experiments.memory import adding_problem as experiment
 
 
 def test_the_score_is_the_share_of_the_laws_variance():

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from experiments.memory import chrono_biases as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
 from experiments.lab.seeding import seeded
+from experiments.memory import chrono_biases as experiment
 from experiments.memory._networks import layer_of
 
 

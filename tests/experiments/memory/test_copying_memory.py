@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from experiments.memory import copying_memory as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
 from experiments.lab.seeding import generator
+from experiments.memory import copying_memory as experiment
 
 
 def test_the_loss_of_a_table_by_hand():

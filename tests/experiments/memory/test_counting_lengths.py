@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.memory import counting_lengths as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
 from experiments.lab.seeding import generator
 from experiments.memory import _counters as counters
+from experiments.memory import counting_lengths as experiment
 from experiments.memory._networks import build
 from seqref.tasks.counting import counting_words
 

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from experiments.memory import delayed_recall as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
+from experiments.memory import delayed_recall as experiment
 from experiments.memory._recall import accuracy, loss_at_the_end, recall
 from experiments.memory._sweep import pool, select
 

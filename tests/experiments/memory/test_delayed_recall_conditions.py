@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from experiments.memory import delayed_recall_conditions as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
+from experiments.memory import delayed_recall_conditions as experiment
 from experiments.memory._recall import recall
 from experiments.memory._sweep import Cell, measure_run
 from experiments.memory._training import Schedule

@@ -2,10 +2,10 @@
 
 import pytest
 
-from experiments.memory import delayed_recall as narrow
-from experiments.memory import delayed_recall_width as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
+from experiments.memory import delayed_recall as narrow
+from experiments.memory import delayed_recall_width as experiment
 from experiments.memory._sweep import select
 
 

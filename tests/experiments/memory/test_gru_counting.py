@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.memory import gru_counting as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
 from experiments.memory import _counters as counters
+from experiments.memory import gru_counting as experiment
 
 NAN = float("nan")
 

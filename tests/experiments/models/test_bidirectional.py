@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.models import bidirectional
-from experiments.models import _bidirectional_leak as leak
-from experiments.models import _bidirectional_padding as padding
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
 from experiments.lab.seeding import generator
+from experiments.models import _bidirectional_leak as leak
+from experiments.models import _bidirectional_padding as padding
+from experiments.models import bidirectional
 
 SMALL = bidirectional.SMALL
 SIZES = leak.Sizes(

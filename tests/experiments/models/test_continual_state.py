@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from seqref import LSTM1997, LSTMState
-from experiments.models import continual_state as experiment
-from experiments.models import _continual_cells as cells
-from experiments.models import _continual_latch as latch
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
 from experiments.lab.seeding import generator, seeded
+from experiments.models import _continual_cells as cells
+from experiments.models import _continual_latch as latch
+from experiments.models import continual_state as experiment
+from seqref import LSTM1997, LSTMState
 
 F64 = torch.float64
 EXACT = {"atol": 1e-10, "rtol": 1e-10}

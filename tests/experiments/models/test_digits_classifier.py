@@ -7,9 +7,9 @@ import torch
 
 datasets = pytest.importorskip("sklearn.datasets")
 
-from experiments.models import digits_classifier as experiment  # noqa: E402
 from experiments.lab.experiment import find  # noqa: E402
 from experiments.lab.record import measure  # noqa: E402
+from experiments.models import digits_classifier as experiment  # noqa: E402
 from seqref.models import SequenceClassifier  # noqa: E402
 from seqref.tasks import inked_digits  # noqa: E402
 

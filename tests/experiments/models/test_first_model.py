@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seqref import LSTM
-from experiments.models import first_model as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
+from experiments.models import first_model as experiment
+from seqref import LSTM
 from seqref.recurrence import map_state, scan
 
 TINY = replace(

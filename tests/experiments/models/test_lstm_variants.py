@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from seqref import LSTM, LayerNormLSTM, LSTMState
-from experiments.models import lstm_variants as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
 from experiments.lab.seeding import generator
 from experiments.models import _variants_carried as carried
+from experiments.models import lstm_variants as experiment
+from seqref import LSTM, LayerNormLSTM, LSTMState
 
 F64 = torch.float64
 TINY = dataclasses.replace(

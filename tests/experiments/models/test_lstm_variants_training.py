@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from seqref import LSTM, VariationalLSTM, ZoneoutLSTM
-from experiments.models import lstm_variants_training as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
 from experiments.lab.seeding import generator
+from experiments.models import lstm_variants_training as experiment
+from seqref import LSTM, VariationalLSTM, ZoneoutLSTM
 
 CONFIG = experiment.SMALL
 

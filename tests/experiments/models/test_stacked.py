@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from seqref import RNN, Stacked
-from experiments.models import stacked as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
+from experiments.models import stacked as experiment
 from experiments.models._stacked_reach import reach
+from seqref import RNN, Stacked
 
 F64 = torch.float64
 

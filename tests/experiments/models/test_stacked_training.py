@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from experiments.models import stacked_training as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
+from experiments.models import stacked_training as experiment
 
 
 def test_targets_are_the_parity_of_the_parity():

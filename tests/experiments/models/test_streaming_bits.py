@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from experiments.models import streaming_bits as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
+from experiments.models import streaming_bits as experiment
 
 CONFIG = experiment.SMALL
 

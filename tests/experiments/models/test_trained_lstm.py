@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from seqref import LSTM
-from experiments.models import trained_lstm as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
+from experiments.models import trained_lstm as experiment
+from seqref import LSTM
 from seqref.models import LanguageModel
 
 TINY = dataclasses.replace(

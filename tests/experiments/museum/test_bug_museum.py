@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.museum import bug_museum
+from experiments.lab.experiment import find
+from experiments.lab.record import judgements, measure
+from experiments.lab.seeding import generator, seeded
 from experiments.museum import _cabinet as cabinet
 from experiments.museum import _checks as checks
 from experiments.museum import _formulas as formulas
 from experiments.museum import _judges as judges
 from experiments.museum import _numbers as numbers
 from experiments.museum import _padding as padding
-from experiments.lab.experiment import find
-from experiments.lab.record import judgements, measure
-from experiments.lab.seeding import generator, seeded
+from experiments.museum import bug_museum
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 SPECIMENS = {specimen.name: specimen for specimen in cabinet.all_specimens()}

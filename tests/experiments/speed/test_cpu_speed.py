@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.speed import cpu_speed as experiment
-from experiments.speed import gru_speed
-from experiments.speed import _cpu_contestants as parts
-from experiments.speed._cpu_tables import disturbed
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, load, measure
+from experiments.speed import _cpu_contestants as parts
+from experiments.speed import cpu_speed as experiment
+from experiments.speed import gru_speed
+from experiments.speed._cpu_tables import disturbed
 from experiments.speed._padding_packing import lengths_of
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"

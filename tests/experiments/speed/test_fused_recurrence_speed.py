@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments.speed import fused_recurrence_speed as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
 from experiments.speed import _fused_indexing as indexing
 from experiments.speed import _fused_tables as presentation
 from experiments.speed import _fused_timing as timing
+from experiments.speed import fused_recurrence_speed as experiment
 
 
 @pytest.mark.parametrize("kind", timing.KINDS)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.speed import lstm_variants_speed as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
+from experiments.speed import lstm_variants_speed as experiment
 
 
 @pytest.mark.parametrize("onednn", [True, False])

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.speed import padding_cost as experiment
 from experiments.lab import timer
 from experiments.lab.experiment import find
 from experiments.lab.record import judgements, measure
@@ -14,6 +13,7 @@ from experiments.speed import _padding_batching as batching
 from experiments.speed import _padding_order as order
 from experiments.speed import _padding_packing as packing
 from experiments.speed import _timing as timing
+from experiments.speed import padding_cost as experiment
 
 SMALL = experiment.SMALL
 

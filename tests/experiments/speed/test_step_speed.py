@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seqref import LSTM, LSTMState
-from experiments.speed import step_speed as experiment
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
+from experiments.speed import step_speed as experiment
+from seqref import LSTM, LSTMState
 
 
 def test_all_steppers_make_the_same_step():

@@ -5,9 +5,7 @@ import math
 
 import pytest
 
-from seqref import cli
-from experiments.lab import margin_tables
-from experiments.lab import margins
+from experiments.lab import commands, margin_tables, margins
 from experiments.lab.claim import (
     Claim,
     Outcome,
@@ -28,39 +26,63 @@ from experiments.lab.experiment import discover, find
 INF = math.inf
 
 
+def of(**case):
+    return case
+
+
 @pytest.mark.parametrize(
-    ("outcome", "margin"),
+    ("check", "case", "margin"),
     [
-        (above(1.1, 1), math.log(1.1)),
-        (below(1.1, 1), -math.log(1.1)),
-        (above(0.9, 0.8, share), 0.1),
-        (below(-12, -10, power), 2 * math.log(10)),
-        (above(1, 1), 0.0),
-        (below(1, 1), 0.0),
+        (above("x", 1), of(x=1.1), math.log(1.1)),
+        (below("x", 1), of(x=1.1), -math.log(1.1)),
+        (above("x", 0.8, share), of(x=0.9), 0.1),
+        (below("x", -10, power), of(x=-12), 2 * math.log(10)),
+        (above("x", 1), of(x=1), 0.0),
+        (below("x", 1), of(x=1), 0.0),
         # What is not positive is infinitely far below every positive bound.
-        (below(0, 1e-9), INF),
-        (above(-1, 0.1), -INF),
-        (above(0, 0), 0.0),
-        (between(3, 2, 4), math.log(4 / 3)),
-        (between(5, 2, 4), -math.log(5 / 4)),
-        (at_least(9, 9, of=10), 0.05),
-        (at_least(8, 9, of=10), -0.05),
-        (at_most(0, 0, of=4), 0.125),
-        (at_most(2, 0, of=4), -0.375),
-        (exactly(7, holds=True), INF),
-        (exactly(7, holds=False), -INF),
-        (all_of(5, above(3, 1), below(1.1, 1)), -math.log(1.1)),
+        (below("x", 1e-9), of(x=0), INF),
+        (above("x", 0.1), of(x=-1), -INF),
+        (above("x", 0), of(x=0), 0.0),
+        (between("x", 2, 4), of(x=3), math.log(4 / 3)),
+        (between("x", 2, 4), of(x=5), -math.log(5 / 4)),
+        (at_least("x", 9, of="n"), of(x=9, n=10), 0.05),
+        (at_least("x", 9, of="n"), of(x=8, n=10), -0.05),
+        (at_most("x", 0, of="n"), of(x=0, n=4), 0.125),
+        (at_most("x", 0, of="n"), of(x=2, n=4), -0.375),
+        (exactly("x", lambda case: case["x"] == 7), of(x=7), INF),
+        (exactly("x", lambda case: case["x"] == 7), of(x=6), -INF),
+        (all_of(above("x", 1), below("y", 1)), of(x=3, y=1.1), -math.log(1.1)),
+        (above(lambda case: case["x"] - 1, 1), of(x=3), math.log(2)),
+        (above("x.1.y", 1), of(x=[{}, {"y": 2}]), math.log(2)),
     ],
 )
-def test_the_verdict_is_the_sign_of_the_margin(outcome, margin):
+def test_the_verdict_is_the_sign_of_the_margin(check, case, margin):
+    outcome = check(case)
     assert outcome.margin == pytest.approx(margin)
     assert outcome.holds is (margin > 0)
 
 
+def test_the_number_is_the_quantity_or_that_of_the_first_check():
+    case = {"x": 3, "y": {"z": 5}}
+    assert above("y.z", 1)(case).number == 5
+    assert exactly("x", lambda case: True)(case).number == 3.0
+    both = above("x", 1), below("y.z", 9)
+    assert all_of(*both)(case).number == 3
+    assert all_of(*both, number="y.z")(case).number == 5
+
+
+def test_a_quantity_that_is_not_there_is_named():
+    with pytest.raises(KeyError, match=r"no `z` of `y.z` in \['a', 'b'\]"):
+        above("y.z", 1)({"y": {"a": 1, "b": 2}})
+
+
 def test_a_count_says_what_one_of_it_is():
-    assert at_least(9, 9, of=10).step == at_most(1, 2, of=10).step == 0.1
-    assert all_of(1.0, exactly(1.0, holds=True), at_least(3, 2, of=4)).step == 0.25
-    assert above(2, 1).step == 0
+    case = of(nine=9, one=1, three=3, ten=10, four=4)
+    assert at_least("nine", 9, of="ten")(case).step == 0.1
+    assert at_most("one", 2, of="ten")(case).step == 0.1
+    both = all_of(exactly("one", lambda case: True), at_least("three", 2, of="four"))
+    assert both(case).step == 0.25
+    assert above("nine", 1)(case).step == 0
 
 
 @pytest.mark.parametrize(
@@ -68,20 +90,20 @@ def test_a_count_says_what_one_of_it_is():
     [(2, 0.5, math.log(2)), (2, 0.9, math.log(1 / 0.9)), (2, 1.5, -math.log(1.5))],
 )
 def test_the_nearer_of_case_and_control_counts(case, control, margin):
-    claim = Claim("C1", "Above.", lambda c: above(c["value"], 1), "a", "b")
+    claim = Claim("C1", "Above.", above("value", 1), "a", "b")
     cases = {"a": {"value": case}, "b": {"value": control}}
     assert nearest(claim, cases).margin == pytest.approx(margin)
     judged = judge(claim, cases)
     stands = judged["holds"] and not judged["control_holds"]
     found = margins.margins_of([claim], cases)["C1"]
     assert found["holds"] is stands is (margin > 0)
-    exact = Claim("C2", "Same.", lambda c: exactly(1.0, holds=c["yes"]), "a", "b")
+    exact = Claim("C2", "Same.", exactly("yes", lambda case: case["yes"]), "a", "b")
     found = margins.margins_of([exact], {"a": {"yes": True}, "b": {"yes": False}})
     assert found == {"C2": {"holds": True, "margin": None, "step": 0.0}}
 
 
 def test_claims_on_time_have_no_margin_here():
-    claim = Claim("C1", "Quick.", lambda c: below(1, 2), "a", "b", timed=True)
+    claim = Claim("C1", "Quick.", below("x", 2), "a", "b", timed=True)
     assert margins.margins_of([claim], {}) == {}
     assert margins.settings_of(find("gru_speed")) == []
     assert margins.settings_of(find("cpu_speed"))
@@ -124,7 +146,7 @@ def test_a_process_that_ends_is_a_result_and_the_others_get_a_new_one():
 
 
 def test_a_run_that_fails_says_why(monkeypatch):
-    def broken(config):
+    def broken(config, track):
         raise RuntimeError("no kernel\nhere")
 
     experiment = dataclasses.replace(find("parameter_counts"), run=broken)
@@ -152,9 +174,9 @@ def runs(monkeypatch):
 
 
 def test_what_is_stored_is_not_run_again(runs, tmp_path, capsys):
-    command = ["experiments", "margins", "parameter_counts", "--quiet"]
+    command = ["margins", "parameter_counts", "--quiet"]
     command += ["--out", str(tmp_path)]
-    assert cli.main(command) == 0
+    assert commands.main(command) == 0
     settings = [s.name for s in (*margins.SETTINGS, *margins.SEEDED)]
     assert runs == [("parameter_counts", name) for name in settings]
     data = margins.load(tmp_path / "margins.json")
@@ -165,7 +187,7 @@ def test_what_is_stored_is_not_run_again(runs, tmp_path, capsys):
     for extra, count in (([], 1), ([], 0), (["--again"], len(settings))):
         del runs[:]
         runs.append("not the first")
-        assert cli.main([*command, *extra]) == 0
+        assert commands.main([*command, *extra]) == 0
         assert len(runs) == 1 + count
     assert margins.load(tmp_path / "margins.json")["numbers"]["failed"] == 0
 
@@ -241,11 +263,27 @@ def test_a_turned_verdict_gives_status_one(monkeypatch, tmp_path):
     monkeypatch.setattr(
         margins, "run_apart", lambda names, s: ((n, {"claims": verdict}) for n in names)
     )
-    command = ["experiments", "margins", "parameter_counts", "--quiet"]
-    assert cli.main([*command, "--out", str(tmp_path)]) == 1
+    command = ["margins", "parameter_counts", "--quiet"]
+    assert commands.main([*command, "--out", str(tmp_path)]) == 1
     assert "**−0.200**" in (tmp_path / "margins.narrowest.md").read_text("utf-8")
 
 
 def test_an_outcome_cannot_be_told_what_it_is():
     with pytest.raises(TypeError):
         Outcome(number=1.0, margin=1.0, holds=False)
+
+
+def test_a_margin_has_moved_where_the_default_has_another():
+    """What was not run at the default has nothing to differ from."""
+    found = stored_of(**{"default": (0.3, 0), "2 threads": (0.2, 0)})
+    other = {"C9": {"holds": True, "margin": 0.5, "step": 0.0}}
+    found["experiments"]["alone"] = {
+        "config": {},
+        "runs": {"2 threads": {"claims": other}, "4 threads": {"claims": other}},
+    }
+    same = found["experiments"]["toy"]["runs"]["default"]
+    found["experiments"]["toy"]["runs"]["4 threads"] = same
+    by_name = {row[0]: row[1:3] for row in margin_tables.by_setting(found)}
+    assert by_name["default"] == ["1", "0"]
+    assert by_name["2 threads"] == ["2", "1"]
+    assert by_name["4 threads"] == ["2", "0"]

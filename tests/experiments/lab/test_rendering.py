@@ -4,11 +4,11 @@ import builtins
 import importlib
 import re
 import sys
+from dataclasses import dataclass
 
 import pytest
 
-from experiments.lab import drawing
-from experiments.lab import rendering
+from experiments.lab import drawing, rendering
 from experiments.lab.experiment import Experiment
 from experiments.lab.progress import bars
 from experiments.lab.tables import caption, number, power_of_ten, table
@@ -65,7 +65,7 @@ def test_caption_says_what_a_reader_must_know():
     }
     text = caption({"experiment": "toy", "run": run})
     assert text == (
-        "Measured by `seqref experiments run toy --full`; A Processor, 1 thread; "
+        "Measured by `python -m experiments run toy --full`; A Processor, 1 thread; "
         "Python 3.11.7, torch 2.13.0; 2 seeds; commit 0123456789, with changes not "
         "committed; 2026-01-02.\n"
     )
@@ -132,16 +132,18 @@ def test_every_colour_can_be_read_as_text(theme, background):
         assert contrast(colour, background) >= 4.5, colour
 
 
+@dataclass(frozen=True)
+class Nothing:
+    pass
+
+
 def test_rendering_removes_what_a_record_no_longer_gives(tmp_path):
     toy = Experiment(
         name="toy",
         title="A toy",
-        small=None,
-        full=None,
-        run=lambda config: {},
-        claims=(),
-        tables=lambda record: {"now": "| a |\n"},
-        figures={},
+        small=Nothing(),
+        run=lambda config, track: {},
+        tables={"now": lambda record: "| a |\n"},
     )
     for name in ("toy.old.md", "toy.old.dark.svg", "other.old.md"):
         (tmp_path / name).write_text("x", encoding="utf-8")

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from experiments.lab import experiment as experiments
-from experiments.lab import provenance
-from experiments.lab import seeding
+from experiments.lab import provenance, seeding
 from experiments.lab.claim import Claim, above, judge
 from experiments.lab.experiment import Experiment, from_module
 from experiments.lab.files import write_whole
+from experiments.lab.numbers import each
 from experiments.lab.record import load, measure, rounded, save
 from experiments.lab.statistics import log10_summary, median, spread
 
@@ -26,11 +26,9 @@ class Config:
     seeds: tuple[int, ...] = (0,)
 
 
-def large(case):
-    return above(case["value"], 1)
-
-
-CLAIM = Claim("C99.large", "The value is above 1.", large, "cause", "no_cause")
+CLAIM = Claim(
+    "C99.large", "The value is above 1.", above("value", 1), "cause", "no_cause"
+)
 
 
 def toy(value=math.pi, **changes):
@@ -101,7 +99,7 @@ def test_record_refuses_tensors():
 
 
 def test_record_needs_three_parts():
-    with pytest.raises(TypeError, match=r"`run` must return"):
+    with pytest.raises(TypeError, match=r"`run` must return `series` and `cases`"):
         measure(toy(run=lambda config, track: {"numbers": {}}))
 
 
@@ -141,25 +139,55 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_discovery_finds_every_module_and_no_package():
     found = experiments.names()
     assert "forget_gate" in found
-    assert "framework" not in found
+    assert {"lab", "margins", "_sweep", "sweep"} & set(found) == set()
     assert [e.name for e in experiments.discover()] == found
     with pytest.raises(ValueError, match="`name` must be one of"):
-        experiments.find("framework")
+        experiments.find("margins")
 
 
 def test_a_module_without_its_parts_is_refused_by_name():
-    module = types.ModuleType("seqref.experiments.bare")
+    module = types.ModuleType("experiments.models.bare")
     module.__doc__ = "Bare."
-    with pytest.raises(TypeError, match=r"experiment bare: .* got none for SMALL"):
+    with pytest.raises(TypeError, match=r"experiment bare: .* got None"):
         from_module(module)
-    for part in experiments.REQUIRED:
-        setattr(module, part, ())
-    with pytest.raises(TypeError, match="must be values of one dataclass"):
-        from_module(module)
-    module.SMALL = module.FULL = Config(1)
+    module.experiment = toy()
+    assert (from_module(module).name, from_module(module).title) == ("bare", "Bare")
     module.__doc__ = None
     with pytest.raises(TypeError, match="must have a docstring"):
         from_module(module)
+
+
+def test_full_is_what_the_class_of_small_has_by_default():
+    @dataclass(frozen=True)
+    class Sizes:
+        size: int = 9
+
+    found = Experiment(small=Sizes(2), run=lambda config, track: {})
+    assert found.full == Sizes(9)
+    assert Experiment(small=Sizes(2), full=Sizes(3), run=print).full == Sizes(3)
+    with pytest.raises(TypeError, match="`full` must be of the class of `small`"):
+        Experiment(small=Sizes(2), full=Config(3), run=print)
+    with pytest.raises(TypeError, match=r"`small` must be a value of a dataclass"):
+        Experiment(small=2, run=print)
+    with pytest.raises(TypeError, match="either `measure` with `cases`, or `run`"):
+        Experiment(small=Sizes(2))
+
+
+def test_cases_are_measured_one_by_one_and_series_kept_apart():
+    found = Experiment(
+        small=Config(2),
+        full=Config(4),
+        cases={"one": 1, "two": 2},
+        measure=lambda case, config: {"value": case * config.size, "line": [case]},
+        series=["line"],
+        axes=lambda config: {"x": list(range(config.size))},
+        numbers=[each("value"), {"of_two": "two.value"}],
+    )
+    assert found.result(Config(3)) == {
+        "numbers": {"one_value": 3, "two_value": 6, "of_two": 6},
+        "series": {"x": [0, 1, 2], "line": {"one": [1], "two": [2]}},
+        "cases": {"one": {"value": 3}, "two": {"value": 6}},
+    }
 
 
 def test_seeding_leaves_the_global_generator_alone():
@@ -183,14 +211,17 @@ def test_commit_says_whether_the_code_was_changed(tmp_path):
 
     assert provenance.commit(tmp_path) is None
     git("init", "-q")
-    (tmp_path / "code.py").write_text("x = 1\n", encoding="utf-8")
-    git("add", "code.py")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "code.py").write_text("x = 1\n", encoding="utf-8")
+    git("add", "src")
     git("commit", "-q", "-m", "first")
     found = provenance.commit(tmp_path)
     assert found is not None
     assert len(found["hash"]) == 40
     assert found["clean"] is True
-    (tmp_path / "code.py").write_text("x = 2\n", encoding="utf-8")
+    (tmp_path / "page.md").write_text("no code\n", encoding="utf-8")
+    assert provenance.commit(tmp_path) == found
+    (tmp_path / "src" / "code.py").write_text("x = 2\n", encoding="utf-8")
     assert provenance.commit(tmp_path) == {**found, "clean": False}
 
 

@@ -1,0 +1,1 @@
+r"""Parameters, conventions and anatomy: what can be counted."""

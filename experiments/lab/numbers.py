@@ -1,0 +1,71 @@
+r"""Scalars and ready-made texts that sentences take from a record."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.lab.quantity import Quantity, has, value_of
+
+
+@dataclass(frozen=True)
+class Each:
+    r"""A number of each case that has it, called `<case>_<word>`."""
+
+    quantity: Quantity
+    word: str
+    write: Callable[[Any], Any]
+
+    def of(self, cases: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            f"{name}_{self.word}": self.write(value_of(case, self.quantity))
+            for name, case in cases.items()
+            if has(case, self.quantity)
+        }
+
+
+def each(
+    quantity: Quantity,
+    word: str | None = None,
+    write: Callable[[Any], Any] = lambda value: value,
+) -> Each:
+    r"""This quantity of each case that has it.
+
+    Args:
+        quantity: A path, or a function of the case.
+        word: What follows the name of the case; by default the path, dots as `_`.
+        write: From the value to a number or a text.
+    """
+    if word is None:
+        if callable(quantity):
+            raise TypeError("each: `word` must be given where `quantity` is a function")
+        word = quantity.replace(".", "_")
+    return Each(quantity, word, write)
+
+
+def everything(cases: Mapping[str, Any]) -> dict[str, Any]:
+    """Every scalar of every case, `<case>_<key>`."""
+    return {
+        f"{name}_{key}": value
+        for name, case in cases.items()
+        for key, value in case.items()
+        if isinstance(value, int | float | str)
+    }
+
+
+# Numbers of each case, numbers by name from all the cases, or a function of them.
+Numbers = Sequence[
+    Each | Mapping[str, Quantity] | Callable[[Mapping[str, Any]], dict[str, Any]]
+]
+
+
+def numbers_of(declared: Numbers, cases: Mapping[str, Any]) -> dict[str, Any]:
+    """What is declared, taken from the cases."""
+    found: dict[str, Any] = {}
+    for part in declared:
+        if isinstance(part, Each):
+            found |= part.of(cases)
+        elif isinstance(part, Mapping):
+            found |= {name: value_of(cases, path) for name, path in part.items()}
+        else:
+            found |= part(cases)
+    return found

@@ -1,0 +1,91 @@
+r"""Which files of the checkout a module runs on, and one hash of them all.
+
+The hash stands in a record beside the commit. It survives a rebase, and it tells
+whether anything that the record rests on has changed since.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# Where each package of the checkout lies.
+PACKAGES = {"experiments": ROOT, "seqref": ROOT / "src"}
+# No file of these changes a number: they write, draw, show or compare what was run.
+ASIDE = tuple(
+    f"experiments.lab.{name}"
+    for name in (
+        *("commands", "drawing", "figures", "files", "margin_tables", "margins"),
+        *("progress", "rendering", "sources", "tables"),
+    )
+)
+
+
+def path_of(module: str) -> Path | None:
+    """The file of a module of the checkout; None for any other module."""
+    base = PACKAGES.get(module.partition(".")[0])
+    if base is None:
+        return None
+    stem = base.joinpath(*module.split("."))
+    found = [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
+    return found[0] if found else None
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Module and name of every import in a file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+@cache
+def _handed_on(path: Path) -> dict[str, tuple[str, str]]:
+    """What an `__init__` takes from other modules, by the name it has here."""
+    found = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                found[alias.asname or alias.name] = (node.module, alias.name)
+    return found
+
+
+def _home(module: str, name: str | None) -> str | None:
+    """The module that a name comes from, through packages that hand it on."""
+    if name is not None and path_of(f"{module}.{name}") is not None:
+        return f"{module}.{name}"
+    path = path_of(module)
+    if path is None:
+        return None
+    if name is not None and path.name == "__init__.py":
+        source = _handed_on(path).get(name)
+        if source is not None:
+            return _home(*source)
+    return module
+
+
+def files_of(module: str) -> list[Path]:
+    """Files that a module depends on, its own among them, sorted."""
+    seen: set[str] = set()
+    left = [module]
+    while left:
+        name = left.pop()
+        path = path_of(name)
+        if path is None or name in seen or name in ASIDE:
+            continue
+        seen.add(name)
+        left += [home for pair in imports_of(path) if (home := _home(*pair))]
+    # Packages that only hand names on are not in this list.
+    return sorted(path for name in seen if (path := path_of(name)) is not None)
+
+
+def hash_of(module: str) -> str:
+    """One hash of the names and contents of the files that a module depends on."""
+    total = hashlib.sha256()
+    for path in files_of(module):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(ROOT).as_posix()} {content}\n".encode())
+    return total.hexdigest()

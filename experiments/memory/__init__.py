@@ -1,0 +1,1 @@
+r"""Tasks that ask for something seen long ago."""

@@ -1,0 +1,1 @@
+r"""Trained models, stacks, directions and variants."""

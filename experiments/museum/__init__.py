@@ -1,0 +1,1 @@
+r"""The bugs that run, each caught by its check."""

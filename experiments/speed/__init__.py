@@ -1,0 +1,1 @@
+r"""Times and memory, as ratios within one run on one machine."""

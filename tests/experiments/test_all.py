@@ -1,0 +1,65 @@
+"""Every experiment's small run: claims hold, controls fail, and it says so again."""
+
+from dataclasses import fields, replace
+from functools import cache
+
+import pytest
+import torch
+
+from experiments.lab.experiment import discover, find, names
+from experiments.lab.record import judgements, measure
+
+
+@cache
+def small(name):
+    return measure(find(name))
+
+
+@pytest.mark.parametrize("name", names())
+def test_claims_hold_and_controls_fail(name):
+    """Those on time are judged from the stored record, in tests/test_numbers.py."""
+    experiment, record = find(name), small(name)
+    assert experiment.claims
+    timed = {claim.id for claim in experiment.claims if claim.timed}
+    for identifier in record["claims"].keys() - timed:
+        assert record["claims"][identifier]["holds"], identifier
+        assert not record["claims"][identifier]["control_holds"], identifier
+    # What is stored is enough to judge it again.
+    assert judgements(experiment, record["cases"]) == record["claims"]
+    # Every table can be written of a small record too.
+    assert all(experiment.rendered(record).values())
+
+
+def test_ids_are_used_once_and_a_control_is_another_case():
+    found = [claim for experiment in discover() for claim in experiment.claims]
+    identifiers = [claim.id for claim in found]
+    assert len(set(identifiers)) == len(identifiers)
+    for claim in found:
+        assert claim.case != claim.control, claim.id
+
+
+def with_one_seed(config):
+    """With the first of the seeds alone, where there are several."""
+    return replace(
+        config,
+        **{
+            field.name: getattr(config, field.name)[:1]
+            for field in fields(config)
+            if field.name.endswith("seeds")
+        },
+    )
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_run_is_a_function_of_its_config(name):
+    """Whatever the state of torch's own generator, which it leaves alone."""
+    experiment = find(name)
+    config = with_one_seed(experiment.small)
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        expected = torch.rand(1)
+        torch.manual_seed(seed)
+        results.append(experiment.result(config))
+        assert torch.equal(torch.rand(1), expected), "torch's generator was used"
+    assert results[0] == results[1]
