@@ -9,6 +9,7 @@ from torch.func import jacrev
 
 import seqref
 from seqref.recurrence import map_state
+from seqref.recurrent import gradients
 from seqref.recurrent.gradients import (
     gradient_norm_by_lag,
     jacobian_log_norm,
@@ -312,3 +313,45 @@ def test_no_state_is_the_initial_one():
     layer, x, _ = case("LSTM")
     found = state_jacobian(layer, x[:, 0])
     assert torch.equal(found, state_jacobian(layer, x[:, 0], layer.initial_state(3)))
+
+
+class Doubled(torch.autograd.Function):
+    """Its backward pass asks for a number, which a batch of gradients cannot give."""
+
+    @staticmethod
+    def forward(ctx, h):
+        return 2 * h
+
+    @staticmethod
+    def backward(ctx, h_bar):
+        return 2 * h_bar if h_bar.abs().sum().item() > 0 else h_bar
+
+
+def test_a_function_without_a_rule_for_batches_gives_the_same(monkeypatch):
+    layer, x, state = case("LSTM")
+    plain = layer.step
+
+    def step(x_t, before, double):
+        y_t, after = plain(x_t, before)
+        return y_t, after._replace(h=double(after.h))
+
+    monkeypatch.setattr(layer, "step", lambda *a: step(*a, double=lambda h: 2 * h))
+    batched = state_jacobian(layer, x[:, 0], state)
+    monkeypatch.setattr(layer, "step", lambda *a: step(*a, double=Doubled.apply))
+    with monkeypatch.context() as patch:
+        patch.setattr(gradients, "_row_by_row", None)
+        with pytest.raises(TypeError):
+            state_jacobian(layer, x[:, 0], state)
+    one_by_one = state_jacobian(layer, x[:, 0], state)
+    torch.testing.assert_close(one_by_one, batched, **EXACT)
+
+
+def test_all_rows_come_of_one_backward_pass(monkeypatch):
+    layer, x, state = case("GRU")
+    calls = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a, **k: calls.append(1) or grad(*a, **k)
+    )
+    state_jacobian(layer, x[:, 0], state)
+    assert len(calls) == 1

@@ -43,7 +43,8 @@ def state_jacobian(
           of entries of one row's state.
 
     Cost:
-        One forward step and one backward step for each entry of the state.
+        One forward step, and one backward step over a batch of as many gradients as
+        the state has entries.
 
     Raises:
         TypeError: `layer` is no causal layer, or `x_t` is no tensor.
@@ -243,13 +244,37 @@ def _step_jacobian(
         following = layer.step(x_t.detach().clone(), leaf)[1]
         flat = _flatten(following)
         # With the old state beside it, a new one that ignores it has slope zero too.
-        totals = torch.cat([flat, _flatten(leaf)], dim=1).sum(0).unbind()
+        both = torch.cat([flat, _flatten(leaf)], dim=1)
+    try:
+        rows = _all_rows(both, inputs, flat.shape[1])
+    except RuntimeError:
+        # A function of the layer's own may have no rule for batches of gradients.
+        rows = _row_by_row(both, inputs, flat.shape[1])
+    return rows, detach_state(following)
+
+
+def _all_rows(both: Tensor, inputs: list[Tensor], n_rows: int) -> Tensor:
+    # One backward pass for all entries at once. Rows of the batch are independent, so
+    # one gradient serves them all.
+    unit = torch.eye(n_rows, both.shape[1], dtype=both.dtype, device=both.device)
+    parts = torch.autograd.grad(
+        both,
+        inputs,
+        unit[:, None].expand(-1, *both.shape),
+        retain_graph=True,
+        is_grads_batched=True,
+    )
+    return torch.cat([part.flatten(2) for part in parts], dim=2).transpose(0, 1)
+
+
+def _row_by_row(both: Tensor, inputs: list[Tensor], n_rows: int) -> Tensor:
     rows = []
-    # Rows of the batch are independent, so one sum serves them all.
-    for total in totals[: flat.shape[1]]:
-        row = torch.autograd.grad(total, inputs, retain_graph=True)
-        rows.append(torch.cat([part.flatten(1) for part in row], dim=1))
-    return torch.stack(rows, dim=1), detach_state(following)
+    for i in range(n_rows):
+        unit = torch.zeros_like(both)
+        unit[:, i] = 1
+        parts = torch.autograd.grad(both, inputs, unit, retain_graph=True)
+        rows.append(torch.cat([part.flatten(1) for part in parts], dim=1))
+    return torch.stack(rows, dim=1)
 
 
 def _prepare(
