@@ -13,6 +13,7 @@ from experiments.lab.claim import (
     power,
     share,
 )
+from experiments.lab.drawing import DASHES, Theme, label_ends
 from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.figures import Lines, band
 from experiments.lab.numbers import each, everything
@@ -36,14 +37,17 @@ from experiments.lab.tables import (
     span,
     table,
 )
+from experiments.lab.training import descend
 
 __all__ = [
+    "DASHES",
     "Claim",
     "Experiment",
     "Lines",
     "Outcome",
     "Pivot",
     "Table",
+    "Theme",
     "Track",
     "above",
     "all_of",
@@ -53,11 +57,13 @@ __all__ = [
     "below",
     "between",
     "cell",
+    "descend",
     "each",
     "everything",
     "exactly",
     "fixed",
     "generator",
+    "label_ends",
     "log10_summary",
     "mean_interval",
     "median",

@@ -141,7 +141,8 @@ class Pivot:
     Args:
         lines: By header what a line has in common, as the columns of a `Table`.
         across: The quantity that the columns are told apart by.
-        columns: By each of its values the header of a column, in order.
+        columns: By each of its values the header of a column, in order; or what makes
+            a header of a value, for all values that the rows have.
         cell: What stands in a column of a row.
         rows: Where the rows are: a path in the record, or a function of it.
         where: The rows that have these values alone.
@@ -149,7 +150,7 @@ class Pivot:
 
     lines: Mapping[str, str | Cell]
     across: Quantity
-    columns: Mapping[Any, str]
+    columns: Mapping[Any, str] | Callable[[Any], str]
     cell: Cell
     rows: Quantity = "series.rows"
     where: Mapping[str, Any] = field(default_factory=dict)
@@ -161,10 +162,14 @@ class Pivot:
         for row in rows_of(record, self.rows, self.where):
             line = found.setdefault(tuple(make(row) for make in cells), {})
             line[value_of(row, self.across)] = self.cell(row)
+        columns = self.columns
+        if not isinstance(columns, Mapping):
+            known = {value: None for line in found.values() for value in line}
+            columns = {value: columns(value) for value in known}
         return table(
-            [*heads, *self.columns.values()],
+            [*heads, *columns.values()],
             [
-                [*line, *(texts.get(key, "") for key in self.columns)]
+                [*line, *(texts.get(key, "") for key in columns)]
                 for line, texts in found.items()
             ],
         )

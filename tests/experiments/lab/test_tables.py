@@ -1,0 +1,26 @@
+"""Tables that are declared."""
+
+import pytest
+
+from experiments import lab
+
+ROWS = [
+    {"kind": "b", "n": 10, "value": 1},
+    {"kind": "a", "n": 10, "value": 2},
+    {"kind": "b", "n": 5, "value": 3},
+]
+
+
+@pytest.mark.parametrize(
+    "columns", [lambda n: f"n = {n}", {10: "n = 10", 5: "n = 5"}], ids=["made", "given"]
+)
+def test_a_pivot_has_a_line_a_kind_and_a_column_a_value(columns):
+    pivot = lab.Pivot(
+        {"kind": lambda row: row["kind"]}, "n", columns, lab.cell("value")
+    )
+    assert pivot.text({"series": {"rows": ROWS}}).splitlines() == [
+        "| kind | n = 10 | n = 5 |",
+        "| :-- | --: | --: |",
+        "| b | 1 | 3 |",
+        "| a | 2 |  |",
+    ]
