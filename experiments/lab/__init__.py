@@ -13,9 +13,9 @@ from experiments.lab.claim import (
     power,
     share,
 )
-from experiments.lab.drawing import DASHES, Theme, label_ends
+from experiments.lab.drawing import DASHES, Theme, label_ends, label_line, power_ticks
 from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.figures import Lines, band
+from experiments.lab.figures import Lines, band, line, lines
 from experiments.lab.numbers import each, everything
 from experiments.lab.quantity import value_of
 from experiments.lab.seeding import generator, seeded
@@ -64,12 +64,16 @@ __all__ = [
     "fixed",
     "generator",
     "label_ends",
+    "label_line",
+    "line",
+    "lines",
     "log10_summary",
     "mean_interval",
     "median",
     "number",
     "power",
     "power_of_ten",
+    "power_ticks",
     "quartiles_text",
     "seeded",
     "share",

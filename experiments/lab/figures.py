@@ -1,7 +1,7 @@
 r"""Drawings that several experiments have: lines with a band over the seeds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,40 @@ def band(
 
     Returns the last median and the colour, for the name beside the line's end.
     """
-    low, middle, high = (
-        [point[key] for point in points] for key in ("low", "median", "high")
-    )
-    colour = theme.colours[place]
-    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    low, high = ([point[key] for point in points] for key in ("low", "high"))
+    axes.fill_between(x, low, high, color=theme.colours[place], alpha=0.2, linewidth=0)
+    return line(axes, x, points, theme, place)
+
+
+def line(
+    axes: Any,
+    x: Sequence[float],
+    points: Sequence[Mapping[str, float]],
+    theme: Theme,
+    place: int,
+) -> tuple[float, str]:
+    """Draw medians as a line; returns the last one and the colour."""
+    middle, colour = [point["median"] for point in points], theme.colours[place]
     axes.plot(x, middle, color=colour, linestyle=DASHES[place])
     return middle[-1], colour
+
+
+def lines(
+    axes: Any,
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[Mapping[str, float]]],
+    theme: Theme,
+    draw: Callable[..., tuple[float, str]] = band,
+) -> list[tuple[float, str, str]]:
+    r"""Draw every curve by its name; `draw` is `band` or `line`.
+
+    Returns the ends with names and colours, as `label_ends` takes them.
+    """
+    ends = []
+    for place, (name, points) in enumerate(curves.items()):
+        end, colour = draw(axes, x, points, theme, place)
+        ends.append((end, name, colour))
+    return ends
 
 
 @dataclass(frozen=True)
@@ -49,11 +76,9 @@ class Lines:
 
     def __call__(self, figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
         axes, x = figure.subplots(), value_of(record, self.x)
-        ends = []
-        for place, (name, label) in enumerate(self.labels.items()):
-            points = value_of(record, self.y)[name]
-            end, colour = band(axes, x, points, theme, place)
-            ends.append((end, label, colour))
+        points = value_of(record, self.y)
+        curves = {label: points[name] for name, label in self.labels.items()}
+        ends = lines(axes, x, curves, theme)
         top = math.ceil(axes.get_ylim()[1])
         power_ticks(axes, range(0, top + 1, max(1, top // 6)))
         axes.set_xlim(x[0], x[-1])
