@@ -20,6 +20,7 @@ from experiments.lab.numbers import each, everything
 from experiments.lab.quantity import value_of
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import (
+    log10_summaries,
     log10_summary,
     mean_interval,
     median,
@@ -67,6 +68,7 @@ __all__ = [
     "label_line",
     "line",
     "lines",
+    "log10_summaries",
     "log10_summary",
     "mean_interval",
     "median",

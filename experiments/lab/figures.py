@@ -63,24 +63,31 @@ class Lines:
     Args:
         x: What the lines are drawn against: a path in the record.
         y: Points by case, each a `spread` of logarithms: a path in the record.
-        labels: The cases that are drawn, in order, and their names.
+        labels: The cases that are drawn, in order, and their names; or a function of
+            the record to them.
         xlabel: What `x` is.
         title: What is drawn.
+        draw: `band`, or `line` for the medians alone.
+        ticks: Exponents that are named; by default some from 0 to the highest.
     """
 
     x: Quantity
     y: Quantity
-    labels: Mapping[str, str]
+    labels: Mapping[str, str] | Callable[[Mapping[str, Any]], Mapping[str, str]]
     xlabel: str
     title: str
+    draw: Callable[..., tuple[float, str]] = band
+    ticks: Sequence[int] | None = None
 
     def __call__(self, figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
         axes, x = figure.subplots(), value_of(record, self.x)
         points = value_of(record, self.y)
-        curves = {label: points[name] for name, label in self.labels.items()}
-        ends = lines(axes, x, curves, theme)
+        labels = self.labels(record) if callable(self.labels) else self.labels
+        curves = {label: points[name] for name, label in labels.items()}
+        ends = lines(axes, x, curves, theme, self.draw)
         top = math.ceil(axes.get_ylim()[1])
-        power_ticks(axes, range(0, top + 1, max(1, top // 6)))
+        some = range(0, top + 1, max(1, top // 6))
+        power_ticks(axes, some if self.ticks is None else self.ticks)
         axes.set_xlim(x[0], x[-1])
         axes.set_xlabel(self.xlabel)
         axes.set_title(self.title)

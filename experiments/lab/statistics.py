@@ -42,6 +42,11 @@ def log10_summary(values: Iterable[float]) -> dict[str, float]:
     return {key: round(math.log10(value), 9) + 0.0 for key, value in found.items()}
 
 
+def log10_summaries(rows: Iterable[Iterable[float]]) -> list[dict[str, float]]:
+    """`log10_summary` of each column of rows, one a seed."""
+    return [log10_summary(column) for column in zip(*rows, strict=True)]
+
+
 def share_interval(good: int, runs: int) -> dict[str, float]:
     r"""The share of `runs` that were good, with Wilson's 95 % interval.
 

@@ -8,7 +8,7 @@ layers, with and without residual sums, and how much is left of it by the lag in
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,57 +16,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from experiments.lab.claim import Claim, Outcome, power, share
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.seeding import generator, seeded
-from experiments.lab.statistics import log10_summary, median
-from experiments.lab.tables import power_of_ten
-from experiments.models._stacked_pictures import MARKS, draw_by_lag, tables
-from experiments.models._stacked_reach import reach
+from experiments import lab
 from seqref import LSTM, RNN, Stacked
+from seqref.recurrent import forget_bias_
+
+MARKS = (50, 100)
 
 
 @dataclass(frozen=True)
 class Config:
     """Sizes, depths, lags and seeds of one run."""
 
-    hidden_size: int
-    batch_size: int
-    steps: int
-    dropout: float
-    depths: tuple[int, ...]
-    lag_depths: tuple[int, ...]
-    lags: tuple[int, ...]
-    warm_up: int
-    forget_bias: float
-    seeds: tuple[int, ...]
-
-
-KINDS = {"RNN": RNN, "LSTM": LSTM}
-SMALL = Config(
-    hidden_size=16,
-    batch_size=2,
-    steps=20,
-    dropout=0.5,
-    depths=(1, 2, 4, 8),
-    lag_depths=(1, 4),
-    lags=(*range(10), 20, 50, 100),
-    warm_up=10,
-    forget_bias=5.0,
-    seeds=(0, 1, 2),
-)
-FULL = Config(
-    hidden_size=64,
-    batch_size=4,
-    steps=50,
-    dropout=0.5,
-    depths=(1, 2, 3, 4, 6, 8),
-    lag_depths=(1, 2, 4, 8),
-    lags=(*range(41), *range(45, 101, 5)),
-    warm_up=600,  # about six half-lives of a cell with the raised bias
-    forget_bias=5.0,
-    seeds=tuple(range(10)),
-)
+    hidden_size: int = 64
+    batch_size: int = 4
+    steps: int = 50
+    dropout: float = 0.5
+    depths: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    lag_depths: tuple[int, ...] = (1, 2, 4, 8)
+    lags: tuple[int, ...] = (*range(41), *range(45, 101, 5))
+    warm_up: int = 600  # about six half-lives of a cell with the raised bias
+    forget_bias: float = 5.0
+    seeds: tuple[int, ...] = tuple(range(10))
 
 
 def one_call_beside_another(config: Config, n_layers: int) -> dict[str, float]:
@@ -74,13 +44,13 @@ def one_call_beside_another(config: Config, n_layers: int) -> dict[str, float]:
     width = config.hidden_size
     differences, raised = [], []
     for seed in config.seeds:
-        with seeded(seed), warnings.catch_warnings(record=True) as caught:
+        with lab.seeded(seed), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             layer = nn.LSTM(width, width, n_layers, dropout=config.dropout)
             x = torch.randn(config.steps, config.batch_size, width)
             with torch.no_grad():
                 differences.append((layer(x)[0] - layer(x)[0]).abs().max().item())
-            raised.append(sum("dropout" in str(each.message) for each in caught))
+        raised.append(sum("dropout" in str(each.message) for each in caught))
     return {
         "largest_difference": max(differences),
         "smallest_difference": min(differences),
@@ -88,18 +58,20 @@ def one_call_beside_another(config: Config, n_layers: int) -> dict[str, float]:
     }
 
 
-def masks_of_torch(
-    width: int, steps: int, batch_size: int, dropout: float
-) -> Float[Tensor, "time batch width"]:
+@torch.no_grad()
+def masks_of_torch(config: Config, seed: int) -> Float[Tensor, "time batch width"]:
     r"""What `torch.nn.RNN` multiplies the first layer's output by, entry by entry.
 
     Both layers are $h_t = \max(0, x_t)$, so ones come out as the mask.
     """
-    copies = nn.RNN(width, width, 2, nonlinearity="relu", bias=False, dropout=dropout)
-    with torch.no_grad():
+    width = config.hidden_size
+    with lab.seeded(seed):
+        copies = nn.RNN(
+            width, width, 2, nonlinearity="relu", bias=False, dropout=config.dropout
+        )
         for name, parameter in copies.named_parameters():
             parameter.copy_(torch.eye(width) if "ih" in name else torch.zeros(()))
-        return copies(torch.ones(steps, batch_size, width))[0]
+        return copies(torch.ones(config.steps, config.batch_size, width))[0]
 
 
 def repeats(masks: Float[Tensor, "time batch width"]) -> float:
@@ -107,195 +79,220 @@ def repeats(masks: Float[Tensor, "time batch width"]) -> float:
     return (masks[1:] == masks[:-1]).double().mean().item()
 
 
-def masks(config: Config) -> dict[str, dict[str, float]]:
+def mask_cases(config: Config) -> dict[str, dict[str, float]]:
     """Masks of torch beside one that is drawn once for the sequence."""
-    drawn, once = [], []
-    for seed in config.seeds:
-        with seeded(seed):
-            found = masks_of_torch(
-                config.hidden_size, config.steps, config.batch_size, config.dropout
-            )
-        drawn.append(found)
-        once.append(found[:1].expand_as(found))
-    share = median((found == 0).double().mean().item() for found in drawn)
+    drawn = [masks_of_torch(config, seed) for seed in config.seeds]
+    once = [masks[:1].expand_as(masks) for masks in drawn]
+    zeros = lab.median((masks == 0).double().mean().item() for masks in drawn)
     return {
-        "mask_of_torch": {"repeats": median(map(repeats, drawn)), "zeros": share},
-        "mask_for_the_sequence": {"repeats": median(map(repeats, once))},
+        "mask_of_torch": {"repeats": lab.median(map(repeats, drawn)), "zeros": zeros},
+        "mask_for_the_sequence": {"repeats": lab.median(map(repeats, once))},
     }
 
 
 def build(
-    kind: str, config: Config, n_layers: int, seed: int, *, residual: bool = False
+    config: Config,
+    n_layers: int,
+    seed: int,
+    kind: type[RNN] | type[LSTM] = LSTM,
+    residual: bool = False,
+    forget_bias: float | None = None,
 ) -> Stacked:
-    """A stack of layers as they are initialised, in float64."""
+    """A stack of layers in float64, as they are initialised but for the bias."""
     width = config.hidden_size
-    with seeded(seed):
-        layers = [
-            KINDS[kind](width, width, dtype=torch.float64) for _ in range(n_layers)
-        ]
-    return Stacked(layers, residual=residual)
+    with lab.seeded(seed):
+        layers = [kind(width, width, dtype=torch.float64) for _ in range(n_layers)]
+    stack = Stacked(layers, residual=residual)
+    if forget_bias is not None:
+        forget_bias_(stack, forget_bias)
+    return stack
+
+
+def gradient_of(
+    stack: Stacked, size: Sequence[int], seed: int, steps: int | slice = slice(None)
+) -> tuple[Tensor, Tensor]:
+    """At random inputs, of a random linear loss of some steps; its norm at these."""
+    random = lab.generator(seed + 1000)
+    x = torch.randn(size, generator=random, dtype=torch.float64, requires_grad=True)
+    y = stack(x)[0][:, steps]
+    y_bar = torch.randn(y.shape, generator=random, dtype=torch.float64)
+    return torch.autograd.grad(y, x, y_bar)[0], y_bar.norm()
 
 
 def kept_through_layers(
-    kind: str, config: Config, n_layers: int, seed: int, residual: bool
-) -> float:
-    """Norm of the gradient at the inputs over that at the outputs of the stack."""
-    stack = build(kind, config, n_layers, seed, residual=residual)
-    random = generator(seed + 1000)
+    config: Config, n_layers: int, kind: type[RNN] | type[LSTM], residual: bool
+) -> dict[str, float]:
+    """Norm of the gradient at the inputs over that at the outputs, over the seeds."""
     size = (config.batch_size, config.steps, config.hidden_size)
-    x = torch.randn(size, generator=random, dtype=torch.float64, requires_grad=True)
-    upstream = torch.randn(size, generator=random, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(stack(x)[0], x, upstream)
-    return (gradient.norm() / upstream.norm()).item()
+    kept = []
+    for seed in config.seeds:
+        stack = build(config, n_layers, seed, kind, residual)
+        gradient, norm = gradient_of(stack, size, seed)
+        kept.append((gradient.norm() / norm).item())
+    return lab.log10_summary(kept)
 
 
 def kept_by_lag(stack: Stacked, config: Config, seed: int) -> list[float]:
     """Norm of the gradient of a loss of the last output at the inputs before it."""
-    random = generator(seed + 1000)
     size = (1, config.warm_up + max(config.lags) + 1, config.hidden_size)
-    x = torch.randn(size, generator=random, dtype=torch.float64, requires_grad=True)
-    upstream = torch.randn(config.hidden_size, generator=random, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad(stack(x)[0][0, -1], x, upstream)
-    by_step = gradient[0].flip(0).norm(dim=1) / upstream.norm()
-    return [by_step[lag].item() for lag in config.lags]
+    gradient, norm = gradient_of(stack, size, seed, steps=-1)
+    by_step = gradient[0].flip(0).norm(dim=1) / norm
+    return by_step[list(config.lags)].tolist()
 
 
-def raise_forget_bias(stack: Stacked, bias: float) -> None:
-    """Set the forget bias of every LSTM of a stack, in one of its two vectors."""
-    for cell in (layer.get_submodule("cell") for layer in stack.layers):
-        parameters = dict(cell.named_parameters())
-        with torch.no_grad():
-            for name, value in (("bias_ih", bias), ("bias_hh", 0.0)):
-                parameters[name].chunk(4)[1].fill_(value)
+def lag_case(config: Config, points: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What is left at the marks of the largest gradient at any lag, and its reach.
 
-
-def by_lag(config: Config, n_layers: int, bias: float | None = None) -> list[dict]:
-    """Summaries over seeds, one for each lag, of stacks of LSTMs."""
-    measured = []
-    for seed in config.seeds:
-        stack = build("LSTM", config, n_layers, seed)
-        if bias is not None:
-            raise_forget_bias(stack, bias)
-        measured.append(kept_by_lag(stack, config, seed))
-    return [log10_summary(values) for values in zip(*measured, strict=True)]
-
-
-def lag_case(config: Config, series: list[dict]) -> dict[str, float]:
-    """What is left at the marks of the largest gradient at any lag, and its reach."""
-    medians = [row["median"] for row in series]
-    top = max(medians)
+    `tenth_from` is the first lag after the largest gradient with less than a tenth of
+    it left; absent where a tenth is left at all of them.
+    """
+    by_lag = dict(zip(config.lags, (point["median"] for point in points), strict=True))
+    largest_at = max(by_lag, key=lambda lag: by_lag[lag])
+    left = {lag: log10 - by_lag[largest_at] for lag, log10 in by_lag.items()}
+    below = [lag for lag in config.lags if lag > largest_at and left[lag] < -1]
     return {
-        **{f"left_at_{m}": medians[config.lags.index(m)] - top for m in MARKS},
-        "largest_at": config.lags[medians.index(top)],
-        **reach(config.lags, medians),
+        **{f"left_at_{mark}": left[mark] for mark in MARKS},
+        "largest_at": largest_at,
+        **({"tenth_from": below[0]} if below else {}),
     }
 
 
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
+def case_name(text: str) -> str:
+    """The text in small letters and one word: that of `1 layer, bias` 1_layer_bias."""
+    return text.lower().replace(", ", "_").replace(" ", "_")
+
+
+def run(config: Config, track: lab.Track) -> dict[str, Any]:
     """Measure dropout, the gradient through the layers, the gradient by lag."""
-    cases: dict[str, Any] = {
-        f"dropout_{n}": one_call_beside_another(config, n) for n in (1, 2)
-    } | masks(config)
-    depth: dict[str, Any] = {}
-    for kind in track(KINDS, "through layers"):
-        for residual in (False, True):
-            name = f"{kind}{' residual' if residual else ''}"
-            depth[name] = [
-                log10_summary(
-                    kept_through_layers(kind, config, n, seed, residual)
-                    for seed in config.seeds
-                )
-                for n in config.depths
-            ]
-            for n, found in zip(config.depths, depth[name], strict=True):
-                cases[f"{name.lower().replace(' ', '_')}_{n}"] = {"kept": found}
-    lags: dict[str, Any] = {}
-    for n in track(config.lag_depths, "by lag"):
-        lags[f"{n} layer{'s' if n > 1 else ''}"] = by_lag(config, n)
-    lags["1 layer, bias"] = by_lag(config, 1, config.forget_bias)
-    for name, found in lags.items():
-        label = name.replace(", ", "_").replace(" ", "_")
-        cases[f"lag_{label}"] = lag_case(config, found)
-    series = {"depths": list(config.depths), "by_depth": depth}
-    series |= {"lags": list(config.lags), "by_lag": lags}
-    return {"numbers": summary(cases), "series": series, "cases": cases}
+    by_depth = {
+        kind.__name__ + " residual" * residual: [
+            kept_through_layers(config, n, kind, residual) for n in config.depths
+        ]
+        for kind in track((RNN, LSTM), "through layers")
+        for residual in (False, True)
+    }
+    stacks = {f"{n} layer{'s' if n > 1 else ''}": (n, None) for n in config.lag_depths}
+    stacks["1 layer, bias"] = (1, config.forget_bias)
+    by_lag = {
+        name: lab.log10_summaries(
+            kept_by_lag(build(config, n, seed, forget_bias=bias), config, seed)
+            for seed in config.seeds
+        )
+        for name, (n, bias) in track(list(stacks.items()), "by lag")
+    }
+    cases = {f"dropout_{n}": one_call_beside_another(config, n) for n in (1, 2)}
+    cases |= mask_cases(config)
+    for name, points in by_depth.items():
+        for n, kept in zip(config.depths, points, strict=True):
+            cases[case_name(f"{name}_{n}")] = {"kept": kept}
+    for name, points in by_lag.items():
+        cases[case_name(f"lag_{name}")] = lag_case(config, points)
+    series = {"depths": list(config.depths), "by_depth": by_depth}
+    series |= {"lags": list(config.lags), "by_lag": by_lag}
+    return {"series": series, "cases": cases}
 
 
-def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """Scalars and ready-made text for sentences."""
-    found: dict[str, Any] = {}
-    for name, case in cases.items():
-        if "kept" in case:
-            found[f"{name}_kept"] = power_of_ten(case["kept"]["median"])
-        for key, value in case.items():
-            if key.startswith("left_at"):
-                found[f"{name}_{key}"] = power_of_ten(value)
-            elif key != "kept":
-                found[f"{name}_{key}"] = value
-    return found
+def depth_table(record: Mapping[str, Any]) -> str:
+    """Gradient through the layers by depth."""
+    series = record["series"]
+    return lab.table(
+        ["stack, by layers", *map(lab.number, series["depths"])],
+        [
+            [name, *(lab.power_of_ten(point["median"]) for point in points)]
+            for name, points in series["by_depth"].items()
+        ],
+    )
 
 
-def _nothing(case: Mapping[str, Any]) -> Outcome:
-    found = case["largest_difference"]
-    return Outcome.exactly(found, holds=found == 0 and case["warnings"] > 0)
+def lag_labels(record: Mapping[str, Any]) -> dict[str, str]:
+    """The stacks whose gradient by lag was measured, and how they are written."""
+    bias = f"forget bias {record['run']['config']['forget_bias']:g}"
+    return {name: name.replace("bias", bias) for name in record["series"]["by_lag"]}
 
 
-def _anew(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.below(case["repeats"], 0.9, share)
+def lag_table(record: Mapping[str, Any]) -> lab.Table:
+    """Gradient by lag."""
+    labels = lag_labels(record)
+    return lab.Table(
+        labels={case_name(f"lag_{name}"): text for name, text in labels.items()},
+        heading="LSTM stack",
+        columns={
+            "largest at lag": "largest_at",
+            "below a tenth from lag": lambda case: (
+                lab.number(case["tenth_from"]) if "tenth_from" in case else "none"
+            ),
+            **{
+                f"left at lag {mark}": lab.cell(f"left_at_{mark}", lab.power_of_ten)
+                for mark in MARKS
+            },
+        },
+    )
 
 
-def _vanishes_upwards(case: Mapping[str, Any]) -> Outcome:
-    found = case["kept"]["median"]
-    return Outcome.below(found, -2, power)
-
-
-def _forgets(case: Mapping[str, Any]) -> Outcome:
-    found = case["left_at_100"]
-    return Outcome.below(found, -6, power)
-
-
-CLAIMS = (
-    Claim(
-        "C109",
-        "In training mode a `torch.nn.LSTM` of one layer with `dropout` returns the "
-        "same numbers at each call, and it warns when it is made.",
-        _nothing,
-        case="dropout_1",
-        control="dropout_2",
+experiment = lab.Experiment(
+    small=Config(
+        hidden_size=16,
+        batch_size=2,
+        steps=20,
+        depths=(1, 2, 4, 8),
+        lag_depths=(1, 4),
+        lags=(*range(10), 20, 50, 100),
+        warm_up=10,
+        seeds=(0, 1, 2),
     ),
-    Claim(
-        "C110",
-        "`torch.nn.RNN` draws a dropout mask of its own for each step: less than nine "
-        "tenths of its entries are the same at the next step.",
-        _anew,
-        case="mask_of_torch",
-        control="mask_for_the_sequence",
-    ),
-    Claim(
-        "C111",
-        "Of the largest gradient that four LSTM layers as initialised pass back to any "
-        "step, less than a millionth is left 100 steps back.",
-        _forgets,
-        case="lag_4_layers",
-        control="lag_1_layer_bias",
-    ),
-    Claim(
-        "C112",
-        "Eight LSTM layers as initialised pass less than a hundredth of the gradient "
-        "at their outputs on to their inputs.",
-        _vanishes_upwards,
-        case="lstm_8",
-        control="lstm_residual_8",
-    ),
-)
-
-
-FIGURES = {"by_lag": draw_by_lag}
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
     run=run,
-    claims=CLAIMS,
-    tables=tables,
-    figures=FIGURES,
+    claims=[
+        lab.Claim(
+            "C109",
+            "In training mode a `torch.nn.LSTM` of one layer with `dropout` returns "
+            "the same numbers at each call, and it warns when it is made.",
+            lab.exactly(
+                "largest_difference",
+                lambda case: case["largest_difference"] == 0 and case["warnings"] > 0,
+            ),
+            case="dropout_1",
+            control="dropout_2",
+        ),
+        lab.Claim(
+            "C110",
+            "`torch.nn.RNN` draws a dropout mask of its own for each step: less than "
+            "nine tenths of its entries are the same at the next step.",
+            lab.below("repeats", 0.9, lab.share),
+            case="mask_of_torch",
+            control="mask_for_the_sequence",
+        ),
+        lab.Claim(
+            "C111",
+            "Of the largest gradient that four LSTM layers as initialised pass back to "
+            "any step, less than a millionth is left 100 steps back.",
+            lab.below("left_at_100", -6, lab.power),
+            case="lag_4_layers",
+            control="lag_1_layer_bias",
+        ),
+        lab.Claim(
+            "C112",
+            "Eight LSTM layers as initialised pass less than a hundredth of the "
+            "gradient at their outputs on to their inputs.",
+            lab.below("kept.median", -2, lab.power),
+            case="lstm_8",
+            control="lstm_residual_8",
+        ),
+    ],
+    numbers=[
+        lab.everything,
+        lab.each("kept.median", "kept", lab.power_of_ten),
+        *(lab.each(f"left_at_{mark}", write=lab.power_of_ten) for mark in MARKS),
+    ],
+    tables={"depth": depth_table, "lag": lag_table},
+    figures={
+        "by_lag": lab.Lines(
+            x="series.lags",
+            y="series.by_lag",
+            labels=lag_labels,
+            xlabel="lag in steps",
+            title="Gradient at an input, of a loss of the last output",
+            draw=lab.line,
+            ticks=range(-30, 1, 10),
+        )
+    },
 )

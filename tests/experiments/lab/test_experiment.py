@@ -17,7 +17,7 @@ from experiments.lab.experiment import Experiment, from_module
 from experiments.lab.files import write_whole
 from experiments.lab.numbers import each
 from experiments.lab.record import load, measure, rounded, save
-from experiments.lab.statistics import log10_summary, median, spread
+from experiments.lab.statistics import log10_summaries, log10_summary, median, spread
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,8 @@ def test_statistics():
     assert median([3.0, 1.0, 2.0]) == 2.0
     assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "low": 1.0, "high": 3.0}
     assert log10_summary([0.1, 10.0, 1.0]) == {"median": 0, "low": -1, "high": 1}
+    columns = log10_summaries([[0.1, 1.0], [10.0, 1.0], [1.0, 1.0]])
+    assert columns == [log10_summary([0.1, 10.0, 1.0]), log10_summary([1.0])]
     assert math.copysign(1, log10_summary([1 - 1e-15])["median"]) == 1
     with pytest.raises(ValueError, match="`values` must be positive, got 0"):
         log10_summary([1.0, 0.0])
