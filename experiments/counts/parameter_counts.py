@@ -7,188 +7,152 @@ enter as a sum and get the same gradient, so one step of SGD, or the first of Ad
 moves the sum twice as far as it would move a single vector.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from experiments.lab.claim import Claim, Outcome
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.seeding import generator, seeded
-from experiments.lab.tables import number, table
+from experiments import lab
 from seqref import LSTM, RNN
 
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes (input, hidden) to count; learning rate and seed of the bias step."""
+    """Sizes (input, hidden) to count; learning rate and seeds of the bias step."""
 
-    sizes: tuple[tuple[int, int], ...]
-    learning_rate: float
-    seeds: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...] = (
+        (3, 5),
+        (32, 64),
+        (128, 256),
+        (512, 512),
+        (1024, 1024),
+    )
+    learning_rate: float = 0.1
+    seeds: tuple[int, ...] = (0, 1, 2)
 
 
-SMALL = Config(sizes=((3, 5), (128, 256)), learning_rate=0.1, seeds=(0,))
-FULL = Config(
-    sizes=((3, 5), (32, 64), (128, 256), (512, 512), (1024, 1024)),
-    learning_rate=0.1,
-    seeds=(0, 1, 2),
-)
+# Affine maps of [x_t, h_{t-1}], and the layers that have them.
 KINDS = {"rnn": (1, RNN, nn.RNN), "lstm": (4, LSTM, nn.LSTM)}
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 # Large enough for the claim's case and its control, whatever the config counts.
 CASE_SIZE = (128, 256)
 
 
-def textbook(maps: int, input_size: int, hidden_size: int) -> int:
-    r"""`maps` affine maps of $[x_t, h_{t-1}]$ with one bias vector each."""
-    return maps * hidden_size * (hidden_size + input_size + 1)
-
-
-def count(module: nn.Module) -> int:
-    """Number of parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def counts(kind: str, input_size: int, hidden_size: int, *, bias: bool) -> dict:
+def counts(kind: str, input_size: int, hidden_size: int, *, bias: bool = True) -> dict:
     """Textbook, torch.nn and seqref, for one kind of layer and one size."""
     maps, ours, theirs = KINDS[kind]
-    with seeded(0):
-        torch_count = count(theirs(input_size, hidden_size, bias=bias))
-        seqref_count = count(ours(input_size, hidden_size, bias=bias))
-    expected = textbook(maps, input_size, hidden_size)
+    with torch.device("meta"):
+        torch_count = lab.parameter_count(theirs(input_size, hidden_size, bias=bias))
+        seqref_count = lab.parameter_count(ours(input_size, hidden_size, bias=bias))
+    textbook = maps * hidden_size * (hidden_size + input_size + 1)
     return {
         "kind": kind,
         "input_size": input_size,
         "hidden_size": hidden_size,
-        "textbook": expected,
+        "textbook": textbook,
         "torch": torch_count,
         "seqref": seqref_count,
-        "excess": torch_count - expected,
+        "excess": torch_count - textbook,
     }
 
 
 def bias_step(optimizer: str, learning_rate: float, seed: int, *, both: bool) -> float:
     r"""How far one step moves the bias of an LSTM, relative to a single vector.
 
-    A single vector under SGD moves by the learning rate times the gradient; under
-    Adam's first step by the learning rate. `both=False` freezes the second vector.
+    The single vector has the same gradient. `both=False` freezes the second one of the
+    layer.
     """
-    with seeded(seed):
+    with lab.seeded(seed):
         layer = nn.LSTM(4, 8, batch_first=True, dtype=torch.float64)
-    parameters = dict(layer.named_parameters())
-    first, second = parameters["bias_ih_l0"], parameters["bias_hh_l0"]
+    first, second = map(layer.get_parameter, ("bias_ih_l0", "bias_hh_l0"))
     second.requires_grad_(both)
-    x = torch.randn((2, 6, 4), generator=generator(seed), dtype=torch.float64)
-    trained = [p for p in layer.parameters() if p.requires_grad]
-    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-    stepper = kinds[optimizer](trained, lr=learning_rate)
-    before = (first + second).detach()
+    x = torch.randn((2, 6, 4), generator=lab.generator(seed), dtype=torch.float64)
     layer(x)[0].square().sum().backward()
-    gradient = first.grad
-    if gradient is None:
-        raise RuntimeError("bias_step: the loss gave the bias no gradient")
-    stepper.step()
-    moved = (first + second).detach() - before
-    single = gradient if optimizer == "sgd" else gradient.sign()
-    return (moved.norm() / (learning_rate * single).norm()).item()
+    before, single = first + second, nn.Parameter(torch.zeros_like(first))
+    single.grad = first.grad
+    OPTIMIZERS[optimizer]([*layer.parameters(), single], lr=learning_rate).step()
+    return ((first + second - before).norm() / single.norm()).item()
 
 
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
+def bias_steps(config: Config, *, both: bool) -> dict[str, float]:
+    """The shortest and the longest step over seeds, by optimizer."""
+    steps = {
+        name: [
+            bias_step(name, config.learning_rate, s, both=both) for s in config.seeds
+        ]
+        for name in OPTIMIZERS
+    }
+    lowest = {f"{name}_low": min(ratios) for name, ratios in steps.items()}
+    return lowest | {f"{name}_high": max(ratios) for name, ratios in steps.items()}
+
+
+def run(config: Config, track: lab.Track) -> dict:
     """Count every size, and measure one optimiser step."""
-    sizes = track(config.sizes, "parameter_counts")
-    rows = [counts(kind, *size, bias=True) for size in sizes for kind in KINDS]
-    cases: dict[str, Any] = {
-        "lstm": counts("lstm", *CASE_SIZE, bias=True),
-        "lstm_without_bias": counts("lstm", *CASE_SIZE, bias=False),
-        "rnn": counts("rnn", *CASE_SIZE, bias=True),
-        "two_biases": _steps(config, both=True),
-        "one_bias": _steps(config, both=False),
+    sizes = track(config.sizes, "sizes")
+    return {
+        "series": {"rows": [counts(kind, *size) for size in sizes for kind in KINDS]},
+        "cases": {
+            "lstm": counts("lstm", *CASE_SIZE),
+            "lstm_without_bias": counts("lstm", *CASE_SIZE, bias=False),
+            "rnn": counts("rnn", *CASE_SIZE),
+            "two_biases": bias_steps(config, both=True),
+            "one_bias": bias_steps(config, both=False),
+        },
     }
-    return {"numbers": summary(cases), "series": {"rows": rows}, "cases": cases}
 
 
-def _steps(config: Config, *, both: bool) -> dict[str, float]:
-    found = {}
-    for optimizer in ("sgd", "adam"):
-        ratios = [
-            bias_step(optimizer, config.learning_rate, seed, both=both)
-            for seed in config.seeds
-        ]
-        found[f"{optimizer}_low"], found[f"{optimizer}_high"] = min(ratios), max(ratios)
-    return found
-
-
-def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """Scalars for sentences."""
-    found: dict[str, Any] = {
-        "input_size": CASE_SIZE[0],
-        "hidden_size": CASE_SIZE[1],
-        "sgd_step_two_biases": cases["two_biases"]["sgd_high"],
-        "adam_step_two_biases": cases["two_biases"]["adam_high"],
-        "sgd_step_one_bias": cases["one_bias"]["sgd_high"],
-    }
-    for kind in KINDS:
-        for key in ("textbook", "torch", "seqref", "excess"):
-            found[f"{kind}_{key}"] = cases[kind][key]
-    return found
-
-
-def _two_bias_vectors(case: Mapping[str, Any]) -> Outcome:
-    excess = case["excess"]
-    agree = case["torch"] == case["seqref"]
-    return Outcome.exactly(
-        float(excess), holds=agree and excess == 4 * case["hidden_size"]
-    )
-
-
-def _doubles(case: Mapping[str, Any]) -> Outcome:
-    low, high = case["sgd_low"], case["sgd_high"]
-    return Outcome.all_of(
-        high, Outcome.below(abs(low - 2), 1e-5), Outcome.below(abs(high - 2), 1e-5)
-    )
-
-
-CLAIMS = (
-    Claim(
-        "C38.count",
-        "An LSTM of torch.nn or seqref has 4D parameters more than the textbook count.",
-        _two_bias_vectors,
-        case="lstm",
-        control="lstm_without_bias",
-    ),
-    Claim(
-        "C38.step",
-        "With two bias vectors one step of SGD moves the bias twice as far.",
-        _doubles,
-        case="two_biases",
-        control="one_bias",
-    ),
-)
-
-
-def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """Counts by kind of layer and size."""
-    headers = ["layer (input, hidden)", "textbook", "torch.nn", "seqref", "excess"]
-    found = {}
-    for kind in KINDS:
-        rows = [
-            [
-                f"{kind.upper()} ({row['input_size']}, {row['hidden_size']})",
-                *[number(row[k]) for k in ("textbook", "torch", "seqref", "excess")],
-            ]
-            for row in record["series"]["rows"]
-            if row["kind"] == kind
-        ]
-        found[kind] = table(headers, rows)
-    return found
-
-
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
+COUNTED = ("textbook", "torch", "seqref", "excess")
+HEADERS = ("textbook", "torch.nn", "seqref", "excess")
+experiment = lab.Experiment(
+    small=Config(sizes=((3, 5), (128, 256)), seeds=(0,)),
     run=run,
-    claims=CLAIMS,
-    tables=tables,
+    claims=[
+        lab.Claim(
+            "C38.count",
+            "An LSTM of torch.nn or seqref has 4D parameters more than the textbook "
+            "count.",
+            lab.exactly(
+                "excess",
+                lambda case: (
+                    case["torch"] == case["seqref"]
+                    and case["excess"] == 4 * case["hidden_size"]
+                ),
+            ),
+            case="lstm",
+            control="lstm_without_bias",
+        ),
+        lab.Claim(
+            "C38.step",
+            "With two bias vectors one step of SGD moves the bias twice as far.",
+            lab.all_of(
+                lab.below(lambda case: abs(case["sgd_low"] - 2), 1e-5),
+                lab.below(lambda case: abs(case["sgd_high"] - 2), 1e-5),
+                number="sgd_high",
+            ),
+            case="two_biases",
+            control="one_bias",
+        ),
+    ],
+    numbers=[
+        {f"{kind}_{key}": f"{kind}.{key}" for kind in KINDS for key in COUNTED},
+        {key: f"lstm.{key}" for key in ("input_size", "hidden_size")},
+        {
+            "sgd_step_two_biases": "two_biases.sgd_high",
+            "adam_step_two_biases": "two_biases.adam_high",
+            "sgd_step_one_bias": "one_bias.sgd_high",
+        },
+    ],
+    tables={
+        kind: lab.Table(
+            rows="series.rows",
+            where={"kind": kind},
+            columns={
+                "layer (input, hidden)": lambda row: (
+                    f"{row['kind'].upper()} ({row['input_size']}, {row['hidden_size']})"
+                ),
+                **dict(zip(HEADERS, COUNTED, strict=True)),
+            },
+        )
+        for kind in KINDS
+    },
 )

@@ -16,6 +16,7 @@ from experiments.lab.claim import (
 from experiments.lab.drawing import DASHES, Theme, label_ends, label_line, power_ticks
 from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.figures import Lines, band, line, lines
+from experiments.lab.networks import parameter_count, zero_biases_
 from experiments.lab.numbers import each, everything
 from experiments.lab.quantity import value_of
 from experiments.lab.seeding import generator, seeded
@@ -73,6 +74,7 @@ __all__ = [
     "mean_interval",
     "median",
     "number",
+    "parameter_count",
     "power",
     "power_of_ten",
     "power_ticks",
@@ -85,4 +87,5 @@ __all__ = [
     "table",
     "untracked",
     "value_of",
+    "zero_biases_",
 ]
