@@ -190,17 +190,13 @@ def run(config: Config, track: lab.Track) -> dict:
 
 def errors_table(record: Mapping) -> lab.Table:
     """Largest error by reading and scale of the weights."""
-
-    def text(spread: Mapping[str, float]) -> str:
-        return f"{lab.number(spread['median'], 2)} ({lab.span('', 2)(spread)})"
-
     return lab.Table(
         rows="series.errors",
         labels={name: reading.label for name, reading in READINGS.items()},
         heading="reading of the weights",
         columns={
-            "default weights" if s == 1 else f"weights × {s:g}": lab.cell(
-                f"times_{s:g}", text
+            "default weights" if s == 1 else f"weights × {s:g}": lab.with_span(
+                f"times_{s:g}", lab.number, 2
             )
             for s in record["run"]["config"]["scales"]
         },

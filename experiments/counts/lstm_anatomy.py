@@ -7,18 +7,15 @@ torch, not derived: twice the steps, and twice the width.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.lab.claim import Claim, Outcome
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.seeding import generator, seeded
-from experiments.lab.tables import number, table
+from experiments import lab
 from seqref import LSTM
 from seqref.recurrence import scan
 
@@ -27,17 +24,13 @@ from seqref.recurrence import scan
 class Config:
     """Sizes of the compared step, of the path, and of the counted sequences."""
 
-    input_size: int
-    hidden_size: int
-    batch_size: int
-    steps: int
-    counted_steps: int
-    counted_width: int
-    seeds: tuple[int, ...]
-
-
-SMALL = Config(6, 8, 16, 20, 32, 16, seeds=(0, 1))
-FULL = Config(24, 32, 64, 100, 256, 64, seeds=(0, 1, 2, 3, 4))
+    input_size: int = 24
+    hidden_size: int = 32
+    batch_size: int = 64
+    steps: int = 100
+    counted_steps: int = 256
+    counted_width: int = 64
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
 def step(
@@ -52,21 +45,24 @@ def step(
     return {"i": i, "f": f, "g": g, "o": o, "c": c, "h": o * torch.tanh(c)}
 
 
-def equations(config: Config, seed: int, order: str) -> float:
-    """Largest difference of one step from `torch.nn.LSTMCell`, in float64."""
-    random = generator(seed)
-    with seeded(seed):
+def drawn(config: Config, seed: int) -> tuple[nn.LSTMCell, Callable[..., Tensor]]:
+    """A cell as it comes, and what draws its inputs and states; float64."""
+    with lab.seeded(seed):
         cell = nn.LSTMCell(config.input_size, config.hidden_size).double()
-    shape = config.batch_size, config.hidden_size
-    x_t, h, c = (
-        torch.randn(size, generator=random, dtype=torch.float64)
-        for size in ((config.batch_size, config.input_size), shape, shape)
+    return cell, partial(
+        torch.randn, generator=lab.generator(seed), dtype=torch.float64
     )
-    with torch.no_grad():
-        ours, (h_t, c_t) = step(cell, x_t, h, c, order), cell(x_t, (h, c))
-    return max(
-        (ours["h"] - h_t).abs().max().item(), (ours["c"] - c_t).abs().max().item()
-    )
+
+
+@torch.no_grad()
+def difference(config: Config, seed: int, order: str) -> float:
+    """Largest difference of one step from `torch.nn.LSTMCell`."""
+    cell, draw = drawn(config, seed)
+    x_t = draw(config.batch_size, config.input_size)
+    h, c = (draw(config.batch_size, config.hidden_size) for _ in "hc")
+    ours, theirs = step(cell, x_t, h, c, order), cell(x_t, (h, c))
+    errors = [ours[k] - part for k, part in zip("hc", theirs, strict=True)]
+    return torch.stack(errors).abs().max().item()
 
 
 def path(config: Config, seed: int, squash: Callable[[Tensor], Tensor]) -> float:
@@ -75,16 +71,13 @@ def path(config: Config, seed: int, squash: Callable[[Tensor], Tensor]) -> float
     The gates and candidates are those of a run and are held; `squash` is applied to
     the carried cell state at each step. Relative to the product.
     """
-    random = generator(seed)
-    with seeded(seed):
-        cell = nn.LSTMCell(config.input_size, config.hidden_size).double()
+    cell, draw = drawn(config, seed)
     h = c = torch.zeros(1, config.hidden_size, dtype=torch.float64)
     start = torch.zeros_like(c).requires_grad_()
     carried, product = start, torch.ones_like(c)
     for _ in range(config.steps):
-        x_t = torch.randn(1, config.input_size, generator=random, dtype=torch.float64)
         with torch.no_grad():
-            now = step(cell, x_t, h, c)
+            now = step(cell, draw(1, config.input_size), h, c)
         h, c = now["h"], now["c"]
         carried = squash(now["f"] * carried + now["i"] * now["g"])
         product = product * now["f"]
@@ -92,24 +85,18 @@ def path(config: Config, seed: int, squash: Callable[[Tensor], Tensor]) -> float
     return ((derivative - product).abs() / product).max().item()
 
 
-def negative(config: Config, seed: int) -> dict[str, float]:
-    """Share of negative values of the candidate and of each gate."""
-    random = generator(seed)
-    with seeded(seed):
-        cell = nn.LSTMCell(config.input_size, config.hidden_size).double()
-    x_t = torch.randn(
-        config.batch_size, config.input_size, generator=random, dtype=torch.float64
-    )
+@torch.no_grad()
+def negative(config: Config, seed: int, name: str) -> float:
+    """Share of negative values of the candidate or of a gate, at a first step."""
+    cell, draw = drawn(config, seed)
+    x_t = draw(config.batch_size, config.input_size)
     zero = x_t.new_zeros(config.batch_size, config.hidden_size)
-    with torch.no_grad():
-        now = step(cell, x_t, zero, zero)
-    return {name: (now[name] < 0).double().mean().item() for name in "ifgo"}
+    return (step(cell, x_t, zero, zero)[name] < 0).double().mean().item()
 
 
 def count(run: Callable[[], object]) -> int:
     """Floating-point operations that torch counts: two for a multiply-add."""
-    counter = FlopCounterMode(display=False)
-    with counter:
+    with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
 
@@ -137,123 +124,90 @@ def growth(flops: Callable[[int, int], int], config: Config) -> dict[str, float]
     }
 
 
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
-    """Compare, differentiate and count."""
-    found: dict[str, list[Any]] = {
-        key: [] for key in ("ifgo", "ifog", "free", "squashed", "negative")
-    }
-    for seed in track(config.seeds, "lstm_anatomy"):
-        for order in ("ifgo", "ifog"):
-            found[order].append(equations(config, seed, order))
-        found["free"].append(path(config, seed, lambda c: c))
-        found["squashed"].append(path(config, seed, torch.tanh))
-        found["negative"].append(negative(config, seed))
-    shares = {
-        name: min(row[name] for row in found["negative"])
-        if name == "g"
-        else max(row[name] for row in found["negative"])
-        for name in "ifgo"
-    }
-    cases: dict[str, Any] = {
-        "equations": {"error": max(found["ifgo"])},
-        "other_gate_order": {"error": min(found["ifog"])},
-        "direct_path": {"error": max(found["free"])},
-        "squashed_path": {"error": min(found["squashed"])},
+def run(config: Config, track: lab.Track) -> dict:
+    """Compare, differentiate and count; of all seeds the one that says least."""
+
+    def over_seeds(end: Callable, quantity: Callable, *options: object) -> float:
+        return end(quantity(config, seed, *options) for seed in config.seeds)
+
+    shares = {name: over_seeds(max, negative, name) for name in "ifo"}
+    shares["g"] = over_seeds(min, negative, "g")
+    cases = {
+        "equations": {"error": over_seeds(max, difference, "ifgo")},
+        "other_gate_order": {"error": over_seeds(min, difference, "ifog")},
+        "direct_path": {"error": over_seeds(max, path, lambda c: c)},
+        "squashed_path": {"error": over_seeds(min, path, torch.tanh)},
         "candidate": {"negative": shares["g"]},
         "forget_gate": {"negative": shares["f"]},
         "lstm": growth(lstm_flops, config),
         "attention": growth(attention_flops, config),
     }
-    flat = {
-        f"{name}_{key}": value
-        for name, case in cases.items()
-        for key, value in case.items()
-    }
-    return {"numbers": flat, "series": {"negative": shares}, "cases": cases}
+    return {"series": {"negative": shares}, "cases": cases}
 
 
-def _exact(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.below(case["error"], 1e-10)
+def power_is(quantity: str, exponent: int) -> Callable:
+    """That a cost grows with this power."""
+    distance = lab.below(lambda case: abs(case[quantity] - exponent), 0.01)
+    return lab.all_of(distance, number=quantity)
 
 
-def _negative(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.above(case["negative"], 0.25)
-
-
-def _linear(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.all_of(
-        case["in_steps"], Outcome.below(abs(case["in_steps"] - 1), 0.01)
-    )
-
-
-def _quadratic(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.all_of(
-        case["in_width"], Outcome.below(abs(case["in_width"] - 2), 0.01)
-    )
-
-
-CLAIMS = (
-    Claim(
-        "C37",
-        "A step from the usual equations equals torch.nn.LSTMCell with its weights, "
-        "the gates in the order i, f, g, o.",
-        _exact,
-        case="equations",
-        control="other_gate_order",
-    ),
-    Claim(
-        "C41",
-        "With the gates held, the derivative of the cell state along its direct path "
-        "is the product of the forget gates and nothing else.",
-        _exact,
-        case="direct_path",
-        control="squashed_path",
-    ),
-    Claim(
-        "C44",
-        "More than a quarter of the candidate's values are negative; none of a gate's "
-        "can be.",
-        _negative,
-        case="candidate",
-        control="forget_gate",
-    ),
-    Claim(
-        "C80.steps",
-        "The operations of an LSTM grow with the first power of the number of steps.",
-        _linear,
-        case="lstm",
-        control="attention",
-    ),
-    Claim(
-        "C80.width",
-        "The operations of an LSTM grow with the square of its width.",
-        _quadratic,
-        case="lstm",
-        control="attention",
-    ),
-)
-
-
-def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """Counted operations, and how they grow."""
-    rows = [
-        [
-            label,
-            *[number(record["cases"][name][key]) for key in ("in_steps", "in_width")],
-        ]
-        for name, label in (
-            ("lstm", "LSTM, inputs as wide as the state"),
-            ("attention", "attention's scores and sums, one head"),
-        )
-    ]
-    headers = ["operations of a sequence", "power of the steps", "power of the width"]
-    return {"growth": table(headers, rows)}
-
-
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
+EXACT = lab.below("error", 1e-10)
+experiment = lab.Experiment(
+    small=Config(6, 8, 16, 20, 32, 16, seeds=(0, 1)),
     run=run,
-    claims=CLAIMS,
-    tables=tables,
+    claims=[
+        lab.Claim(
+            "C37",
+            "A step from the usual equations equals torch.nn.LSTMCell with its "
+            "weights, the gates in the order i, f, g, o.",
+            EXACT,
+            case="equations",
+            control="other_gate_order",
+        ),
+        lab.Claim(
+            "C41",
+            "With the gates held, the derivative of the cell state along its direct "
+            "path is the product of the forget gates and nothing else.",
+            EXACT,
+            case="direct_path",
+            control="squashed_path",
+        ),
+        lab.Claim(
+            "C44",
+            "More than a quarter of the candidate's values are negative; none of a "
+            "gate's can be.",
+            lab.above("negative", 0.25),
+            case="candidate",
+            control="forget_gate",
+        ),
+        lab.Claim(
+            "C80.steps",
+            "The operations of an LSTM grow with the first power of the number of "
+            "steps.",
+            power_is("in_steps", 1),
+            case="lstm",
+            control="attention",
+        ),
+        lab.Claim(
+            "C80.width",
+            "The operations of an LSTM grow with the square of its width.",
+            power_is("in_width", 2),
+            case="lstm",
+            control="attention",
+        ),
+    ],
+    numbers=[lab.everything],
+    tables={
+        "growth": lab.Table(
+            labels={
+                "lstm": "LSTM, inputs as wide as the state",
+                "attention": "attention's scores and sums, one head",
+            },
+            heading="operations of a sequence",
+            columns={
+                "power of the steps": "in_steps",
+                "power of the width": "in_width",
+            },
+        )
+    },
 )

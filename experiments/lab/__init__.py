@@ -38,6 +38,7 @@ from experiments.lab.tables import (
     quartiles_text,
     span,
     table,
+    with_span,
 )
 from experiments.lab.training import descend
 
@@ -87,5 +88,6 @@ __all__ = [
     "table",
     "untracked",
     "value_of",
+    "with_span",
     "zero_biases_",
 ]

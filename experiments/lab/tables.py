@@ -81,6 +81,20 @@ def span(quantity: Quantity, digits: int = 3) -> Cell:
     return cell(quantity, write)
 
 
+def with_span(
+    quantity: Quantity, write: Callable[..., str] = number, *more: Any
+) -> Cell:
+    """The median of a spread, its lowest and its highest: 0.2 (0.1 to 0.3)."""
+
+    def text(found: Mapping[str, float]) -> str:
+        middle, low, high = (
+            write(found[key], *more) for key in ("median", "low", "high")
+        )
+        return f"{middle} ({low} to {high})"
+
+    return cell(quantity, text)
+
+
 def quartiles_text(found: Mapping[str, float]) -> str:
     """A ratio with its quartiles: 1.23 (1.20 to 1.31)."""
     return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"

@@ -24,3 +24,10 @@ def test_a_pivot_has_a_line_a_kind_and_a_column_a_value(columns):
         "| b | 1 | 3 |",
         "| a | 2 |  |",
     ]
+
+
+def test_a_spread_is_written_with_its_ends():
+    row = {"error": {"median": 0.25, "low": 0.125, "high": 1.0}}
+    assert lab.with_span("error")(row) == "0.250 (0.125 to 1.00)"
+    assert lab.with_span("error", lab.number, 2)(row) == "0.25 (0.12 to 1.0)"
+    assert lab.span("error", 2)(row) == "0.12 to 1.0"
