@@ -21,6 +21,7 @@ from experiments.lab.numbers import each, everything
 from experiments.lab.quantity import value_of
 from experiments.lab.seeding import generator, seeded
 from experiments.lab.statistics import (
+    by_place,
     log10_summaries,
     log10_summary,
     mean_interval,
@@ -59,6 +60,7 @@ __all__ = [
     "band",
     "below",
     "between",
+    "by_place",
     "cell",
     "descend",
     "each",

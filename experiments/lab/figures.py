@@ -15,13 +15,15 @@ def band(
     points: Sequence[Mapping[str, float]],
     theme: Theme,
     place: int,
+    alpha: float = 0.2,
 ) -> tuple[float, str]:
     r"""Draw medians as a line and lowest to highest as a band.
 
     Returns the last median and the colour, for the name beside the line's end.
     """
     low, high = ([point[key] for point in points] for key in ("low", "high"))
-    axes.fill_between(x, low, high, color=theme.colours[place], alpha=0.2, linewidth=0)
+    colour = theme.colours[place]
+    axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
     return line(axes, x, points, theme, place)
 
 

@@ -2,12 +2,14 @@ r"""Medians, ranges and intervals over seeds."""
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 
 from experiments.lab.seeding import generator
 
+T = TypeVar("T")
 # Half of the width of a 95 % interval of the normal distribution.
 NORMAL_95 = 1.959963984540054
 RESAMPLES = 2000
@@ -22,6 +24,19 @@ def spread(values: Iterable[float]) -> dict[str, float]:
     """Median, lowest and highest value."""
     found = list(values)
     return {"median": median(found), "low": min(found), "high": max(found)}
+
+
+def by_place(
+    rows: Sequence[Mapping[str, Sequence[float]]],
+    summary: Callable[[Iterable[float]], T],
+) -> dict[str, list[T]]:
+    """By key, the `summary` of the first values of all rows, of the second, and on."""
+    return {
+        key: [
+            summary(values) for values in zip(*(row[key] for row in rows), strict=True)
+        ]
+        for key in rows[0]
+    }
 
 
 def log10_summary(values: Iterable[float]) -> dict[str, float]:

@@ -17,7 +17,13 @@ from experiments.lab.experiment import Experiment, from_module
 from experiments.lab.files import write_whole
 from experiments.lab.numbers import each
 from experiments.lab.record import load, measure, rounded, save
-from experiments.lab.statistics import log10_summaries, log10_summary, median, spread
+from experiments.lab.statistics import (
+    by_place,
+    log10_summaries,
+    log10_summary,
+    median,
+    spread,
+)
 
 
 @dataclass(frozen=True)
@@ -234,3 +240,10 @@ def test_statistics():
     assert math.copysign(1, log10_summary([1 - 1e-15])["median"]) == 1
     with pytest.raises(ValueError, match="`values` must be positive, got 0"):
         log10_summary([1.0, 0.0])
+
+
+def test_a_summary_of_lists_is_taken_place_by_place():
+    rows = [{"a": [1, 5], "b": [2]}, {"a": [3, 4], "b": [0]}]
+    assert by_place(rows, max) == {"a": [3, 5], "b": [2]}
+    with pytest.raises(ValueError, match="shorter"):
+        by_place([{"a": [1, 5]}, {"a": [3]}], max)
