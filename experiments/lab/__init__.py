@@ -38,6 +38,7 @@ from experiments.lab.tables import (
     power_of_ten,
     quartiles_text,
     span,
+    spread_columns,
     table,
     with_span,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "share_interval",
     "span",
     "spread",
+    "spread_columns",
     "table",
     "untracked",
     "value_of",

@@ -65,26 +65,26 @@ class Lines:
     Args:
         x: What the lines are drawn against: a path in the record.
         y: Points by case, each a `spread` of logarithms: a path in the record.
-        labels: The cases that are drawn, in order, and their names; or a function of
-            the record to them.
         xlabel: What `x` is.
         title: What is drawn.
+        labels: The cases that are drawn, in order, and their names; by default all,
+            under the names that `y` has for them.
         draw: `band`, or `line` for the medians alone.
         ticks: Exponents that are named; by default some from 0 to the highest.
     """
 
     x: Quantity
     y: Quantity
-    labels: Mapping[str, str] | Callable[[Mapping[str, Any]], Mapping[str, str]]
     xlabel: str
     title: str
+    labels: Mapping[str, str] | None = None
     draw: Callable[..., tuple[float, str]] = band
     ticks: Sequence[int] | None = None
 
     def __call__(self, figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
         axes, x = figure.subplots(), value_of(record, self.x)
         points = value_of(record, self.y)
-        labels = self.labels(record) if callable(self.labels) else self.labels
+        labels = self.labels or {name: name for name in points}
         curves = {label: points[name] for name, label in labels.items()}
         ends = lines(axes, x, curves, theme, self.draw)
         top = math.ceil(axes.get_ylim()[1])

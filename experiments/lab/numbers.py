@@ -9,7 +9,7 @@ from experiments.lab.quantity import Quantity, has, value_of
 
 @dataclass(frozen=True)
 class Each:
-    r"""A number of each case that has it, called `<case>_<word>`."""
+    r"""A number of each case that has it, called `<case>_<word>`, or `<case>`."""
 
     quantity: Quantity
     word: str
@@ -17,7 +17,7 @@ class Each:
 
     def of(self, cases: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            f"{name}_{self.word}": self.write(value_of(case, self.quantity))
+            f"{name}_{self.word}".rstrip("_"): self.write(value_of(case, self.quantity))
             for name, case in cases.items()
             if has(case, self.quantity)
         }
@@ -32,7 +32,8 @@ def each(
 
     Args:
         quantity: A path, or a function of the case.
-        word: What follows the name of the case; by default the path, dots as `_`.
+        word: What follows the name of the case, if anything; by default the path, dots
+            as `_`.
         write: From the value to a number or a text.
     """
     if word is None:

@@ -95,6 +95,12 @@ def with_span(
     return cell(quantity, text)
 
 
+def spread_columns(quantity: str) -> dict[str, str]:
+    """Columns for the median, the lowest and the highest of a spread."""
+    keys = {"median": "median", "lowest": "low", "highest": "high"}
+    return {header: f"{quantity}.{key}" for header, key in keys.items()}
+
+
 def quartiles_text(found: Mapping[str, float]) -> str:
     """A ratio with its quartiles: 1.23 (1.20 to 1.31)."""
     return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"

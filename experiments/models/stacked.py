@@ -287,8 +287,10 @@ experiment = lab.Experiment(
     figures={
         "by_lag": lab.Lines(
             x="series.lags",
-            y="series.by_lag",
-            labels=lag_labels,
+            y=lambda record: {
+                label: record["series"]["by_lag"][name]
+                for name, label in lag_labels(record).items()
+            },
             xlabel="lag in steps",
             title="Gradient at an input, of a loss of the last output",
             draw=lab.line,
