@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.lab.seeding import generator, seeded
+from experiments import lab
 from seqref import LSTM, LSTM1997
 
 NOISE = 3
@@ -27,13 +27,6 @@ def stream(
     return F.one_hot(symbol, INPUTS).float(), mark.gather(1, place.cummax(1).values)
 
 
-def layer_of(kind: str, width: int) -> LSTM1997 | LSTM:
-    """One of the trained layers by its name."""
-    if kind == "lstm":
-        return LSTM(INPUTS, width)
-    return LSTM1997(INPUTS, width, gradient=kind)
-
-
 def held_in_range(layer: LSTM1997 | LSTM, x: Tensor, steps: int) -> Tensor:
     """Outputs where no cell state may leave the range that it had in the first steps.
 
@@ -51,22 +44,27 @@ def held_in_range(layer: LSTM1997 | LSTM, x: Tensor, steps: int) -> Tensor:
     return torch.stack(outputs, dim=1)
 
 
+def layer_of(kind: str, width: int) -> LSTM1997 | LSTM:
+    """One of the trained layers by its name."""
+    if kind == "lstm":
+        return LSTM(INPUTS, width)
+    return LSTM1997(INPUTS, width, gradient=kind)
+
+
 def trained(config: Any, kind: str, seed: int) -> dict[str, float]:
     """Train on short pieces from a fresh state, test on one long stream."""
-    with seeded(seed):
+    with lab.seeded(seed):
         layer = layer_of(kind, config.train_width)
         head = nn.Linear(config.train_width, MARKS)
     parameters = [*layer.parameters(), *head.parameters()]
-    optimiser = torch.optim.Adam(parameters, lr=0.01)
-    random = generator(seed + 1000)
+    optimizer = torch.optim.Adam(parameters, lr=0.01)
+    random = lab.generator(seed + 1000)
     for _ in range(config.train_updates):
         x, target = stream(config.train_batch, config.train_steps, random)
         loss = F.cross_entropy(head(layer(x)[0]).flatten(0, 1), target.flatten())
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-    x, target = stream(config.train_batch, config.test_steps, generator(seed + 2000))
+        lab.descend(optimizer, loss, max_norm=1.0)
+    random = lab.generator(seed + 2000)
+    x, target = stream(config.train_batch, config.test_steps, random)
     with torch.no_grad():
         y, state = layer(x)
         held = held_in_range(layer, x, config.train_steps)

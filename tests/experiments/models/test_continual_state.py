@@ -5,51 +5,40 @@ import dataclasses
 import pytest
 import torch
 
-from experiments.lab.experiment import find
-from experiments.lab.record import judgements, measure
 from experiments.lab.seeding import generator, seeded
-from experiments.models import _continual_cells as cells
 from experiments.models import _continual_latch as latch
-from experiments.models import continual_state as experiment
+from experiments.models import continual_state as continual
 from seqref import LSTM1997, LSTMState
 
 F64 = torch.float64
+SMALL = continual.experiment.small
 EXACT = {"atol": 1e-10, "rtol": 1e-10}
 
 
-@pytest.fixture(scope="module")
-def record():
-    return measure(find("continual_state"))
-
-
-def test_claims_hold_and_controls_fail(record):
-    assert set(record["claims"]) == {"C28", "C136", "C137"}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-    assert judgements(find("continual_state"), record["cases"]) == record["claims"]
-
-
 def test_a_forget_gate_at_one_is_the_cell_of_1997():
-    old = cells.lstm_1997(experiment.SMALL, 3)
-    new = cells.with_forget_gate(old, 1e3, 3)
+    old = continual.lstm_1997(SMALL, 3)
+    new = continual.with_forget_gate(SMALL, 3, 1e3)
     x = torch.randn((2, 40, 32), generator=generator(4), dtype=F64)
     (y, state), (y_new, state_new) = old(x), new(x)
     torch.testing.assert_close(y_new, y, **EXACT)
-    torch.testing.assert_close(2 * state_new.c, state.c, **EXACT)
-    shown = cells.squashed(cells.CASES["forget"], state_new.c)
-    judge = cells.squashed(cells.CASES["lstm_1997"], state.c)
+    with_gate, without = (continual.CASES[name] for name in ("forget", "lstm_1997"))
+    size = with_gate.scale * state_new.c
+    torch.testing.assert_close(size, without.scale * state.c, **EXACT)
+    shown = torch.tanh(with_gate.slope * state_new.c)
+    judge = torch.tanh(without.slope * state.c)
     torch.testing.assert_close(shown, judge, **EXACT)
     # The paper's h, eq. 4.
     torch.testing.assert_close(judge, 2 * state.c.sigmoid() - 1, **EXACT)
     # With its own weights in the gate it is another cell.
-    other = cells.with_forget_gate(old, 0.0, 3)
+    other = continual.with_forget_gate(SMALL, 3, 0.0)
     assert (other(x)[0] - y).abs().max() > 0.1
 
 
 def test_the_biased_cell_differs_in_the_bias_of_the_input_gates_alone():
-    config = experiment.SMALL
-    plain, biased = (make(config, 1) for make in (cells.lstm_1997, cells.shut_gates))
+    config = SMALL
+    plain, biased = (
+        continual.CASES[name].build(config, 1) for name in ("lstm_1997", "shut_gates")
+    )
     for name, parameter in plain.cell.named_parameters():
         moved = dict(biased.cell.named_parameters())[name] - parameter
         expected = torch.zeros_like(parameter)
@@ -59,17 +48,17 @@ def test_the_biased_cell_differs_in_the_bias_of_the_input_gates_alone():
 
 
 def test_states_are_those_of_one_stream_with_and_without_resets():
-    config, seed = experiment.SMALL, 2
+    config, seed = SMALL, 2
     random = generator(seed + 1000)
     pieces = [
         torch.randn((config.batch_size, n, 32), generator=random, dtype=F64)
         for n in (1, 9, 90)
     ]
-    layer = cells.lstm_1997(config, seed)
+    layer = continual.lstm_1997(config, seed)
     _, state = layer(torch.cat(pieces, dim=1))
-    found = experiment.states(cells.CASES["lstm_1997"], config, seed)
+    found = continual.states(continual.CASES["lstm_1997"], config, seed)
     torch.testing.assert_close(found[2], state.c, **EXACT)
-    reset = experiment.states(cells.CASES["resets"], config, seed)
+    reset = continual.states(continual.CASES["resets"], config, seed)
     # The first hundred steps are the same, the state before a reset is what counts.
     torch.testing.assert_close(reset[2], found[2], **EXACT)
     for _ in range(9):
@@ -79,12 +68,12 @@ def test_states_are_those_of_one_stream_with_and_without_resets():
 
 
 def test_size_and_saturation_are_those_of_the_states():
-    config = dataclasses.replace(experiment.SMALL, marks=(1, 100), seeds=(0, 1, 2))
+    config = dataclasses.replace(SMALL, marks=(1, 100), seeds=(0, 1, 2))
     for name, scale in (("forget_open", 2.0), ("lstm_1997", 1.0)):
-        case = cells.CASES[name]
-        found = experiment.growth(case, config)
+        case = continual.CASES[name]
+        found = continual.growth(case, config)
         for at in range(2):
-            states = [experiment.states(case, config, s)[at] for s in config.seeds]
+            states = [continual.states(case, config, s)[at] for s in config.seeds]
             sizes = [(scale * c).square().mean().sqrt().item() for c in states]
             middle = 10 ** found["log10_size"][at]["median"]
             assert middle == pytest.approx(sorted(sizes)[1], rel=1e-4)
@@ -94,7 +83,7 @@ def test_size_and_saturation_are_those_of_the_states():
 
 
 def test_a_trained_network_is_tested_at_both_ends_of_the_stream():
-    config = dataclasses.replace(experiment.SMALL, train_updates=0, test_steps=60)
+    config = dataclasses.replace(SMALL, train_updates=0, test_steps=60)
     with seeded(7):
         layer, head = latch.layer_of("whole", 4), torch.nn.Linear(4, latch.MARKS)
     x, target = latch.stream(config.train_batch, 60, generator(2007))
@@ -135,7 +124,7 @@ def test_growth_needs_a_mean_and_any_of_three_things_gives_one():
     def growth(shared=False, biases=False, fed_back=False):
         sizes = []
         for seed in (0, 1):
-            layer = cells.lstm_1997(experiment.FULL, seed)
+            layer = continual.lstm_1997(continual.Config(), seed)
             state, random = layer.initial_state(8), generator(seed + 1000)
             with torch.no_grad():
                 if not shared:
@@ -159,17 +148,21 @@ def test_growth_needs_a_mean_and_any_of_three_things_gives_one():
 
 
 def test_the_angle_is_that_of_one_gradient_to_the_other():
-    layer = LSTM1997(3, 4, dtype=F64)
-    x = torch.randn((2, 7, 3), generator=generator(1), dtype=F64)
-    upstream = torch.randn((2, 7, 4), generator=generator(2), dtype=F64)
-    whole = experiment.gradients(layer, x, upstream, "whole")
-    y, _ = layer(x, LSTMState(*torch.zeros(2, 2, 4, dtype=F64)))
+    config = dataclasses.replace(SMALL, input_size=3, hidden_size=4)
+    whole = continual.weight_gradient(config, 7, 1, "whole")
+    random = generator(3001)
+    x = torch.randn((4, 7, 3), generator=random, dtype=F64)
+    upstream = torch.randn((4, 7, 4), generator=random, dtype=F64)
+    layer = continual.lstm_1997(config, 1)
+    y, _ = layer(x, LSTMState(*torch.zeros(2, 4, 4, dtype=F64)))
     expected = torch.autograd.grad(y, layer.parameters(), upstream)
     expected = torch.cat([part.flatten() for part in expected])
     torch.testing.assert_close(whole, expected, **EXACT)
-    cut = experiment.gradients(layer, x, upstream, "truncated")
+    cut = continual.weight_gradient(config, 7, 1, "truncated")
     assert (cut - whole).abs().max() > 1e-3
-    assert experiment.cosine(experiment.SMALL, 1, 0) == pytest.approx(1, abs=1e-12)
+    expected = (cut @ whole / (cut.norm() * whole.norm())).item()
+    assert continual.cosine(config, 7, 1) == pytest.approx(expected, abs=1e-12)
+    assert continual.cosine(SMALL, 1, 0) == pytest.approx(1, abs=1e-12)
 
 
 def test_the_target_is_the_last_mark():
@@ -191,6 +184,6 @@ def test_the_target_is_the_last_mark():
 def test_training_is_by_the_rule_that_is_named():
     for kind in ("whole", "truncated"):
         assert latch.layer_of(kind, 4).cell.gradient == kind
-    found = latch.trained(experiment.SMALL, "lstm", 0)
+    found = latch.trained(SMALL, "lstm", 0)
     assert set(found) == {"first", "last", "held", "largest"}
-    assert latch.trained(experiment.SMALL, "lstm", 0) == found
+    assert latch.trained(SMALL, "lstm", 0) == found
