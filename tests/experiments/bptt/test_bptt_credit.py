@@ -1,20 +1,18 @@
-"""The tasks are what their names say, and a short training shows both claims."""
+"""The tasks are what their names say, and the loss of recall is cut where it says."""
 
 import itertools
 
 import pytest
 import torch
 
-from experiments.bptt import bptt_credit as experiment
-from experiments.lab.experiment import find
-from experiments.lab.record import measure
+from experiments.bptt import bptt_credit
 from experiments.lab.seeding import generator
 
-SMALL = experiment.SMALL
+SMALL = bptt_credit.experiment.small
 
 
 def test_latch_marks_are_never_further_apart_than_a_chunk():
-    x, target = experiment.latch_data(SMALL, generator(0))
+    x, target = bptt_credit.latch_data(SMALL, generator(0))
     marks = x[..., 1] > 0.5
     assert marks[:, 0].all()
     for row, signs, wanted in zip(marks, x[..., 0], target, strict=True):
@@ -35,7 +33,7 @@ def test_latch_marks_are_never_further_apart_than_a_chunk():
 
 
 def test_recall_asks_for_the_marked_sign():
-    x, target = experiment.recall_data(SMALL, 50, generator(0))
+    x, target = bptt_credit.recall_data(SMALL, 50, generator(0))
     assert x.shape == (50, 20, 2)
     assert x[:, 0, 1].eq(1).all()
     assert not x[:, 1:, 1].any()
@@ -45,19 +43,11 @@ def test_recall_asks_for_the_marked_sign():
 
 @pytest.mark.parametrize("size", [20, 19, 10, 1])
 def test_the_loss_of_recall_has_the_horizon_that_it_is_named_by(size):
-    network = experiment.Network(4, 1.0).double()
-    x, _ = experiment.recall_data(SMALL, 3, generator(0))
+    network = bptt_credit.Network(SMALL, 1.0, 0).double()
+    x, _ = bptt_credit.recall_data(SMALL, 3, generator(0))
     x = x.double().requires_grad_()
-    logits = experiment.recall_logits(network, x, size)
-    torch.testing.assert_close(logits, network(x, None)[0][:, -1])
+    logits = bptt_credit.recall_logits(network, x, size)
+    torch.testing.assert_close(logits, network(x)[0][:, -1])
     (gradient,) = torch.autograd.grad(logits.sum(), x)
     reached = gradient.abs().sum((0, 2)) > 0
     assert reached.tolist() == [False] * (20 - size) + [True] * size
-
-
-def test_claims_hold_and_controls_fail():
-    record = measure(find("bptt_credit"))
-    assert set(record["claims"]) == {"C25.latch", "C25.credit"}
-    for claim in record["claims"].values():
-        assert claim["holds"]
-        assert not claim["control_holds"]
