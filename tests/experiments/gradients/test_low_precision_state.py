@@ -4,32 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from experiments import lab
 from experiments.gradients import low_precision_state as experiment
-from experiments.lab.experiment import find
-from experiments.lab.record import judgements, measure
 from seqref import LSTM, LSTMState
 from seqref.ops.fused_recurrence.torch_kernels import onednn_supports
 
-CONFIG = experiment.SMALL
-
-
-@pytest.fixture(scope="module")
-def small():
-    return measure(find("low_precision_state"))
-
-
-def test_claims_hold_and_controls_fail(small):
-    assert set(small["claims"]) == {"C115", "C116"}
-    for identifier, claim in small["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-    assert judgements(find("low_precision_state"), small["cases"]) == small["claims"]
-
-
-def test_a_run_is_a_function_of_its_config(small):
-    again = measure(find("low_precision_state"))
-    for part in ("numbers", "series", "cases"):
-        assert again[part] == small[part], part
+CONFIG = experiment.experiment.small
 
 
 @pytest.mark.parametrize("name", ["float32", "float16", "bfloat16", "autocast"])
@@ -98,7 +78,7 @@ def test_parameters_and_inputs_are_exact_in_bfloat16():
         assert torch.equal(tensor, tensor.to(torch.bfloat16).double())
 
 
-def test_the_forget_gate_alone_makes_the_error(small):
-    found = small["series"]["1000"]
+def test_the_forget_gate_alone_makes_the_error():
+    found = experiment.run(CONFIG, lab.untracked)["series"]["1000"]
     assert found["autocast"][-1]["low"] > 20 * found["forget_float32"][-1]["high"]
     assert found["float32"][-1]["high"] < 1e-5
