@@ -30,6 +30,7 @@ from experiments.lab.statistics import (
     spread,
 )
 from experiments.lab.tables import (
+    Cell,
     Pivot,
     Table,
     cell,
@@ -46,6 +47,7 @@ from experiments.lab.training import descend
 
 __all__ = [
     "DASHES",
+    "Cell",
     "Claim",
     "Experiment",
     "Lines",

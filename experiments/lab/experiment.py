@@ -111,7 +111,7 @@ class Experiment:
                 )
         else:
             found = self._by_case(config, track)
-        numbers = {**numbers_of(self.numbers, found["cases"])}
+        numbers = numbers_of(self.numbers, found["cases"], found["series"])
         numbers |= found.get("numbers", {})
         return {"numbers": numbers, "series": found["series"], "cases": found["cases"]}
 

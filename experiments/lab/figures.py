@@ -70,6 +70,7 @@ class Lines:
         labels: The cases that are drawn, in order, and their names; by default all,
             under the names that `y` has for them.
         draw: `band`, or `line` for the medians alone.
+        start: Left end of the x axis; by default the first of `x`.
         ticks: Exponents that are named; by default some from 0 to the highest.
     """
 
@@ -79,6 +80,7 @@ class Lines:
     title: str
     labels: Mapping[str, str] | None = None
     draw: Callable[..., tuple[float, str]] = band
+    start: float | None = None
     ticks: Sequence[int] | None = None
 
     def __call__(self, figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
@@ -90,7 +92,7 @@ class Lines:
         top = math.ceil(axes.get_ylim()[1])
         some = range(0, top + 1, max(1, top // 6))
         power_ticks(axes, some if self.ticks is None else self.ticks)
-        axes.set_xlim(x[0], x[-1])
+        axes.set_xlim(x[0] if self.start is None else self.start, x[-1])
         axes.set_xlabel(self.xlabel)
         axes.set_title(self.title)
         label_ends(axes, x[-1], ends)

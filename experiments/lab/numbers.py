@@ -53,20 +53,24 @@ def everything(cases: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-# Numbers of each case, numbers by name from all the cases, or a function of them.
+# Numbers of each case, numbers by name from all the cases (those of `series` begin
+# with that word), or a function of the cases.
 Numbers = Sequence[
     Each | Mapping[str, Quantity] | Callable[[Mapping[str, Any]], dict[str, Any]]
 ]
 
 
-def numbers_of(declared: Numbers, cases: Mapping[str, Any]) -> dict[str, Any]:
-    """What is declared, taken from the cases."""
+def numbers_of(
+    declared: Numbers, cases: Mapping[str, Any], series: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is declared, taken from the cases and the series."""
     found: dict[str, Any] = {}
+    whole = {**cases, "series": series}
     for part in declared:
         if isinstance(part, Each):
             found |= part.of(cases)
         elif isinstance(part, Mapping):
-            found |= {name: value_of(cases, path) for name, path in part.items()}
+            found |= {name: value_of(whole, path) for name, path in part.items()}
         else:
             found |= part(cases)
     return found
