@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from experiments.gradients import gradient_by_lag as experiment
-from experiments.gradients._networks import step_jacobian
+from experiments.gradients import gradient_by_lag
+from experiments.gradients._networks import products_by_lag, step_jacobian
 from experiments.lab.seeding import generator, seeded
 from seqref import RNN, RNNState
 
@@ -47,36 +47,32 @@ def test_product_is_the_derivative_over_the_lag(nonlinearity, lag):
         return state.h[0]
 
     expected = torch.func.jacrev(follow)(start)
-    found = experiment.products_by_lag(
-        h, layer.cell.weight_hh, nonlinearity, (0, 1, 2, 5)
-    )
+    found = products_by_lag(h, layer.cell.weight_hh, nonlinearity, (0, 1, 2, 5))
     torch.testing.assert_close(found[lag], expected, **EXACT)
 
 
 def test_a_loss_keeps_what_autograd_says():
     layer, x = layer_and_input("tanh")
-    config = experiment.SMALL
     h_start = layer(x[:, :2])[1].h.detach().requires_grad_()
     y, _ = layer(x[:, 2:], RNNState(h_start))
     loss = torch.randn(5, generator=generator(6), dtype=torch.float64)
     (gradient,) = torch.autograd.grad(loss @ y[0, -1], h_start)
     h = layer(x)[0][0]
-    product = experiment.products_by_lag(h, layer.cell.weight_hh, "tanh", (4,))[4]
+    product = products_by_lag(h, layer.cell.weight_hh, "tanh", (4,))[4]
     torch.testing.assert_close(loss @ product, gradient[0], **EXACT)
-    assert config.lags[0] == 0
 
 
 def test_product_needs_enough_steps():
     with pytest.raises(ValueError, match="`h` must have at least 3 steps, got 2"):
-        experiment.products_by_lag(torch.zeros(2, 4), torch.eye(4), "tanh", (3,))
+        products_by_lag(torch.zeros(2, 4), torch.eye(4), "tanh", (3,))
 
 
 def test_initialisations_are_what_their_names_say():
-    config = experiment.SMALL
-    eye = torch.eye(config.hidden_size, dtype=torch.float64)
+    networks = gradient_by_lag.networks(gradient_by_lag.Config())
+    eye = torch.eye(32, dtype=torch.float64)
 
     def recurrent(name):
-        return experiment.build(experiment.CASES[name], config, 0).cell
+        return networks[name].build(32, 32, 0).cell
 
     cell = recurrent("orthogonal_tanh")
     torch.testing.assert_close(cell.weight_hh @ cell.weight_hh.T, eye, **EXACT)
@@ -89,16 +85,23 @@ def test_initialisations_are_what_their_names_say():
     assert 0.0008 < cell.weight_ih.std() < 0.0012
     assert cell.nonlinearity == "relu"
     cell = recurrent("default_tanh")
-    bound = 1 / math.sqrt(config.hidden_size)
+    bound = 1 / math.sqrt(32)
     assert 0.9 * bound < cell.weight_hh.abs().max() < bound
     assert cell.bias_ih.any()
 
 
-def test_spectrum_of_a_rotation():
+def test_small_inputs_are_smaller():
+    config = gradient_by_lag.Config(small_input=0.25)
+    for name, network in gradient_by_lag.networks(config).items():
+        assert network.input_std == (0.25 if name.endswith("small") else 1)
+
+
+def test_sizes_of_a_rotation():
     rotation = torch.tensor([[0.0, -2.0], [0.5, 0.0]], dtype=torch.float64)
-    found = experiment.spectrum([rotation])
     # Eigenvalues are i and -i; singular values 2 and 0.5.
-    assert found["spectral_radius"] == pytest.approx(1)
-    assert found["largest_singular_value"] == pytest.approx(2)
-    assert found["modulus_farthest_from_1"] == pytest.approx(0, abs=1e-9)
-    assert found["eigenvalue_farthest_from_1"] == pytest.approx(math.sqrt(2))
+    sizes = gradient_by_lag.sizes_of([rotation])
+    assert sizes["spectral_radius"] == pytest.approx(1)
+    assert sizes["largest_singular_value"] == pytest.approx(2)
+    distances = gradient_by_lag.distances_from_1([rotation])
+    assert distances["modulus_farthest_from_1"] == pytest.approx(0, abs=1e-9)
+    assert distances["eigenvalue_farthest_from_1"] == pytest.approx(math.sqrt(2))

@@ -41,3 +41,13 @@ def test_lines_have_a_place_each_and_end_at_their_last_median(draw):
     ]
     bands = [part for part in drawn if draw is lab.band or part[1] != "band"]
     assert axes.drawn == bands
+
+
+def test_an_axis_begins_and_is_named_as_asked():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    record = {"x": [1, 2], "y": CURVES}
+    lines = lab.Lines("x", "y", {"one": "first"}, "steps", "", 0, range(-4, 5, 2))
+    lines(figure, record, LIGHT)
+    (axes,) = figure.axes
+    assert axes.get_xlim() == (0, 2)
+    assert axes.get_yticks().tolist() == [-4, -2, 0, 2, 4]
