@@ -46,7 +46,7 @@ def test_lines_have_a_place_each_and_end_at_their_last_median(draw):
 def test_an_axis_begins_and_is_named_as_asked():
     figure = pytest.importorskip("matplotlib.figure").Figure()
     record = {"x": [1, 2], "y": CURVES}
-    lines = lab.Lines("x", "y", {"one": "first"}, "steps", "", 0, range(-4, 5, 2))
+    lines = lab.Lines("x", "y", "steps", "", start=0, ticks=range(-4, 5, 2))
     lines(figure, record, LIGHT)
     (axes,) = figure.axes
     assert axes.get_xlim() == (0, 2)
