@@ -3,14 +3,12 @@
 import pytest
 import torch
 
-from experiments.bptt import bptt_memory as experiment
-from experiments.bptt._counting import kept_bytes
-from experiments.bptt._job import Job
-from experiments.lab.experiment import find
-from experiments.lab.record import measure
+from experiments.bptt import bptt_memory
+from experiments.bptt._job import KINDS, Job
+from experiments.bptt.bptt_memory import kept_bytes
 from seqref.testing import LiveBytes
 
-CONFIG = experiment.Config(2, 4, (16,), 4, (0,))
+CONFIG = bptt_memory.Config(2, 4, (16,), 4, (0,))
 
 
 def test_live_bytes_counts_each_memory_once_and_until_it_is_free():
@@ -43,8 +41,8 @@ def test_kept_bytes_counts_what_the_backward_pass_needs():
 
 def test_what_a_step_keeps():
     found = {
-        kind: [experiment.kept(CONFIG, kind, time) for time in (8, 16)]
-        for kind in experiment.KINDS
+        kind: [bptt_memory.kept(CONFIG, kind, time) for time in (8, 16)]
+        for kind in KINDS
     }
     vector = 4 * CONFIG.batch_size * CONFIG.hidden_size
     per_step = {kind: (b - a) / 8 / vector for kind, (a, b) in found.items()}
@@ -53,7 +51,7 @@ def test_what_a_step_keeps():
 
 
 @pytest.mark.parametrize("loop", [True, False])
-@pytest.mark.parametrize("kind", experiment.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_recomputed_gradients_are_the_true_ones(kind, loop):
     job = Job(CONFIG, kind, 16, loop=loop)
     state = job.layer.initial_state(2)
@@ -70,20 +68,13 @@ def test_recomputed_gradients_are_the_true_ones(kind, loop):
 
 def test_steps_are_counted():
     steps = {
-        way: experiment.peak(CONFIG, "gru", way, 16)["steps"] for way in experiment.WAYS
+        way: bptt_memory.peak(CONFIG, "gru", way, 16)["steps"]
+        for way in bptt_memory.WAYS
     }
     assert steps == {"full": 16, "truncated": 16, "checkpointed": 32}
 
 
 def test_exponent_is_that_of_a_power():
     times = (4, 16, 64, 256)
-    assert experiment.exponent(times, [t**2 for t in times]) == pytest.approx(2)
-    assert experiment.exponent(times, [7] * 4) == 0
-
-
-def test_claims_hold_and_controls_fail():
-    record = measure(find("bptt_memory"))
-    assert set(record["claims"]) == {"C23", "C23.checkpointing", "C24"}
-    for claim in record["claims"].values():
-        assert claim["holds"]
-        assert not claim["control_holds"]
+    assert bptt_memory.exponent(times, [t**2 for t in times]) == pytest.approx(2)
+    assert bptt_memory.exponent(times, [7] * 4) == 0
