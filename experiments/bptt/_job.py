@@ -1,66 +1,50 @@
 r"""The work whose memory and time are measured: one layer, one loss, three ways."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from experiments.lab.seeding import generator, seeded
+from experiments import lab
 from seqref import GRU, LSTM, RNN
 from seqref.recurrence import detach_state, scan
-from seqref.recurrent.bptt import truncated_chunks
 
 KINDS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
-
-
-@runtime_checkable
-class Size(Protocol):
-    """The part of a config that a job needs."""
-
-    @property
-    def batch_size(self) -> int: ...
-
-    @property
-    def hidden_size(self) -> int: ...
-
-    @property
-    def seeds(self) -> tuple[int, ...]: ...
 
 
 class Counted(nn.Module):
     """A layer that counts the steps it takes."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.layer, self.steps = layer, 0
-
-    def initial_state(self, batch_size: int) -> Any:
-        """The layer's own."""
-        initial: Any = self.layer.initial_state
-        return initial(batch_size)
+        self.initial_state = layer.initial_state
 
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
         """The layer's own, counted."""
         self.steps += 1
-        step: Any = self.layer.step
-        return step(x_t, state)
+        return self.layer.step(x_t, state)
 
 
 class Job:
     """A layer, an input and targets; the loss of each chunk is computed in it.
 
-    With `loop` the layer runs step by step, without it in one call for each chunk.
+    Args:
+        size: A config with `batch_size`, `hidden_size` and `seeds`.
+        kind: One of `KINDS`.
+        time: Steps of the input.
+        loop: Whether the layer runs step by step or in one call for each chunk.
     """
 
-    def __init__(self, size: Size, kind: str, time: int, *, loop: bool = True) -> None:
+    def __init__(self, size: Any, kind: str, time: int, *, loop: bool = True) -> None:
         seed, width = size.seeds[0], size.hidden_size
         self.loop = loop
-        with seeded(seed):
+        with lab.seeded(seed):
             self.layer = Counted(KINDS[kind](width, width))
         shape = (size.batch_size, time, width)
-        self.x = torch.randn(shape, generator=generator(seed + 1000))
-        self.target = torch.randn(shape, generator=generator(seed + 2000))
+        self.x = torch.randn(shape, generator=lab.generator(seed + 1000))
+        self.target = torch.randn(shape, generator=lab.generator(seed + 2000))
 
     def outside(self) -> list[Tensor]:
         """What is in memory before the forward pass."""
@@ -76,12 +60,8 @@ class Job:
 
     def pieces(self, size: int) -> list[tuple[Tensor, Tensor]]:
         """Inputs and targets of each chunk."""
-        pairs = zip(
-            truncated_chunks(self.x, size),
-            truncated_chunks(self.target, size),
-            strict=True,
-        )
-        return [(x.x, target.x) for x, target in pairs]
+        parts = self.x.split(size, 1), self.target.split(size, 1)
+        return list(zip(*parts, strict=True))
 
     def gradients(self, loss: Tensor) -> list[Tensor]:
         """Of all parameters."""
