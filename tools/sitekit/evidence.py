@@ -14,9 +14,14 @@ class EvidenceError(ValueError):
     """The named test, claim or place on a page does not exist."""
 
 
-@lru_cache(maxsize=256)
-def _tree(path: Path, _mtime: int) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+@lru_cache(maxsize=1024)
+def _names(path: Path, _mtime: int) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of the functions of a module, and its texts."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))))
+    functions = (node.name for node in nodes if isinstance(node, ast.FunctionDef))
+    constants = (node.value for node in nodes if isinstance(node, ast.Constant))
+    texts = (value for value in constants if isinstance(value, str))
+    return frozenset(functions), frozenset(texts)
 
 
 def check_evidence(evidence: str, site: Site) -> None:
@@ -37,18 +42,14 @@ def check_evidence(evidence: str, site: Site) -> None:
         _check_anchor(site.docs / page, page, anchor)
 
 
-def _parsed(path: Path, name: str) -> ast.Module:
+def _names_of(path: Path, name: str) -> tuple[frozenset[str], frozenset[str]]:
     if not path.is_file():
         raise EvidenceError(f"{name} does not exist")
-    return _tree(path, path.stat().st_mtime_ns)
+    return _names(path, path.stat().st_mtime_ns)
 
 
 def _check_test(path: Path, file: str, test: str) -> None:
-    functions = {
-        node.name
-        for node in ast.walk(_parsed(path, file))
-        if isinstance(node, ast.FunctionDef)
-    }
+    functions, _ = _names_of(path, file)
     if test not in functions or not test.startswith("test"):
         raise EvidenceError(f"{file} has no test `{test}`")
 
@@ -57,11 +58,7 @@ def _check_claim(folder: Path, name: str, claim: str) -> None:
     # Names are told apart over all folders; what is shared or of the lab begins so.
     found = [path for path in folder.glob(f"*/{name}.py") if path.parent.name != "lab"]
     path = found[0] if found else folder / f"{name}.py"
-    texts = {
-        node.value
-        for node in ast.walk(_parsed(path, f"experiment {name}"))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    _, texts = _names_of(path, f"experiment {name}")
     if claim not in texts:
         raise EvidenceError(f"experiment {name} has no claim `{claim}`")
 
@@ -69,8 +66,13 @@ def _check_claim(folder: Path, name: str, claim: str) -> None:
 def _check_anchor(path: Path, page: str, anchor: str) -> None:
     if not path.is_file():
         raise EvidenceError(f"page {page} does not exist")
-    if anchor not in anchors(path):
+    if anchor not in _anchors(path, path.stat().st_mtime_ns):
         raise EvidenceError(f"page {page} has no anchor `{anchor}`")
+
+
+@lru_cache(maxsize=1024)
+def _anchors(path: Path, _mtime: int) -> frozenset[str]:
+    return frozenset(anchors(path))
 
 
 def anchors(path: Path) -> set[str]:

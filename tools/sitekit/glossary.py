@@ -137,20 +137,40 @@ class _FirstUses(Treeprocessor):
         _Linker(terms, page.link(PAGE)).walk(root, open_text=False)
 
 
+@lru_cache(maxsize=64)
+def _pattern(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Any of the names, the first in the list where several begin at one place."""
+    words = "|".join(re.escape(name).replace(r"\ ", r"\s+") for name in names)
+    return re.compile(rf"(?<![\w-])({words})(?![\w-])", re.IGNORECASE)
+
+
+@lru_cache(maxsize=1024)
+def _one(name: str) -> re.Pattern[str]:
+    return _pattern((name,))
+
+
 class _Linker:
     """Walks the tree once, linking each term where it first stands."""
 
     def __init__(self, terms: dict[str, Term], target: str) -> None:
         self.terms = terms
         self.target = target
-        self.pattern = self._pattern()
+        self.names = sorted(terms, key=len, reverse=True)
+        # For all names, linked already or not: compiling one for those that are left
+        # after each link took longer than all else here.
+        self.pattern = _pattern(tuple(self.names)) if terms else None
 
-    def _pattern(self) -> re.Pattern[str] | None:
-        names = sorted(self.terms, key=len, reverse=True)
-        if not names:
-            return None
-        words = "|".join(re.escape(name).replace(r"\ ", r"\s+") for name in names)
-        return re.compile(rf"(?<![\w-])({words})(?![\w-])", re.IGNORECASE)
+    def _search(self, text: str) -> re.Match[str] | None:
+        """The first place of a term that is not linked yet; the longest name there."""
+        start = 0
+        while self.pattern and (match := self.pattern.search(text, start)):
+            for name in self.names:
+                if name in self.terms:
+                    found = _one(name).match(text, match.start())
+                    if found:
+                        return found
+            start = match.start() + 1
+        return None
 
     def walk(self, element: etree.Element, open_text: bool) -> None:
         """Link terms in `element`'s own text and in its children's."""
@@ -184,16 +204,15 @@ class _Linker:
 
     def _first(self, text: str | None) -> tuple[str, etree.Element] | None:
         """What precedes the first term in `text`, and its link with the rest."""
-        if not text or self.pattern is None or isinstance(text, AtomicString):
+        if not text or isinstance(text, AtomicString):
             return None
-        match = self.pattern.search(text)
+        match = self._search(text)
         if match is None:
             return None
         term = self.terms[" ".join(match.group(1).casefold().split())]
         # Each term is linked once a page.
         for name in term.names:
             self.terms.pop(name.casefold(), None)
-        self.pattern = self._pattern()
         link = etree.Element("a")
         link.set("class", "term")
         link.set("href", f"{self.target}#{term.anchor}")

@@ -7,6 +7,7 @@ looked up among the pages under `docs/`. Line numbers always count from the top 
 file, front matter included.
 """
 
+import copy
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,7 +31,11 @@ class PageError(ValueError):
     """Something on a page is wrong; the message begins with file and line."""
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
+# The loader in C is ten times as fast, where PyYAML was built with it.
+_Loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class UniqueKeyLoader(_Loader):
     """YAML that refuses the same key twice, which YAML itself lets pass."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -49,10 +54,15 @@ class UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    return yaml.load(text, UniqueKeyLoader)
+
+
 def load_yaml(text: str, name: str, first_line: int = 1) -> Any:
     """Parse YAML; an error names `name` and the line."""
     try:
-        return yaml.load(text, UniqueKeyLoader)
+        return copy.deepcopy(_parsed(text))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = first_line + (mark.line if mark else 0)
@@ -200,8 +210,8 @@ def _make_page(md: Markdown, lines: list[str], site: Site) -> Page:
     path = _named_page(md, site) or _matching_page(body, site)
     if path is None:
         return Page(site, lines=tuple(lines))
-    text = path.read_text(encoding="utf-8")
-    front_matter, own, first = split_front_matter(text, site.name(path))
+    mtime = path.stat().st_mtime_ns
+    front_matter, own, first = _parts(path, mtime, site.name(path))
     # MkDocs strips blank lines above the text, Zensical may not.
     first -= next((i for i, line in enumerate(lines) if line.strip()), 0)
     exact = own.strip("\n") == body.replace("\r\n", "\n")
@@ -243,6 +253,12 @@ def _body(path: Path, _mtime: int) -> str | None:
         return split_front_matter(text, str(path))[1].strip("\n")
     except PageError:
         return None
+
+
+@lru_cache(maxsize=4096)
+def _parts(path: Path, _mtime: int, name: str) -> tuple[dict, str, int]:
+    # Once a page, not once for each docstring that is rendered into it.
+    return split_front_matter(path.read_text(encoding="utf-8"), name)
 
 
 class _Remember(Preprocessor):

@@ -68,7 +68,8 @@ def _reason(error: Any) -> str:
 @lru_cache(maxsize=16)
 def _composed(text: str) -> yaml.Node | None:
     """The nodes of a file with their places; read once for all of its rows."""
-    return yaml.compose(text, Loader=yaml.SafeLoader)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.compose(text, Loader=loader)
 
 
 def line_of(text: str, path: list[str | int]) -> int:
