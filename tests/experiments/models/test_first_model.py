@@ -7,13 +7,18 @@ import pytest
 import torch
 
 from experiments.lab.experiment import find
-from experiments.lab.record import judgements, measure
-from experiments.models import first_model as experiment
+from experiments.lab.record import measure
+from experiments.models import _characters as characters
+from experiments.models import _first_data as first_data
+from experiments.models import first_model
 from seqref import LSTM
 from seqref.recurrence import map_state, scan
+from seqref.tasks import NGram
+from seqref.training import evaluate
 
+SMALL = first_model.experiment.small
 TINY = replace(
-    experiment.SMALL,
+    SMALL,
     train_characters=20_000,
     heldout_characters=5_000,
     shuffled_characters=5_000,
@@ -29,28 +34,20 @@ def small():
 
 @pytest.fixture(scope="module")
 def data():
-    return experiment.prepare(TINY)
+    return first_data.prepare(TINY)
 
 
-def test_claims_hold_and_controls_fail(small):
-    assert len(small["claims"]) == 3
-    for identifier, claim in small["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-    assert judgements(find("first_model"), small["cases"]) == small["claims"]
-
-
-def test_a_run_is_a_function_of_its_config():
-    first, again = experiment.run(TINY), experiment.run(TINY)
-    assert first == again
-    other = experiment.run(replace(TINY, seeds=(1,)))
+def test_the_seed_is_that_of_the_lstm_and_not_of_the_text():
+    first, other = (
+        find("first_model").result(replace(TINY, seeds=(seed,))) for seed in (0, 1)
+    )
     assert other["numbers"]["lstm"] != first["numbers"]["lstm"]
     assert other["numbers"]["fivegram"] == first["numbers"]["fivegram"]
 
 
 def test_the_model_without_memory_sees_one_character_only():
     torch.manual_seed(0)
-    layer = experiment.Forgetful(LSTM(3, 5)).double()
+    layer = first_data.Forgetful(LSTM(3, 5)).double()
     x = torch.randn(2, 6, 3, dtype=torch.float64)
     y, state = layer(x)
     changed = x.clone()
@@ -71,7 +68,7 @@ def test_all_models_predict_the_same_characters(data):
     assert torch.equal(predicted, data.heldout[1 : streams.predicted + 1])
     assert len(data.heldout) - 1 - streams.predicted < 64
     # The n-grams' mean is over those characters and no others.
-    model = experiment.NGram(data.train, data.tune, 2, len(data.vocabulary))
+    model = NGram(data.train, data.tune, 2, len(data.vocabulary))
     log_probs = model.log_probs(data.heldout)[1 : streams.predicted + 1]
     expected = -log_probs.mean() / math.log(2)
     assert data.ngram_bits(data.train, 2) == pytest.approx(expected, rel=1e-12)
@@ -99,15 +96,16 @@ def test_training_and_held_out_text_are_apart(data):
 
 
 def test_the_curve_is_measured_at_its_marks(data):
-    assert experiment.marks_of(100, 3) == [25, 50, 100]
-    assert experiment.marks_of(2, 9) == [1, 2]
-    model = experiment.build(TINY, len(data.vocabulary))
-    curve = experiment.fit(model, data, TINY, 6, [3, 6])
+    assert first_model.marks_of(100, 3) == [25, 50, 100]
+    assert first_model.marks_of(2, 9) == [1, 2]
+    model = characters.build(TINY, data.vocabulary, seed=0)
+    curve = first_model.learning_curve(model, data, TINY, 6, [3, 6])
     assert [point["steps"] for point in curve] == [3, 6]
     size = TINY.batch_size * TINY.horizon
     assert [point["characters"] for point in curve] == [3 * size, 6 * size]
     # The last mark is the model as it is returned.
-    assert curve[-1]["lstm"] == experiment.bits(model, data.evaluation())
+    assert curve[-1]["lstm"] == data.bits(model)
+    assert data.bits(model) == evaluate(model, data.evaluation()) / math.log(2)
 
 
 def test_numbers_agree_with_each_other(small):
@@ -133,16 +131,16 @@ def test_numbers_agree_with_each_other(small):
 
 def test_samples_go_on_from_the_prompt(small):
     (sample,) = small["series"]["samples"]
-    assert sample["prompt"] == experiment.PROMPT
-    assert len(sample["text"]) == experiment.SMALL.sample_length
-    rendered = experiment.tables(small)["samples"]
+    assert sample["prompt"] == first_model.PROMPT
+    assert len(sample["text"]) == SMALL.sample_length
+    rendered = find("first_model").rendered(small)["samples"]
     assert rendered.startswith("Temperature 1:")
     assert sample["text"].split("\n")[0].rstrip() in rendered
 
 
 def test_the_reset_table_multiplies_the_cost_by_the_distance(small):
     numbers = small["numbers"]
-    rows = experiment.tables(small)["resets"].splitlines()[2:]
+    rows = find("first_model").rendered(small)["resets"].splitlines()[2:]
     assert len(rows) == 3
     for row, (every, cost) in zip(rows, numbers["reset_costs"].items(), strict=False):
         cells = [cell.strip() for cell in row.strip("|").split("|")]
