@@ -116,11 +116,14 @@ def attention_flops(steps: int, width: int) -> int:
 def growth(flops: Callable[[int, int], int], config: Config) -> dict[str, float]:
     """Exponents of the cost in the number of steps and in the width."""
     steps, width = config.counted_steps, config.counted_width
-    base = flops(steps, width)
+    # The counts depend on the shapes alone.
+    with torch.device("meta"):
+        base = flops(steps, width)
+        longer, wider = flops(2 * steps, width), flops(steps, 2 * width)
     return {
         "flops": float(base),
-        "in_steps": math.log2(flops(2 * steps, width) / base),
-        "in_width": math.log2(flops(steps, 2 * width) / base),
+        "in_steps": math.log2(longer / base),
+        "in_width": math.log2(wider / base),
     }
 
 
