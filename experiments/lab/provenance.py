@@ -13,7 +13,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 # What a run is made of.
-CODE = ("src", "experiments")
+CODE = ("src", "experiments", "docs/*.py")
 
 
 def provenance() -> dict[str, Any]:
@@ -61,8 +61,8 @@ def instructions() -> list[str]:
 def commit(root: Path = ROOT) -> dict[str, Any] | None:
     r"""The git commit of the code, or None outside a checkout.
 
-    `clean` is False where a file of the package or of the experiments differs from that
-    commit.
+    `clean` is False where a file of the package or of the experiments, or Python beside
+    a page, differs from that commit.
     """
     head = _git(root, "rev-parse", "HEAD")
     tracked = _git(root, "ls-files", "--", *CODE)

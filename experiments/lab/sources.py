@@ -2,6 +2,9 @@ r"""Which files of the checkout a module runs on, and one hash of them all.
 
 The hash stands in a record beside the commit. It survives a rebase, and it tells
 whether anything that the record rests on has changed since.
+
+A module depends on what it imports. What it reads or runs besides it names in a tuple
+`FILES`, paths from the root of the checkout, written out: nothing is run to find them.
 """
 
 import ast
@@ -42,6 +45,15 @@ def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
             yield from ((node.module, alias.name) for alias in node.names)
 
 
+def declared_in(path: Path) -> list[Path]:
+    """The files that a module names in its `FILES`."""
+    found = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FILES":
+            found += [ROOT / name for name in ast.literal_eval(node.value)]
+    return found
+
+
 @cache
 def _handed_on(path: Path) -> dict[str, tuple[str, str]]:
     """What an `__init__` takes from other modules, by the name it has here."""
@@ -69,17 +81,18 @@ def _home(module: str, name: str | None) -> str | None:
 
 def files_of(module: str) -> list[Path]:
     """Files that a module depends on, its own among them, sorted."""
-    seen: set[str] = set()
-    left = [module]
+    seen: set[Path] = set()
+    left = [path_of(module)]
     while left:
-        name = left.pop()
-        path = path_of(name)
-        if path is None or name in seen or name in ASIDE:
+        path = left.pop()
+        if path is None or path in seen:
             continue
-        seen.add(name)
-        left += [home for pair in imports_of(path) if (home := _home(*pair))]
-    # Packages that only hand names on are not in this list.
-    return sorted(path for name in seen if (path := path_of(name)) is not None)
+        seen.add(path)
+        if path.suffix == ".py":
+            # Packages that only hand names on are not among the homes.
+            homes = {_home(*pair) for pair in imports_of(path)} - {None, *ASIDE}
+            left += [path_of(home) for home in homes if home] + declared_in(path)
+    return sorted(seen)
 
 
 def hash_of(module: str) -> str:

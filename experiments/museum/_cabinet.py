@@ -1,318 +1,213 @@
 r"""The specimens in a row: what is broken, its fix, and the test that catches it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
 
-from experiments.museum import _formulas as formulas
-from experiments.museum import _future as future
+from experiments.museum import _checks as checks
 from experiments.museum import _judges as judges
-from experiments.museum import _numbers as numbers
-from experiments.museum import _padding as padding
-from experiments.museum import _rows as rows
-from experiments.museum import _state as state
-from experiments.museum._checks import (
-    HIDDEN,
-    INPUT,
-    TIME,
-    VOCAB,
-    Trials,
-    carried,
-    language,
-    pooled,
-    reader,
-    stepwise,
-    stream,
-    tokens,
-    translator,
-    vectors,
-)
+from experiments.museum._checks import EACH_STEP, HIDDEN, INPUT, TIME, VOCAB, Trials
+from experiments.museum._files import formulas, future, numbers, padding, rows, state
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How models of one kind are built from what defines them, and their checks."""
+
+    build: Callable[[Any], Any]
+    trials: Trials
 
 
 @dataclass(frozen=True)
 class Specimen:
-    r"""One bug.
+    r"""One bug; its name is the anchor of its section.
 
     Args:
-        name: Key, and anchor of its section.
         label: A few words.
-        page: Stem of its page.
-        own: The check that catches it, or `own` for a test of its own.
-        broken: Builds the broken model.
-        mended: Builds the mended model.
-        trials: The checks that apply to a model of its kind.
+        pair: What defines the broken and the mended model: classes, or functions.
+        kind: How models are built from these, and the checks that apply.
+        caught_by: The check that catches it, or `own` for a test of its own.
     """
 
-    name: str
     label: str
-    page: str
-    own: str
-    broken: Callable[[], Any]
-    mended: Callable[[], Any]
-    trials: Trials = field(default_factory=dict)
+    pair: tuple[Any, Any]
+    kind: Kind
+    caught_by: str
+
+    @property
+    def page(self) -> str:
+        """Stem of its page, and of the file beside it."""
+        return self.pair[0].__module__.rpartition(".")[2]
+
+    def messages(self) -> list[dict[str, str]]:
+        """What each check says of the broken and of the mended model."""
+        return [
+            checks.messages(partial(self.kind.build, model), self.kind.trials)
+            for model in self.pair
+        ]
 
 
-def _ids(kind: Callable[[int, int], nn.Module]) -> Callable[[], nn.Module]:
-    return lambda: kind(VOCAB, HIDDEN)
+def of_ids(model: Any) -> Any:
+    """A model that reads ids."""
+    return model(VOCAB, HIDDEN)
 
 
-def _vectors(kind: Callable[[int, int], nn.Module]) -> Callable[[], nn.Module]:
-    return lambda: kind(INPUT, HIDDEN)
+def of_vectors(model: Any) -> Any:
+    """A model that reads vectors."""
+    return model(INPUT, HIDDEN)
 
 
-def padded() -> list[Specimen]:
-    r"""Specimens that let padding count."""
-    own, trials = "padding_invariance", reader(tokens())
-    return [
-        Specimen(
-            "after-padding",
-            "an encoder's state after the padding",
-            "padding",
-            own,
-            _ids(padding.Encoder),
-            _ids(padding.PackedEncoder),
-            trials,
-        ),
-        Specimen(
-            "last-column",
-            "the last column of padded outputs",
-            "padding",
-            own,
-            _ids(padding.LastColumn),
-            _ids(padding.LastStep),
-            trials,
-        ),
-        Specimen(
-            "loss-of-padding",
-            "a loss that counts the padding",
-            "padding",
-            own,
-            _ids(padding.LossModel),
-            _ids(padding.LossOfReal),
-            trials,
-        ),
-    ]
+IDS, VECTORS = checks.TOKENS, checks.VECTORS
+READS_IDS = Kind(of_ids, checks.reader(IDS))
+READS_VECTORS = Kind(of_vectors, checks.reader(VECTORS))
+STEPS_OF_IDS = Kind(of_ids, checks.trials(*EACH_STEP, on=IDS))
+STEPS_OF_VECTORS = Kind(of_vectors, checks.trials(*EACH_STEP, on=VECTORS))
+POOLS = Kind(of_vectors, checks.trials("row_order", "nonlinearity", on=VECTORS))
+LANGUAGE = Kind(of_ids, checks.language())
+CARRIES = Kind(of_vectors, checks.carried(checks.STREAM))
+TRANSLATES = Kind(lambda model: model(INPUT, HIDDEN, TIME), checks.translator())
+REWRITES = Kind(
+    lambda model: model(judges.judge(nn.GRU)),
+    checks.carried(VECTORS) | {"own": partial(judges.like, nn.GRU)},
+)
+IMPORTS = Kind(
+    judges.imported, checks.carried(VECTORS) | {"own": partial(judges.like, nn.LSTM)}
+)
+REMEMBERS = Kind(
+    lambda write: write(judges.judge(nn.LSTM), 4.0),
+    checks.carried(VECTORS) | {"own": judges.keeps_its_cell_state},
+)
+SCORES = Kind(lambda score: score, {"own": judges.never_longer})
+SCANS = Kind(lambda scan: scan, {"own": judges.equals_the_loop})
 
-
-def mixed() -> list[Specimen]:
-    r"""Specimens that exchange or mix rows."""
-    own = "row_order"
-    return [
-        Specimen(
-            "sorted-rows",
-            "rows left in the order of their lengths",
-            "rows",
-            own,
-            _vectors(rows.PackingReader),
-            _vectors(rows.PutBackReader),
-            reader(vectors()),
-        ),
-        Specimen(
-            "view-for-transpose",
-            "`view` in the place of `transpose`",
-            "rows",
-            own,
-            _vectors(rows.Viewed),
-            _vectors(rows.Transposed),
-            stepwise(vectors()),
-        ),
-        Specimen(
-            "softmax-axis",
-            "a softmax over the batch",
-            "rows",
-            own,
-            _vectors(rows.AttentionPool),
-            _vectors(rows.TimePool),
-            pooled(),
-        ),
-    ]
-
-
-def clairvoyant() -> list[Specimen]:
-    r"""Specimens that read what they are to predict."""
-    return [
-        Specimen(
-            "not-shifted",
-            "labels that are the inputs",
-            "future",
-            "target_shift",
-            _ids(future.LanguageModel),
-            _ids(future.Shifted),
-            language(),
-        ),
-        Specimen(
-            "two-ways",
-            "a bidirectional language model",
-            "future",
-            "causality",
-            _ids(future.TwoWays),
-            _ids(future.Shifted),
-            language(),
-        ),
-        Specimen(
-            "same-padding",
-            "a convolution padded on both sides",
-            "future",
-            "causality",
-            _ids(future.Convolution),
-            _ids(future.CausalConvolution),
-            language(),
-        ),
-    ]
-
-
-def stateful() -> list[Specimen]:
-    r"""Specimens that lose a state."""
-    carry = carried(stream())
-    return [
-        Specimen(
-            "reset-each-step",
-            "a state that starts anew at each step",
-            "state",
-            "state_carry",
-            _vectors(state.LoopedGRU),
-            _vectors(state.Mindful),
-            carry,
-        ),
-        Specimen(
-            "reset-all-rows",
-            "one row's end resets all rows",
-            "state",
-            "state_carry",
-            _vectors(state.ResetAll),
-            _vectors(state.ResetRows),
-            carry,
-        ),
-    ]
-
-
-def two_results() -> list[Specimen]:
-    r"""Specimens that answer one question in several ways."""
-    handed_on, steps = _vectors(state.HandedOn), stepwise(vectors())
-    return [
-        Specimen(
-            "kept-state",
-            "a state kept on the module",
-            "state",
-            "row_order",
-            _vectors(state.Kept),
-            handed_on,
-            steps,
-        ),
-        Specimen(
-            "random-start",
-            "an initial state drawn at random",
-            "state",
-            "row_order",
-            _vectors(state.RandomStart),
-            handed_on,
-            steps,
-        ),
-        Specimen(
-            "dropout-always-on",
-            "dropout that ignores the mode",
-            "state",
-            "row_order",
-            _vectors(state.AlwaysDropping),
-            _vectors(state.DroppingInTraining),
-            steps,
-        ),
-    ]
-
-
-def misread() -> list[Specimen]:
-    r"""Specimens whose formula is another one."""
-    return [
-        Specimen(
-            "no-nonlinearity",
-            "a recurrence without its tanh",
-            "formulas",
-            "nonlinearity",
-            _ids(formulas.CharacterModel),
-            _ids(formulas.Nonlinear),
-            stepwise(tokens()),
-        ),
-        Specimen(
-            "blind-attention",
-            "attention weights without the source",
-            "formulas",
-            "source_dependence",
-            lambda: formulas.AttentionDecoder(INPUT, HIDDEN, TIME),
-            lambda: formulas.SeeingAttention(INPUT, HIDDEN, TIME),
-            translator(),
-        ),
-    ]
-
-
-def unlike() -> list[Specimen]:
-    r"""Specimens that are sound, and not what they stand for."""
-    x = vectors()
-    return [
-        Specimen(
-            "reset-before-product",
-            "another GRU than the one it stands for",
-            "formulas",
-            "own",
-            lambda: formulas.ResetFirst(judges.judge_gru()),
-            lambda: formulas.ResetAfter(judges.judge_gru()),
-            carried(x) | {"own": judges.like(judges.judge_gru())},
-        ),
-        Specimen(
-            "order-of-gates",
-            "weights in another order of gates",
-            "formulas",
-            "own",
-            lambda: judges.imported(formulas.import_weights),
-            lambda: judges.imported(formulas.import_reordered),
-            carried(x) | {"own": judges.like(judges.judge_lstm())},
-        ),
-        Specimen(
-            "wrong-block",
-            "a forget bias in the block of another gate",
-            "formulas",
-            "own",
-            lambda: formulas.remember(judges.judge_lstm(), 4.0),
-            lambda: formulas.remember_right(judges.judge_lstm(), 4.0),
-            carried(x) | {"own": judges.keeps_its_cell_state},
-        ),
-    ]
-
-
-def numeric() -> list[Specimen]:
-    r"""Specimens that are no models."""
-    return [
-        Specimen(
-            "length-penalty",
-            "a length penalty that rewards length",
-            "numbers",
-            "own",
-            lambda: numbers.penalised,
-            lambda: numbers.penalised_indeed,
-            {"own": judges.never_longer},
-        ),
-        Specimen(
-            "closed-form-scan",
-            "a scan that divides by what has vanished",
-            "numbers",
-            "own",
-            lambda: numbers.closed_form,
-            lambda: numbers.by_pairs,
-            {"own": judges.equals_the_loop},
-        ),
-    ]
-
-
-def all_specimens() -> list[Specimen]:
-    r"""The whole museum, in the order of its pages."""
-    return [
-        *padded(),
-        *mixed(),
-        *clairvoyant(),
-        *stateful(),
-        *two_results(),
-        *misread(),
-        *unlike(),
-        *numeric(),
-    ]
+CABINET = {
+    "after-padding": Specimen(
+        label="an encoder's state after the padding",
+        pair=(padding.Encoder, padding.PackedEncoder),
+        kind=READS_IDS,
+        caught_by="padding_invariance",
+    ),
+    "last-column": Specimen(
+        label="the last column of padded outputs",
+        pair=(padding.LastColumn, padding.LastStep),
+        kind=READS_IDS,
+        caught_by="padding_invariance",
+    ),
+    "loss-of-padding": Specimen(
+        label="a loss that counts the padding",
+        pair=(padding.LossModel, padding.LossOfReal),
+        kind=READS_IDS,
+        caught_by="padding_invariance",
+    ),
+    "sorted-rows": Specimen(
+        label="rows left in the order of their lengths",
+        pair=(rows.PackingReader, rows.PutBackReader),
+        kind=READS_VECTORS,
+        caught_by="row_order",
+    ),
+    "view-for-transpose": Specimen(
+        label="`view` in the place of `transpose`",
+        pair=(rows.Viewed, rows.Transposed),
+        kind=STEPS_OF_VECTORS,
+        caught_by="row_order",
+    ),
+    "softmax-axis": Specimen(
+        label="a softmax over the batch",
+        pair=(rows.AttentionPool, rows.TimePool),
+        kind=POOLS,
+        caught_by="row_order",
+    ),
+    "not-shifted": Specimen(
+        label="labels that are the inputs",
+        pair=(future.LanguageModel, future.Shifted),
+        kind=LANGUAGE,
+        caught_by="target_shift",
+    ),
+    "two-ways": Specimen(
+        label="a bidirectional language model",
+        pair=(future.TwoWays, future.Shifted),
+        kind=LANGUAGE,
+        caught_by="causality",
+    ),
+    "same-padding": Specimen(
+        label="a convolution padded on both sides",
+        pair=(future.Convolution, future.CausalConvolution),
+        kind=LANGUAGE,
+        caught_by="causality",
+    ),
+    "reset-each-step": Specimen(
+        label="a state that starts anew at each step",
+        pair=(state.LoopedGRU, state.Mindful),
+        kind=CARRIES,
+        caught_by="state_carry",
+    ),
+    "reset-all-rows": Specimen(
+        label="one row's end resets all rows",
+        pair=(state.ResetAll, state.ResetRows),
+        kind=CARRIES,
+        caught_by="state_carry",
+    ),
+    "kept-state": Specimen(
+        label="a state kept on the module",
+        pair=(state.Kept, state.HandedOn),
+        kind=STEPS_OF_VECTORS,
+        caught_by="row_order",
+    ),
+    "random-start": Specimen(
+        label="an initial state drawn at random",
+        pair=(state.RandomStart, state.HandedOn),
+        kind=STEPS_OF_VECTORS,
+        caught_by="row_order",
+    ),
+    "dropout-always-on": Specimen(
+        label="dropout that ignores the mode",
+        pair=(state.AlwaysDropping, state.DroppingInTraining),
+        kind=STEPS_OF_VECTORS,
+        caught_by="row_order",
+    ),
+    "no-nonlinearity": Specimen(
+        label="a recurrence without its tanh",
+        pair=(formulas.CharacterModel, formulas.Nonlinear),
+        kind=STEPS_OF_IDS,
+        caught_by="nonlinearity",
+    ),
+    "blind-attention": Specimen(
+        label="attention weights without the source",
+        pair=(formulas.AttentionDecoder, formulas.SeeingAttention),
+        kind=TRANSLATES,
+        caught_by="source_dependence",
+    ),
+    "reset-before-product": Specimen(
+        label="another GRU than the one it stands for",
+        pair=(formulas.ResetFirst, formulas.ResetAfter),
+        kind=REWRITES,
+        caught_by="own",
+    ),
+    "order-of-gates": Specimen(
+        label="weights in another order of gates",
+        pair=(formulas.import_weights, formulas.import_reordered),
+        kind=IMPORTS,
+        caught_by="own",
+    ),
+    "wrong-block": Specimen(
+        label="a forget bias in the block of another gate",
+        pair=(formulas.remember, formulas.remember_right),
+        kind=REMEMBERS,
+        caught_by="own",
+    ),
+    "length-penalty": Specimen(
+        label="a length penalty that rewards length",
+        pair=(numbers.penalised, numbers.penalised_indeed),
+        kind=SCORES,
+        caught_by="own",
+    ),
+    "closed-form-scan": Specimen(
+        label="a scan that divides by what has vanished",
+        pair=(numbers.closed_form, numbers.by_pairs),
+        kind=SCANS,
+        caught_by="own",
+    ),
+}

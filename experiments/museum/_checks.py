@@ -1,146 +1,111 @@
-r"""How each kind of specimen is given to the checks of `seqref.testing`."""
+r"""How the checks of `seqref.testing` are applied to models of each kind."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from experiments.lab.seeding import generator, seeded
-from seqref.testing import (
-    check_causality,
-    check_nonlinearity,
-    check_padding_invariance,
-    check_row_order,
-    check_source_dependence,
-    check_state_carry,
-    check_target_shift,
-)
+from experiments import lab
+from seqref import testing
 
-CHECKS = (
-    "padding_invariance",
-    "row_order",
-    "causality",
-    "state_carry",
-    "source_dependence",
-    "target_shift",
-    "nonlinearity",
-)
 BATCH, TIME, VOCAB, INPUT, HIDDEN = 4, 6, 9, 3, 4
 LENGTHS = torch.tensor([3, 6, 1, 4])
-FULL_LENGTHS = torch.full((BATCH,), TIME)
-Trial = Callable[[Any], None]
-Trials = dict[str, Trial]
+EACH_STEP = ("row_order", "causality", "nonlinearity")
+Build = Callable[[], Any]
+Trials = dict[str, Callable[[Any], None]]
 
 
-def tokens() -> Tensor:
-    """A few rows of ids."""
-    return torch.randint(VOCAB, (BATCH, TIME), generator=generator(1))
-
-
-def vectors(seed: int = 1) -> Tensor:
+def vectors(seed: int, width: int = INPUT) -> Tensor:
     """A few rows of vectors."""
-    return torch.randn(BATCH, TIME, INPUT, generator=generator(seed))
+    return torch.randn(BATCH, TIME, width, generator=lab.generator(seed))
 
 
-def stream() -> Tensor:
-    """Vectors of which one, in the first half, says that its row begins anew."""
-    x = vectors()
-    x[..., 0].clamp_(max=0)
-    x[0, 1, 0] = 2
-    return x
+TOKENS = torch.randint(VOCAB, (BATCH, TIME), generator=lab.generator(1))
+VECTORS, TARGET = vectors(1), vectors(2)
+# A first feature above 1 says that a row begins anew: one does, in the first half.
+STREAM = torch.cat([VECTORS[..., :1].clamp(max=0), VECTORS[..., 1:]], dim=-1)
+STREAM[0, 1, 0] = 2
+
+
+def trials(
+    *names: str, on: Tensor | tuple[Tensor, ...], call: Callable[..., Any] | None = None
+) -> Trials:
+    """The checks of these names, all with the same arguments."""
+    arguments = on if isinstance(on, tuple) else (on,)
+
+    def trial(name: str) -> Callable[[Any], None]:
+        check = getattr(testing, f"check_{name}")
+        return lambda model: check(model, *arguments, call=call)
+
+    return {name: trial(name) for name in names}
+
+
+def messages(build: Build, applied: Trials) -> dict[str, str]:
+    """By check the message with which it fails on a model, or nothing."""
+    found = {}
+    for name, trial in applied.items():
+        with lab.seeded(0):
+            model = build()
+        found[name] = ""
+        try:
+            with lab.seeded(1):
+                trial(model)
+        except AssertionError as error:
+            found[name] = str(error)
+    return found
 
 
 def reader(x: Tensor) -> Trials:
-    r"""For ``model(x, lengths)``: rows in, rows or one loss out."""
-
-    def whole(model: Any, x: Tensor) -> Any:
-        return model(x, FULL_LENGTHS)
-
-    return {
-        "padding_invariance": lambda m: check_padding_invariance(m, x, LENGTHS),
-        "row_order": lambda m: check_row_order(m, x, LENGTHS),
-        "nonlinearity": lambda m: check_nonlinearity(m, x, call=whole),
-    }
-
-
-def stepwise(x: Tensor, call: Callable[..., Any] | None = None) -> Trials:
-    r"""For ``model(x)``, which gives an output for each step."""
-    return {
-        "row_order": lambda m: check_row_order(m, x, call=call),
-        "causality": lambda m: check_causality(m, x, call=call),
-        "nonlinearity": lambda m: check_nonlinearity(m, x, call=call),
-    }
-
-
-def pooled() -> Trials:
-    r"""For ``model(x)``, which gives one vector for each row."""
-    trials = stepwise(vectors())
-    del trials["causality"]
-    return trials
+    """For `model(x, lengths)`: rows in, rows or one loss out."""
+    whole = torch.full((BATCH,), TIME)
+    return trials("padding_invariance", "row_order", on=(x, LENGTHS)) | trials(
+        "nonlinearity", on=x, call=lambda model, x: model(x, whole)
+    )
 
 
 def carried(x: Tensor) -> Trials:
-    r"""For ``model(x, state)``, which returns outputs and state."""
-
-    def outputs(model: Any, x: Tensor) -> Tensor:
-        return model(x, None)[0]
-
-    carry: Trials = {"state_carry": lambda m: check_state_carry(m, x)}
-    return stepwise(x, outputs) | carry
+    """For `model(x, state)`, which returns outputs and state."""
+    outputs = trials(*EACH_STEP, on=x, call=lambda model, x: model(x, None)[0])
+    return outputs | trials("state_carry", on=x)
 
 
 def language() -> Trials:
-    r"""For a language model; what goes into its loss is a method."""
-
-    def pair(model: Any, target: Tensor) -> Any:
-        return model.predictions_and_labels(target)
-
-    shift: Trials = {
-        "target_shift": lambda m: check_target_shift(m, tokens(), call=pair)
-    }
-    return stepwise(tokens()) | shift
+    """For a language model; what goes into its loss is a method."""
+    return trials(*EACH_STEP, on=TOKENS) | trials(
+        "target_shift",
+        on=TOKENS,
+        call=lambda model, target: model.predictions_and_labels(target),
+    )
 
 
 def translator() -> Trials:
-    r"""For ``model(source, target)``, which returns outputs and attention weights."""
-    source, target = vectors(), vectors(seed=2)
-
-    def weights(model: Any, source: Tensor, target: Tensor) -> Tensor:
-        return model(source, target)[1]
+    """For `model(source, target)`, which returns outputs and attention weights."""
 
     def both(model: Any, x: Tensor) -> Any:
         return model(x[..., :INPUT], x[..., INPUT:])
 
     def decoder(model: Any, target: Tensor) -> Tensor:
-        return model(source.to(target), target)[0]
+        return model(VECTORS.to(target), target)[0]
 
-    joined = torch.cat([source, target], dim=-1)
+    def weights(model: Any, source: Tensor, target: Tensor) -> Tensor:
+        return model(source, target)[1]
+
     return {
-        "row_order": lambda m: check_row_order(m, joined, call=both),
-        "causality": lambda m: check_causality(m, target, call=decoder),
-        "source_dependence": lambda m: check_source_dependence(
-            m, source, target, call=weights
-        ),
-        "nonlinearity": lambda m: check_nonlinearity(m, target, call=decoder),
+        **trials("row_order", on=torch.cat([VECTORS, TARGET], dim=-1), call=both),
+        **trials("causality", "nonlinearity", on=TARGET, call=decoder),
+        **trials("source_dependence", on=(VECTORS, TARGET), call=weights),
     }
 
 
-def outcome(build: Callable[[], Any], trial: Trial) -> str:
-    r"""The message of a check that fails on a model, or nothing."""
-    with seeded(0):
-        model = build()
-    try:
-        with seeded(1):
-            trial(model)
-    except AssertionError as error:
-        return str(error)
-    return ""
+def _causal(time: int) -> Tensor:
+    return torch.ones(time, time, dtype=torch.bool).triu(1)
 
 
 def _masked(model: Any, x: Tensor) -> Tensor:
-    later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
-    return model(x, src_mask=later)
+    return model(x, src_mask=_causal(x.shape[1]))
 
 
 def _without_padding(model: Any, x: Tensor, lengths: Tensor) -> Tensor:
@@ -148,55 +113,46 @@ def _without_padding(model: Any, x: Tensor, lengths: Tensor) -> Tensor:
     return model(x, src_key_padding_mask=beyond)
 
 
-def _on_the_left(model: Any, x: Tensor) -> Tensor:
-    padded = nn.functional.pad(x.transpose(1, 2), (2, 0))
-    return torch.tanh(model(padded)).transpose(1, 2)
-
-
 def _decode(model: Any, source: Tensor, target: Tensor) -> Tensor:
-    mask = torch.ones(target.shape[1], target.shape[1], dtype=torch.bool).triu(1)
-    return model(source, target, tgt_mask=mask)
+    return model(source, target, tgt_mask=_causal(target.shape[1]))
+
+
+def _on_the_left(model: Any, x: Tensor) -> Tensor:
+    return torch.tanh(model(pad(x.transpose(1, 2), (2, 0)))).transpose(1, 2)
 
 
 def _next(model: Any, target: Tensor) -> tuple[Tensor, Tensor]:
     return model(target[:, :-1])[0], target[:, 1:]
 
 
-def sound() -> dict[str, tuple[Callable[[], nn.Module], Trials]]:
-    r"""Models of torch.nn, used as they should be, and the checks that apply."""
-    x = vectors()
-    wide = torch.randn(BATCH, TIME, HIDDEN, generator=generator(3))
-    recurrent: Trials = stepwise(x) | {
-        "padding_invariance": lambda m: check_padding_invariance(m, x, LENGTHS),
-        "row_order": lambda m: check_row_order(m, x, LENGTHS),
-        "state_carry": lambda m: check_state_carry(m, x),
-        "target_shift": lambda m: check_target_shift(m, x, call=_next),
+def sound() -> dict[str, tuple[Build, Trials]]:
+    """Models of torch.nn, used as they should be, and the checks that apply."""
+    wide, size = vectors(3, HIDDEN), (INPUT, HIDDEN, 2)
+    recurrent = {
+        **trials(*EACH_STEP, on=VECTORS),
+        **trials("padding_invariance", "row_order", on=(VECTORS, LENGTHS)),
+        **trials("state_carry", on=VECTORS),
+        **trials("target_shift", on=VECTORS, call=_next),
     }
-    encoder: Trials = stepwise(wide, _masked) | {
-        "padding_invariance": lambda m: check_padding_invariance(
-            m, wide, LENGTHS, call=_without_padding
-        )
+    encoder = {
+        **trials(*EACH_STEP, on=wide, call=_masked),
+        **trials("padding_invariance", on=(wide, LENGTHS), call=_without_padding),
     }
-    decoder: Trials = {
-        "source_dependence": lambda m: check_source_dependence(
-            m, wide, wide.flip(0), call=_decode
-        )
-    }
-    size = (INPUT, HIDDEN, 2)
+    decoder = trials("source_dependence", on=(wide, wide.flip(0)), call=_decode)
     return {
-        "nn.RNN": (lambda: nn.RNN(*size, batch_first=True), recurrent),
-        "nn.LSTM": (lambda: nn.LSTM(*size, batch_first=True), recurrent),
-        "nn.GRU": (lambda: nn.GRU(*size, batch_first=True), recurrent),
+        "nn.RNN": (partial(nn.RNN, *size, batch_first=True), recurrent),
+        "nn.LSTM": (partial(nn.LSTM, *size, batch_first=True), recurrent),
+        "nn.GRU": (partial(nn.GRU, *size, batch_first=True), recurrent),
         "nn.TransformerEncoderLayer, masked": (
-            lambda: nn.TransformerEncoderLayer(HIDDEN, 2, 8, batch_first=True),
+            partial(nn.TransformerEncoderLayer, HIDDEN, 2, 8, batch_first=True),
             encoder,
         ),
         "nn.Transformer, masked": (
-            lambda: nn.Transformer(HIDDEN, 2, 1, 1, 8, batch_first=True),
+            partial(nn.Transformer, HIDDEN, 2, 1, 1, 8, batch_first=True),
             decoder,
         ),
         "nn.Conv1d, padded on the left": (
-            lambda: nn.Conv1d(INPUT, HIDDEN, 3),
-            stepwise(x, _on_the_left),
+            partial(nn.Conv1d, INPUT, HIDDEN, 3),
+            trials(*EACH_STEP, on=VECTORS, call=_on_the_left),
         ),
     }

@@ -7,7 +7,7 @@ padding, a loss whose labels are the inputs, and a scan that divides by a produc
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,99 +15,83 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from experiments.lab.claim import Claim, Outcome
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.seeding import generator, seeded
-from experiments.lab.statistics import median, spread
-from experiments.museum import _future as future
-from experiments.museum import _numbers as numbers
-from experiments.museum import _padding as padding
-from experiments.museum import _presentation as presentation
-from experiments.museum._cabinet import all_specimens
-from experiments.museum._checks import outcome, sound
+from experiments import lab
+from experiments.museum._cabinet import CABINET
+from experiments.museum._checks import messages, sound
+from experiments.museum._files import future, numbers, padding
 
 
 @dataclass(frozen=True)
 class Config:
     """Sizes of the three measurements, and their seeds."""
 
-    vocab_size: int
-    hidden_size: int
-    rows: int
-    steps: int
-    pads: tuple[int, ...]
-    updates: int
-    learning_rate: float
-    decays: tuple[float, ...]
-    scan_rows: int
-    scan_steps: int
-    seeds: tuple[int, ...]
+    vocab_size: int = 16
+    hidden_size: int = 32
+    rows: int = 32
+    steps: int = 12
+    pads: tuple[int, ...] = (1, 5, 20)
+    updates: int = 600
+    learning_rate: float = 0.01
+    decays: tuple[float, ...] = (0.5, 0.9, 0.99, 1.0)
+    scan_rows: int = 8
+    scan_steps: int = 10_000
+    seeds: tuple[int, ...] = tuple(range(5))
 
 
-SMALL = Config(16, 32, 32, 12, (1, 5), 120, 0.01, (0.5, 1.0), 4, 200, (0,))
-FULL = Config(
-    vocab_size=16,
-    hidden_size=32,
-    rows=32,
-    steps=12,
-    pads=(1, 5, 20),
-    updates=600,
-    learning_rate=0.01,
-    decays=(0.5, 0.9, 0.99, 1.0),
-    scan_rows=8,
-    scan_steps=10_000,
-    seeds=tuple(range(5)),
-)
-PADS = 5
-DECAY = 0.5
+# Those of the claims.
+PADS, DECAY, DTYPE = 5, 0.5, "float32"
 ENCODERS = {"broken": padding.Encoder, "mended": padding.PackedEncoder}
+PACKED = {"broken": "not packed", "mended": "packed"}
 MODELS = {"broken": future.LanguageModel, "mended": future.Shifted}
 SCANS = {"broken": numbers.closed_form, "mended": numbers.by_pairs}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# Heads of columns, short: the table has nine.
+CHECKS = {
+    "padding_invariance": "padding",
+    "row_order": "rows",
+    "causality": "causal",
+    "state_carry": "carry",
+    "source_dependence": "source",
+    "target_shift": "shift",
+    "nonlinearity": "nonlinear",
+    "own": "own",
+}
 
 
-def matrix(track: Track) -> list[dict[str, Any]]:
+def matrix(track: lab.Track) -> list[dict[str, Any]]:
     """Each specimen by each check that applies: whether it is caught."""
-    found = []
-    for specimen in track(all_specimens(), "specimens"):
-        caught = {
-            n: bool(outcome(specimen.broken, t)) for n, t in specimen.trials.items()
-        }
-        mended = {
-            n: bool(outcome(specimen.mended, t)) for n, t in specimen.trials.items()
-        }
-        found.append(
+    rows = []
+    for name, specimen in track(CABINET.items(), "specimens"):
+        broken, mended = specimen.messages()
+        rows.append(
             {
-                "name": specimen.name,
+                "name": name,
                 "label": specimen.label,
                 "page": specimen.page,
-                "own": specimen.own,
-                "caught": caught,
-                "mended_caught": mended,
+                "own": specimen.caught_by,
+                "caught": {check: bool(text) for check, text in broken.items()},
+                "mended_caught": {check: bool(text) for check, text in mended.items()},
             }
         )
-    return found
+    return rows
 
 
 def sound_models() -> list[dict[str, Any]]:
     """Each model of torch.nn by each check that applies to it."""
     return [
-        {
-            "model": name,
-            "caught": {n: bool(outcome(build, trial)) for n, trial in trials.items()},
-        }
-        for name, (build, trials) in sound().items()
+        {"model": name, "caught": {n: bool(t) for n, t in messages(*pair).items()}}
+        for name, pair in sound().items()
     ]
 
 
 @torch.no_grad()
 def moved_by_padding(config: Config, kind: str, pads: int, seed: int) -> float:
     """Change of an encoder's summary by padding, over its norm: median of the rows."""
-    with seeded(seed):
+    with lab.seeded(seed):
         encoder = ENCODERS[kind](config.vocab_size, config.hidden_size).double()
-    size = (config.rows, config.steps)
+    size, random = (config.rows, config.steps), lab.generator(seed + 1000)
     # Id 0 is padding.
-    tokens = torch.randint(1, config.vocab_size, size, generator=generator(seed + 1000))
+    tokens = torch.randint(1, config.vocab_size, size, generator=random)
     lengths = torch.full((config.rows,), config.steps)
     more = torch.cat([tokens, tokens.new_zeros(config.rows, pads)], dim=1)
     before, after = encoder(tokens, lengths), encoder(more, lengths)
@@ -116,14 +100,13 @@ def moved_by_padding(config: Config, kind: str, pads: int, seed: int) -> float:
 
 def loss_on_noise(config: Config, kind: str, seed: int) -> float:
     """The loss that a language model ends with on independent, uniform tokens."""
-    with seeded(seed):
+    with lab.seeded(seed):
         model = MODELS[kind](config.vocab_size, config.hidden_size)
-    source = generator(seed + 2000)
+    size, random = (config.rows, config.steps), lab.generator(seed + 2000)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
     def loss() -> Tensor:
-        size = (config.rows, config.steps)
-        tokens = torch.randint(config.vocab_size, size, generator=source)
+        tokens = torch.randint(config.vocab_size, size, generator=random)
         predictions, labels = model.predictions_and_labels(tokens)
         return cross_entropy(predictions.transpose(1, 2), labels)
 
@@ -143,7 +126,7 @@ def scan_error(config: Config, kind: str, dtype: str, decay: float) -> dict[str,
     float64.
     """
     size = (config.scan_rows, config.scan_steps)
-    b = torch.randn(size, generator=generator(0), dtype=torch.float64)
+    b = torch.randn(size, generator=lab.generator(0), dtype=torch.float64)
     a = torch.full_like(b, decay)
     want = numbers.loop(a, b)
     got = SCANS[kind](a.to(DTYPES[dtype]), b.to(DTYPES[dtype])).double()
@@ -154,46 +137,40 @@ def scan_error(config: Config, kind: str, dtype: str, decay: float) -> dict[str,
     return {"first_not_finite": first, "error_before": error.item()}
 
 
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
+def run(config: Config, track: lab.Track = lab.untracked) -> dict[str, Any]:
     """The matrix and the three measurements."""
-    moved = [
-        {
-            "pads": pads,
-            "kind": kind,
-            "moved": median(
-                moved_by_padding(config, kind, pads, seed) for seed in config.seeds
-            ),
-        }
-        for pads in config.pads
-        for kind in ENCODERS
-    ]
-    noise = []
-    for kind in track(MODELS, "losses"):
-        found = [loss_on_noise(config, kind, seed) for seed in config.seeds]
-        noise.append({"kind": kind} | spread(found))
-    scans = [
-        {"decay": decay, "dtype": dtype, "kind": kind}
-        | scan_error(config, kind, dtype, decay)
-        for decay in config.decays
-        for dtype in DTYPES
-        for kind in SCANS
-    ]
     series = {
         "specimens": matrix(track),
         "sound": sound_models(),
-        "moved": moved,
-        "noise": noise,
-        "scans": scans,
+        "moved": [
+            {
+                "pads": pads,
+                "kind": kind,
+                "moved": lab.median(
+                    moved_by_padding(config, kind, pads, seed) for seed in config.seeds
+                ),
+            }
+            for pads in config.pads
+            for kind in ENCODERS
+        ],
+        "noise": [
+            {"kind": kind}
+            | lab.spread(loss_on_noise(config, kind, seed) for seed in config.seeds)
+            for kind in track(MODELS, "losses")
+        ],
+        "scans": [
+            {"decay": decay, "dtype": dtype, "kind": kind}
+            | scan_error(config, kind, dtype, decay)
+            for decay in config.decays
+            for dtype in DTYPES
+            for kind in SCANS
+        ],
     }
     cases = cases_of(series, math.log(config.vocab_size))
-    return {
-        "numbers": presentation.summary(cases, series),
-        "series": series,
-        "cases": cases,
-    }
+    return {"numbers": numbers_of(series, cases), "series": series, "cases": cases}
 
 
-def cases_of(series: Mapping[str, Any], uniform: float) -> dict[str, Any]:
+def cases_of(series: dict[str, Any], uniform: float) -> dict[str, Any]:
     """What the claims are checked on."""
     cases: dict[str, Any] = {}
     for row in series["moved"]:
@@ -202,60 +179,137 @@ def cases_of(series: Mapping[str, Any], uniform: float) -> dict[str, Any]:
     for row in series["noise"]:
         cases[f"shift_{row['kind']}"] = {"loss": row["median"], "uniform": uniform}
     for row in series["scans"]:
-        if row["decay"] == DECAY and row["dtype"] == "float32":
+        if (row["decay"], row["dtype"]) == (DECAY, DTYPE):
             first = row["first_not_finite"]
             cases[f"scan_{row['kind']}"] = {"first_not_finite": first}
     return cases
 
 
-def _moved(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.above(case["moved"], 0.2)
+def numbers_of(series: dict[str, Any], cases: dict[str, Any]) -> dict[str, Any]:
+    """Counts of the two matrices, and each measurement by its settings."""
+    specimens, models = series["specimens"], series["sound"]
+    values: dict[str, Any] = {
+        "specimens": len(specimens),
+        "by_own_test": sum(row["own"] == "own" for row in specimens),
+        "trials": sum(len(row["caught"]) for row in specimens),
+        "missed": sum(not row["caught"][row["own"]] for row in specimens),
+        "mended_caught": sum(sum(row["mended_caught"].values()) for row in specimens),
+        "sound": len(models),
+        "sound_caught": sum(map(raised, models)),
+        "uniform": cases["shift_broken"]["uniform"],
+    }
+    for row in series["moved"]:
+        values[f"moved_{row['kind']}_{row['pads']}"] = row["moved"]
+    for row in series["noise"]:
+        values[f"loss_{row['kind']}"] = row["median"]
+    for row in series["scans"]:
+        key = f"scan_{row['kind']}_{row['decay']:g}_{row['dtype']}".replace(".", "_")
+        values[f"{key}_first"] = row["first_not_finite"]
+        values[f"{key}_error"] = lab.number(row["error_before"], 2)
+    return values
 
 
-def _too_good(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.below(case["loss"], 0.5 * case["uniform"])
+def raised(model: dict[str, Any]) -> int:
+    """How many checks raise on a model."""
+    return sum(model["caught"].values())
 
 
-def _breaks_down(case: Mapping[str, Any]) -> Outcome:
-    first = case["first_not_finite"]
-    return Outcome.all_of(
-        float(first), Outcome.exactly(first, holds=first > 0), Outcome.below(first, 200)
-    )
+def verdict(check: str) -> Callable[[dict[str, Any]], str]:
+    """What a check says of a specimen, in bold where it is the one that catches it."""
+
+    def write(row: dict[str, Any]) -> str:
+        if check not in row["caught"]:
+            return ""
+        word = "caught" if row["caught"][check] else "silent"
+        return f"**{word}**" if check == row["own"] else word
+
+    return write
 
 
-CLAIMS = (
-    Claim(
-        "C61.padding",
-        "Five steps of padding move the summary of an encoder that is not packed by "
-        "more than a fifth of its norm; packed, they do not move it.",
-        _moved,
-        case="padding_broken",
-        control="padding_mended",
+def breakdown(row: dict[str, Any]) -> str:
+    """From which step on a scan is not finite, or its error."""
+    first = row["first_not_finite"]
+    return f"not finite from {first:,}" if first else lab.number(row["error_before"], 2)
+
+
+experiment = lab.Experiment(
+    small=Config(
+        pads=(1, 5),
+        updates=120,
+        decays=(0.5, 1.0),
+        scan_rows=4,
+        scan_steps=200,
+        seeds=(0,),
     ),
-    Claim(
-        "C61.shift",
-        "Trained on labels that are its inputs, a language model falls below half of "
-        "the lowest possible loss on independent uniform tokens; with labels one step "
-        "ahead it does not.",
-        _too_good,
-        case="shift_broken",
-        control="shift_mended",
-    ),
-    Claim(
-        "C106",
-        "At a decay of one half the closed form of a linear recurrence, a product of "
-        "decays times a sum of quotients, is not finite in float32 before 200 steps; "
-        "a scan over pairs is.",
-        _breaks_down,
-        case="scan_broken",
-        control="scan_mended",
-    ),
-)
-tables = presentation.tables
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
     run=run,
-    claims=CLAIMS,
-    tables=tables,
+    claims=[
+        lab.Claim(
+            "C61.padding",
+            "Five steps of padding move the summary of an encoder that is not packed "
+            "by more than a fifth of its norm; packed, they do not move it.",
+            lab.above("moved", 0.2),
+            case="padding_broken",
+            control="padding_mended",
+        ),
+        lab.Claim(
+            "C61.shift",
+            "Trained on labels that are its inputs, a language model falls below half "
+            "of the lowest possible loss on independent uniform tokens; with labels "
+            "one step ahead it does not.",
+            lambda case: lab.Outcome.below(case["loss"], 0.5 * case["uniform"]),
+            case="shift_broken",
+            control="shift_mended",
+        ),
+        lab.Claim(
+            "C106",
+            "At a decay of one half the closed form of a linear recurrence, a product "
+            "of decays times a sum of quotients, is not finite in float32 before 200 "
+            "steps; a scan over pairs is.",
+            lab.all_of(
+                lab.exactly(
+                    "first_not_finite", lambda case: case["first_not_finite"] > 0
+                ),
+                lab.below("first_not_finite", 200),
+            ),
+            case="scan_broken",
+            control="scan_mended",
+        ),
+    ],
+    tables={
+        "matrix": lab.Table(
+            rows="series.specimens",
+            columns={
+                "bug": lambda row: f"[{row['label']}]({row['page']}.md#{row['name']})",
+                **{head: verdict(check) for check, head in CHECKS.items()},
+            },
+        ),
+        "sound": lab.Table(
+            rows="series.sound",
+            columns={
+                "model": lambda row: f"`{row['model']}`",
+                "checks that apply": lambda row: ", ".join(
+                    CHECKS[check] for check in row["caught"]
+                ),
+                "raised": lab.cell(raised),
+            },
+        ),
+        "moved": lab.Pivot(
+            rows="series.moved",
+            lines={"change of the summary": lambda row: PACKED[row["kind"]]},
+            across="pads",
+            columns={pads: f"pads: {pads}" for pads in Config.pads},
+            cell=lambda row: f"{row['moved']:.0%}" if row["moved"] else "0",
+        ),
+        "scans": lab.Pivot(
+            rows="series.scans",
+            lines={"decay": lambda row: f"{row['decay']:g}"},
+            across=lambda row: (row["kind"], row["dtype"]),
+            columns={
+                (kind, dtype): f"{label}, {dtype}"
+                for kind, label in (("broken", "closed form"), ("mended", "by pairs"))
+                for dtype in DTYPES
+            },
+            cell=breakdown,
+        ),
+    },
 )

@@ -1,5 +1,6 @@
 r"""Specimens whose shapes are right and whose formula is another one."""
 
+# --8<-- [start:names]
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ Inputs = Float[Tensor, "batch time input"]
 Step = Float[Tensor, "batch input"]
 State = Float[Tensor, "batch hidden"]
 Outputs = Float[Tensor, "batch time hidden"]
+# --8<-- [end:names]
 
 
 # --8<-- [start:linear]

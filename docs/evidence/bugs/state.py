@@ -1,5 +1,6 @@
 r"""Specimens that lose, keep or invent a state."""
 
+# --8<-- [start:names]
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.nn.functional import dropout
 Inputs = Float[Tensor, "batch time input"]
 State = Float[Tensor, "batch hidden"]
 Outputs = Float[Tensor, "batch time hidden"]
+# --8<-- [end:names]
 
 
 # --8<-- [start:amnesic]

@@ -1,5 +1,6 @@
 r"""Specimens that are algebra on paper and something else in numbers."""
 
+# --8<-- [start:names]
 from collections.abc import Callable, Sequence
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Signal = Float[Tensor, "*batch time"]
+# --8<-- [end:names]
 
 
 # --8<-- [start:rewards_length]
@@ -27,6 +29,19 @@ def penalised_indeed(log_prob: float, length: int, alpha: float) -> float:
 # --8<-- [end:penalises_length]
 
 
+# --8<-- [start:chosen_length]
+def chosen_length(
+    score: Callable[[float, int, float], float],
+    candidates: Sequence[tuple[float, int]],
+    alpha: float,
+) -> int:
+    r"""The length of the candidate with the best score."""
+    return max(candidates, key=lambda one: score(*one, alpha))[1]
+
+
+# --8<-- [end:chosen_length]
+
+
 # --8<-- [start:closed_form]
 def closed_form(a: Signal, b: Signal) -> Signal:
     r"""$h_t = a_t h_{t-1} + b_t$ from zero, for all steps at once."""
@@ -35,6 +50,20 @@ def closed_form(a: Signal, b: Signal) -> Signal:
 
 
 # --8<-- [end:closed_form]
+
+
+# --8<-- [start:loop]
+def loop(a: Signal, b: Signal) -> Signal:
+    r"""The same, one step after the other."""
+    h_t = torch.zeros_like(b[..., 0])
+    outputs = []
+    for a_t, b_t in zip(a.unbind(-1), b.unbind(-1), strict=True):
+        h_t = a_t * h_t + b_t
+        outputs.append(h_t)
+    return torch.stack(outputs, dim=-1)
+
+
+# --8<-- [end:loop]
 
 
 # --8<-- [start:pairs]
@@ -51,22 +80,3 @@ def by_pairs(a: Signal, b: Signal) -> Signal:
 
 
 # --8<-- [end:pairs]
-
-
-def loop(a: Signal, b: Signal) -> Signal:
-    r"""The same, one step after the other."""
-    h_t = torch.zeros_like(b[..., 0])
-    outputs = []
-    for a_t, b_t in zip(a.unbind(-1), b.unbind(-1), strict=True):
-        h_t = a_t * h_t + b_t
-        outputs.append(h_t)
-    return torch.stack(outputs, dim=-1)
-
-
-def chosen_length(
-    score: Callable[[float, int, float], float],
-    candidates: Sequence[tuple[float, int]],
-    alpha: float,
-) -> int:
-    r"""The length of the candidate with the best score."""
-    return max(candidates, key=lambda one: score(*one, alpha))[1]

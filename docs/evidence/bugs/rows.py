@@ -1,5 +1,6 @@
 r"""Specimens that exchange or mix the rows of a batch."""
 
+# --8<-- [start:names]
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 Inputs = Float[Tensor, "batch time input"]
 Outputs = Float[Tensor, "batch time hidden"]
 Pooled = Float[Tensor, "batch hidden"]
+# --8<-- [end:names]
 
 
 # --8<-- [start:sorted]

@@ -1,5 +1,6 @@
 r"""Specimens that read what they are to predict."""
 
+# --8<-- [start:names]
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -7,6 +8,7 @@ from torch.nn.functional import pad
 Tokens = Int[Tensor, "batch time"]
 Logits = Float[Tensor, "batch time vocab"]
 Pair = tuple[Float[Tensor, "batch steps vocab"], Int[Tensor, "batch steps"]]
+# --8<-- [end:names]
 
 
 # --8<-- [start:unshifted]

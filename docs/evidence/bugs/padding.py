@@ -1,5 +1,6 @@
 r"""Specimens that let padding count."""
 
+# --8<-- [start:names]
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 Tokens = Int[Tensor, "batch time"]
 Lengths = Int[Tensor, " batch"]
+# --8<-- [end:names]
 
 
 # --8<-- [start:encoder]
