@@ -3,11 +3,14 @@
 import ast
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
+
+from pageblocks.extract import blocks_of
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCE, DOCS, TESTS = ROOT / "src/seqref", ROOT / "docs", ROOT / "tests"
@@ -24,6 +27,8 @@ FAMILIES = (
     "tasks",
 )
 MODULES = sorted(SOURCE.rglob("*.py"))
+# The code that pages show and run.
+SHOWN = sorted(DOCS.rglob("*.py"))
 
 
 def concepts():
@@ -128,7 +133,9 @@ def too_long(path):
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+@pytest.mark.parametrize(
+    "path", [*MODULES, *SHOWN], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_modules_classes_and_functions_are_short(path):
     assert too_long(path) == []
 
@@ -167,8 +174,12 @@ def test_init_only_exports(path):
         assert is_docstring or is_name or isinstance(node, ast.ImportFrom), node.lineno
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
-def test_no_assert_and_no_star_arguments_in_the_package(path):
+@pytest.mark.parametrize(
+    "path",
+    [*MODULES, *SHOWN, *LAB.rglob("*.py")],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_no_assert_and_no_names_as_text(path):
     tree = tree_of(path)
     asserts = [n.lineno for n in ast.walk(tree) if isinstance(n, ast.Assert)]
     # python -O removes them.
@@ -176,6 +187,18 @@ def test_no_assert_and_no_star_arguments_in_the_package(path):
     modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     # jaxtyping's names would become text that no checker reads.
     assert "__future__" not in modules
+
+
+IMPORTS_EXPERIMENTS = re.compile(r"^\s*(?:from|import)\s+experiments\b", re.MULTILINE)
+PAGES = [path for path in DOCS.rglob("*.md") if "_data" not in path.parts]
+
+
+def test_a_page_needs_the_package_alone():
+    """A reader who has seqref installed, and no checkout, can run every block."""
+    blocks = [b for path in [*PAGES, ROOT / "README.md"] for b in blocks_of(path, ROOT)]
+    assert len(blocks) > 500
+    assert [b.where for b in blocks if IMPORTS_EXPERIMENTS.search(b.text)] == []
+    assert IMPORTS_EXPERIMENTS.search("x = 1\n    from experiments.lab import claim")
 
 
 def is_assertion(node):

@@ -111,9 +111,7 @@ def loss_on_noise(config: Config, kind: str, seed: int) -> float:
         return cross_entropy(predictions.transpose(1, 2), labels)
 
     for _ in range(config.updates):
-        optimiser.zero_grad()
-        loss().backward()
-        optimiser.step()
+        lab.descend(optimiser, loss())
     with torch.no_grad():
         return torch.stack([loss() for _ in range(10)]).mean().item()
 
@@ -297,7 +295,7 @@ experiment = lab.Experiment(
             rows="series.moved",
             lines={"change of the summary": lambda row: PACKED[row["kind"]]},
             across="pads",
-            columns={pads: f"pads: {pads}" for pads in Config.pads},
+            columns=lambda pads: f"pads: {pads}",
             cell=lambda row: f"{row['moved']:.0%}" if row["moved"] else "0",
         ),
         "scans": lab.Pivot(

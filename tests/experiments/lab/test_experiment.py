@@ -229,6 +229,11 @@ def test_commit_says_whether_the_code_was_changed(tmp_path):
     assert provenance.commit(tmp_path) == found
     (tmp_path / "src" / "code.py").write_text("x = 2\n", encoding="utf-8")
     assert provenance.commit(tmp_path) == {**found, "clean": False}
+    git("commit", "-q", "-a", "-m", "second")
+    assert provenance.commit(tmp_path)["clean"] is True
+    (tmp_path / "docs" / "pages").mkdir(parents=True)
+    (tmp_path / "docs" / "pages" / "page.py").write_text("x = 1\n", encoding="utf-8")
+    assert provenance.commit(tmp_path)["clean"] is False
 
 
 def test_statistics():
