@@ -3,39 +3,42 @@
 import pytest
 import torch
 
-from experiments.gradients import jacobian_layout as experiment
+from experiments.gradients import jacobian_layout as layout
 from seqref import RNNState
 
-CONFIG = experiment.SMALL
+CONFIG = layout.experiment.small
+DRIVEN = layout.CASES["driven"]
 
 
 def test_the_true_jacobians_are_those_of_the_layer():
-    layer = experiment.build(CONFIG, 0, symmetric=False)
-    trace = experiment.follow(layer, CONFIG, 0, inputs=True)
-    t = CONFIG.steps
-    size = (1, t + 1, CONFIG.input_size)
-    x = torch.randn(
-        size, generator=torch.Generator().manual_seed(1000), dtype=torch.float64
-    )
+    layer = layout.build(DRIVEN, CONFIG, 0)
+    x_t, z_prev = torch.randn(
+        (2, CONFIG.hidden_size), generator=torch.Generator().manual_seed(1)
+    ).double()
+    x_t = x_t[None, : CONFIG.input_size]
 
     def step(h_prev):
-        return layer.step(x[:, t], RNNState(h_prev[None]))[0][0]
+        return layer.step(x_t, RNNState(h_prev[None]))[0][0]
 
-    expected = torch.func.jacrev(step)(trace.h[t - 1])
-    found = experiment.jacobians(trace, t)
-    torch.testing.assert_close(found["jacobian"], expected, atol=1e-9, rtol=1e-9)
-    torch.testing.assert_close(found["transpose"], expected.T, atol=1e-9, rtol=1e-9)
+    h_prev = z_prev.tanh()
+    of_state = torch.func.jacrev(step)(h_prev)
+    of_pre = torch.func.jacrev(lambda z: step(z.tanh()).atanh())(z_prev)
+    found = layout.jacobians(layer, x_t, h_prev)
+    torch.testing.assert_close(found["jacobian"], of_state, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(found["transpose"], of_state.T, atol=1e-9, rtol=1e-9)
+    found = found["of_pre_activations"]
+    torch.testing.assert_close(found, of_pre, atol=1e-9, rtol=1e-9)
 
 
 def test_which_formula_is_which():
-    found = experiment.compare(CONFIG, 0)
+    found = layout.compare(DRIVEN, CONFIG, 0)
     exact = {
         ("state", "jacobian"),
         ("state_transposed", "transpose"),
         ("pre_activation", "of_pre_activations"),
     }
-    for formula in experiment.FORMULAS:
-        for jacobian in experiment.JACOBIANS:
+    for formula in layout.FORMULAS:
+        for jacobian in layout.JACOBIANS:
             distance = found[f"{formula}_to_{jacobian}"]
             if (formula, jacobian) in exact:
                 assert distance < 1e-8
@@ -44,13 +47,13 @@ def test_which_formula_is_which():
 
 
 def test_the_symmetric_matrix_is_symmetric_and_orthogonal():
-    w_hh = experiment.build(CONFIG, 1, symmetric=True).cell.weight_hh
+    w_hh = layout.build(layout.Case(symmetric=True), CONFIG, 1).cell.weight_hh
     eye = torch.eye(CONFIG.hidden_size, dtype=torch.float64)
     torch.testing.assert_close(w_hh, w_hh.T, atol=1e-10, rtol=0)
     torch.testing.assert_close(w_hh @ w_hh.T, eye, atol=1e-10, rtol=0)
 
 
 def test_the_swapped_formula_is_exact_only_where_nothing_distinguishes_it():
-    rest = experiment.compare(CONFIG, 0, symmetric=True, inputs=False)
+    rest = layout.compare(layout.CASES["symmetric_at_rest"], CONFIG, 0)
     assert rest["swapped_to_jacobian"] == pytest.approx(0, abs=1e-8)
-    assert rest["cosine_of_swapped"] == pytest.approx(1)
+    assert rest["cosine"] == pytest.approx(1)
