@@ -59,35 +59,35 @@ def networks(config: Config) -> dict[str, Network]:
 
 
 @torch.no_grad()
-def norms_by_lag(
-    network: Network, config: Config, seed: int
-) -> tuple[list[float], list[float]]:
+def norms_by_lag(network: Network, config: Config, seed: int) -> dict[str, list[float]]:
     """For each lag: the spectral norm, and what a random linear loss keeps."""
     layer = network.build(config.input_size, config.hidden_size, seed)
-    random = lab.generator(seed + 1000)
-    size = (1, config.warm_up + max(config.lags), config.input_size)
-    x = network.input_std * torch.randn(size, generator=random, dtype=torch.float64)
-    loss = torch.randn(config.hidden_size, generator=random, dtype=torch.float64)
+    random, steps = lab.generator(seed + 1000), config.warm_up + max(config.lags)
+    x = network.input_std * lab.normal(random, 1, steps, config.input_size)
+    loss = lab.normal(random, config.hidden_size)
     h, weight_hh = layer(x)[0][0], layer.cell.weight_hh
     products = products_by_lag(h, weight_hh, network.activation, config.lags).values()
-    kept = [(loss @ product).norm().item() / loss.norm().item() for product in products]
-    return [norm(product) for product in products], kept
+    return {
+        "spectral": [norm(p) for p in products],
+        "loss": [
+            ((loss @ product).norm() / loss.norm()).item() for product in products
+        ],
+    }
 
 
 def measure(network: Network, config: Config) -> dict:
     """Norms at every lag over the seeds, at some of them, and the matrices."""
-    of_seeds = [norms_by_lag(network, config, seed) for seed in config.seeds]
-    spectral, loss = (
-        [lab.log10_summary(at_lag) for at_lag in zip(*norms, strict=True)]
-        for norms in zip(*of_seeds, strict=True)
-    )
+    seeds = [norms_by_lag(network, config, seed) for seed in config.seeds]
+    by_lag = lab.by_place(seeds, lab.log10_summary)
     at = {f"lag_{mark}": config.lags.index(mark) for mark in MARKS}
     sizes = (config.input_size, config.hidden_size)
     matrices = [network.build(*sizes, seed).cell.weight_hh for seed in config.seeds]
     return {
-        "by_lag": {"spectral": spectral, "loss": loss},
-        "log10_spectral": {lag: spectral[i]["median"] for lag, i in at.items()},
-        "log10_loss": {lag: loss[i]["median"] for lag, i in at.items()},
+        "by_lag": by_lag,
+        **{
+            f"log10_{what}": {lag: norms[i]["median"] for lag, i in at.items()}
+            for what, norms in by_lag.items()
+        },
         **sizes_of(matrices),
         **distances_from_1(matrices),
     }

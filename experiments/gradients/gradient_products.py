@@ -90,8 +90,7 @@ def follow(network: Network, config: Config, seed: int) -> dict:
     """Of one seed: norms by lag, the bound and what exceeds it, the largest state."""
     width, longest = config.hidden_size, max(config.lags)
     layer = network.build(width, width, seed)
-    size, random = (1, config.warm_up + longest, width), lab.generator(seed + 1000)
-    x = torch.randn(size, generator=random, dtype=torch.float64)
+    x = lab.normal(seed + 1000, 1, config.warm_up + longest, width)
     h, weight_hh = layer(network.input_std * x)[0][0], layer.cell.weight_hh
     products = products_by_lag(h, weight_hh, network.activation, config.lags)
     norms = {lag: log10_norm(product) for lag, product in products.items()}
@@ -167,17 +166,13 @@ def norms_by_depth(
 ) -> list[float]:
     """Decimal logarithms of the norm of the Jacobian from the start to each depth."""
     random = lab.generator(seed)
-
-    def draw(*size: int) -> Tensor:
-        return torch.randn(size, generator=random, dtype=torch.float64)
-
     h = torch.zeros(width, dtype=torch.float64)
     product, weight = torch.eye(width, dtype=torch.float64), None
     norms = []
     for depth in range(1, max(depths) + 1):
         if weight is None or not chain.tied:
-            weight = chain.gain / math.sqrt(width) * draw(width, width)
-        h = weight @ h + NOISE * draw(width)
+            weight = chain.gain / math.sqrt(width) * lab.normal(random, width, width)
+        h = weight @ h + NOISE * lab.normal(random, width)
         if chain.activation == "tanh":
             h = h.tanh()
         product = step_jacobian(h, weight, chain.activation) @ product

@@ -107,13 +107,12 @@ def compare(case: Case, config: Config, seed: int) -> dict[str, float]:
     over all steps but the first.
     """
     layer = build(case, config, seed)
-    size, random = (1, config.steps + 1, config.input_size), lab.generator(seed + 1000)
-    x = case.driven * torch.randn(size, generator=random, dtype=torch.float64)
+    size = (1, config.steps + 1, config.input_size)
+    x = case.driven * lab.normal(seed + 1000, *size)
     h = layer(x)[0][0]
     steps = [formulas(layer.cell.weight_hh, *pair) for pair in pairwise(h)]
     true = jacobians(layer, x[:, -1], h[-2])
-    random = lab.generator(seed + 2000)
-    loss = torch.randn(config.hidden_size, generator=random, dtype=torch.float64)
+    loss = lab.normal(seed + 2000, config.hidden_size)
     back, swapped = (
         reduce(torch.matmul, (step[formula] for step in reversed(steps)), loss)
         for formula in ("state", "swapped")

@@ -88,8 +88,7 @@ def trace(case: Case, config: Config, seed: int) -> dict[str, list[float]]:
     $d c_t / d c_{\text{start}}$, and of $\prod f$.
     """
     layer, size = build(case, config, seed), config.hidden_size
-    shape = (1, config.warm_up + config.steps, config.input_size)
-    x = torch.randn(shape, generator=lab.generator(seed + 1000), dtype=torch.float64)
+    x = lab.normal(seed + 1000, 1, config.warm_up + config.steps, config.input_size)
     _, state = layer(x[:, : config.warm_up])
     # h depends on c at the start too: h = o * tanh(c), with o held fixed.
     forget = torch.ones(size, dtype=torch.float64)

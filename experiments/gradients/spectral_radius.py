@@ -12,7 +12,7 @@ for inputs of several strengths.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.gradients._networks import (
-    products_by_lag,
-    slopes,
-)
+from experiments import lab
+from experiments.gradients._networks import log10_norm, products_by_lag, slopes
 from experiments.gradients._radius_examples import (
     EXAMPLES,
     MARKS,
-    log10_norm,
     noisy_blocks,
     of_blocks,
     of_driven,
@@ -36,12 +33,6 @@ from experiments.gradients._radius_examples import (
     random_matrix,
     tanh_layer,
 )
-from experiments.gradients._radius_pictures import draw_growth, tables
-from experiments.lab.claim import Claim, Outcome, power, share
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.seeding import generator
-from experiments.lab.statistics import median, spread
-from experiments.lab.tables import power_of_ten
 from seqref import RNN
 
 
@@ -49,68 +40,17 @@ from seqref import RNN
 class Config:
     """Sizes, radii, strengths of the inputs and seeds of one run."""
 
-    hidden_size: int
-    warm_up: int
-    lags: tuple[int, int]
-    radii: tuple[float, ...]
-    input_stds: tuple[float, ...]
-    block_size: int
-    block_stds: tuple[float, ...]
-    seeds: tuple[int, ...]
+    hidden_size: int = 256
+    warm_up: int = 50
+    lags: tuple[int, int] = (100, 200)
+    radii: tuple[float, ...] = tuple(radius / 4 for radius in range(2, 15))
+    input_stds: tuple[float, ...] = (0.1, 0.5, 1.0)
+    block_size: int = 64
+    block_stds: tuple[float, ...] = (0.1, 0.25, 0.5, 1.0, 2.0)
+    seeds: tuple[int, ...] = tuple(range(8))
 
 
-SMALL = Config(
-    hidden_size=32,
-    warm_up=20,
-    lags=(50, 100),
-    radii=(0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5),
-    input_stds=(0.5, 1.0),
-    block_size=32,
-    block_stds=(0.1, 1.0),
-    seeds=(0, 1, 2),
-)
-FULL = Config(
-    hidden_size=256,
-    warm_up=50,
-    lags=(100, 200),
-    radii=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5),
-    input_stds=(0.1, 0.5, 1.0),
-    block_size=64,
-    block_stds=(0.1, 0.25, 0.5, 1.0, 2.0),
-    seeds=tuple(range(8)),
-)
-
-
-def of_all_blocks(config: Config, *, driven: bool) -> dict[str, float]:
-    """Medians and extremes over seeds."""
-    found = [of_blocks(config.block_size, s, driven=driven) for s in config.seeds]
-    merged = {key: median(f[key] for f in found) for key in found[0]}
-    last = [f[f"log10_at_{MARKS[-1]}"] for f in found]
-    return {**merged, "log10_low": min(last), "log10_high": max(last)}
-
-
-def of_noise(config: Config, std: float, *, normal: bool = False) -> dict[str, float]:
-    """Blocks with noise in all units: norms, growth, and what the slopes alone say."""
-    steps = config.warm_up + max(config.lags)
-    found = []
-    for seed in config.seeds:
-        layer, x = noisy_blocks(config.block_size, seed, std, steps, normal=normal)
-        start = layer.initial_state(1)
-        factors = growth(layer, x, config.lags)
-        found.append({**of_driven(layer, x[:, : max(MARKS)], start), **factors})
-    merged = {key: median(f[key] for f in found) for key in found[0]}
-    slope = merged.pop("log10_slope")
-    factors = [10 ** f["log10_factor"] for f in found]
-    return {
-        **merged,
-        "input_std_of_blocks": std,
-        "log10_low": min(f[f"log10_at_{MARKS[-1]}"] for f in found),
-        "log10_high": max(f[f"log10_at_{MARKS[-1]}"] for f in found),
-        "slope_rule": merged["spectral_radius"] * 10**slope,
-        **{f"factor_{key}": value for key, value in spread(factors).items()},
-    }
-
-
+@torch.no_grad()
 def growth(
     layer: RNN, x: Float[Tensor, "1 time hidden"], lags: tuple[int, int]
 ) -> dict[str, float]:
@@ -119,10 +59,8 @@ def growth(
     Between two lags, so that what the first steps do does not count. The slopes of a
     step count with the root of their mean square.
     """
-    with torch.no_grad():
-        h = layer(x)[0][0]
-        products = products_by_lag(h, layer.cell.weight_hh, "tanh", lags)
-    first, second = lags
+    h, (first, second) = layer(x)[0][0], lags
+    products = products_by_lag(h, layer.cell.weight_hh, "tanh", lags)
     more = log10_norm(products[second]) - log10_norm(products[first])
     squares = slopes(h[-second:-first], "tanh").square().mean(1)
     return {
@@ -131,15 +69,37 @@ def growth(
     }
 
 
-def of_network(config: Config, std: float, seed: int) -> dict[str, list[float]]:
+def over_seeds(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Medians, and extremes of the product over the most steps."""
+    last = [one[f"log10_at_{MARKS[-1]}"] for one in seeds]
+    medians = {key: lab.median(one[key] for one in seeds) for key in seeds[0]}
+    return {**medians, "log10_low": min(last), "log10_high": max(last)}
+
+
+def of_noise(config: Config, std: float, *, normal: bool = False) -> dict[str, float]:
+    """Blocks with noise in all units: norms, growth, and what the slopes alone say."""
+    size, steps = config.block_size, config.warm_up + max(config.lags)
+    seeds = []
+    for seed in config.seeds:
+        layer, noise = noisy_blocks(size, seed, steps, normal=normal)
+        products = of_driven(layer, std * noise, torch.zeros(2 * size).double())
+        seeds.append({**products, **growth(layer, std * noise, config.lags)})
+    merged = over_seeds(seeds)
+    slope = merged.pop("log10_slope")
+    factors = lab.spread(10 ** one["log10_factor"] for one in seeds)
+    return {
+        **merged,
+        "input_std_of_blocks": std,
+        "slope_rule": merged["spectral_radius"] * 10**slope,
+        **{f"factor_{key}": value for key, value in factors.items()},
+    }
+
+
+def of_network(config: Config, std: float, seed: int) -> list[dict[str, float]]:
     """Growth at every radius, for one matrix and inputs of one strength."""
-    unit = random_matrix(config.hidden_size, seed)
-    steps = config.warm_up + max(config.lags)
-    size = (1, steps, config.hidden_size)
-    random = generator(seed + 1000)
-    x = std * torch.randn(size, generator=random, dtype=torch.float64)
-    found = [growth(tanh_layer(r * unit), x, config.lags) for r in config.radii]
-    return {key: [f[key] for f in found] for key in ("log10_factor", "log10_slope")}
+    width, steps = config.hidden_size, config.warm_up + max(config.lags)
+    unit, x = random_matrix(width, seed), lab.normal(seed + 1000, 1, steps, width)
+    return [growth(tanh_layer(r * unit), std * x, config.lags) for r in config.radii]
 
 
 def crossing(radii: Sequence[float], logarithms: Sequence[float]) -> float:
@@ -156,8 +116,31 @@ def crossing(radii: Sequence[float], logarithms: Sequence[float]) -> float:
         )
     i = above[0]
     low, high = logarithms[i - 1], logarithms[i]
-    share = -low / (high - low)
-    return radii[i - 1] + share * (radii[i] - radii[i - 1])
+    return radii[i - 1] + -low / (high - low) * (radii[i] - radii[i - 1])
+
+
+def of_random(config: Config, std: float) -> dict[str, Any]:
+    """Random networks under inputs of one strength: factors, and where growth starts.
+
+    The rule of the slopes: what would be left of the radius if nothing else counted.
+    """
+    seeds = [of_network(config, std, seed) for seed in config.seeds]
+    logarithms = [[one["log10_factor"] for one in by_radius] for by_radius in seeds]
+    starts = lab.spread(crossing(config.radii, row) for row in logarithms)
+    gaps = (
+        abs(math.log10(radius) + one["log10_slope"] - one["log10_factor"])
+        for by_radius in seeds
+        for radius, one in zip(config.radii, by_radius, strict=True)
+    )
+    return {
+        "factor": [
+            lab.spread(10**value for value in column)
+            for column in zip(*logarithms, strict=True)
+        ],
+        "input_std": std,
+        "largest_gap_to_slope_rule": 10 ** max(gaps) - 1,
+        **{f"crossing_{key}": value for key, value in starts.items()},
+    }
 
 
 def name_of(std: float, what: str = "input") -> str:
@@ -165,148 +148,190 @@ def name_of(std: float, what: str = "input") -> str:
     return f"{what}_{std:g}".replace(".", "_") if std else "at_rest"
 
 
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
+def run(config: Config, track: lab.Track) -> dict:
     """Measure the examples and the random networks."""
-    cases: dict[str, Any] = {name: of_example(*e) for name, e in EXAMPLES.items()}
-    cases["blocks_driven"] = of_all_blocks(config, driven=True)
-    cases["blocks_rest"] = of_all_blocks(config, driven=False)
-    for std in config.block_stds:
-        cases[name_of(std, "blocks_noise")] = of_noise(config, std)
-    cases["blocks_normal"] = of_noise(config, 1.0, normal=True)
-    cases |= {"turn_1_1": of_turn(1.1), "turn_0_9": of_turn(0.9)}
-    series: dict[str, Any] = {"radii": list(config.radii), "factor": {}}
-    for std in track((0.0, *config.input_stds), "spectral_radius"):
-        found = [of_network(config, std, seed) for seed in config.seeds]
-        factors = [[10**v for v in f["log10_factor"]] for f in found]
-        starts = [crossing(config.radii, f["log10_factor"]) for f in found]
-        series["factor"][name_of(std)] = [
-            spread(values) for values in zip(*factors, strict=True)
-        ]
-        # The slopes' part: what would be left of the radius if nothing else counted.
-        gaps = [
-            abs(math.log10(radius) + slope - factor)
-            for f in found
-            for radius, slope, factor in zip(
-                config.radii, f["log10_slope"], f["log10_factor"], strict=True
-            )
-        ]
-        cases[name_of(std)] = {
-            "input_std": std,
-            "largest_gap_to_slope_rule": 10 ** max(gaps) - 1,
-            **{f"crossing_{key}": value for key, value in spread(starts).items()},
-        }
-    return {"numbers": summary(cases), "series": series, "cases": cases}
+    strengths = track((0.0, *config.input_stds), "spectral_radius")
+    random = {name_of(std): of_random(config, std) for std in strengths}
+    factor = {name: case.pop("factor") for name, case in random.items()}
+    blocks = {
+        name: over_seeds(
+            [of_blocks(config.block_size, s, driven=driven) for s in config.seeds]
+        )
+        for name, driven in (("blocks_driven", True), ("blocks_rest", False))
+    }
+    noises = {
+        name_of(std, "blocks_noise"): of_noise(config, std) for std in config.block_stds
+    }
+    cases = {
+        **{name: of_example(*example) for name, example in EXAMPLES.items()},
+        **blocks,
+        **noises,
+        "blocks_normal": of_noise(config, 1.0, normal=True),
+        "turn_1_1": of_turn(1.1),
+        "turn_0_9": of_turn(0.9),
+        **random,
+    }
+    return {"series": {"radii": list(config.radii), "factor": factor}, "cases": cases}
 
 
-def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """Scalars and ready-made text for sentences."""
-    found: dict[str, Any] = {}
-    for name, case in cases.items():
-        for key, value in case.items():
-            if key.startswith("log10_"):
-                what = key.removeprefix("log10_")
-                found[f"{name}_{what}"] = power_of_ten(value)
-            else:
-                found[f"{name}_{key}"] = value
-    return found
+def texts(cases: Mapping[str, Mapping[str, float]]) -> dict[str, float | str]:
+    """Every number of every case, logarithms as powers of ten."""
+    return {
+        f"{name}_{key.removeprefix('log10_')}": (
+            lab.power_of_ten(value) if key.startswith("log10_") else value
+        )
+        for name, case in cases.items()
+        for key, value in case.items()
+    }
 
 
-def _grows_below_one(case: Mapping[str, Any]) -> Outcome:
-    found = case["log10_at_60"]
-    return Outcome.all_of(
-        found, Outcome.below(case["spectral_radius"], 1), Outcome.above(found, 3, power)
-    )
+def part(prefix: str) -> Callable[[Mapping[str, float]], dict[str, float]]:
+    """The spread that a case holds under names that begin like this."""
+    return lambda case: {
+        key: case[f"{prefix}_{key}"] for key in ("median", "low", "high")
+    }
 
 
-def _blocks_grow(case: Mapping[str, Any]) -> Outcome:
-    found = case["log10_low"]
-    return Outcome.all_of(
-        found, Outcome.below(case["spectral_radius"], 1), Outcome.above(found, 3, power)
-    )
+def inputs(case: Mapping[str, Any]) -> str:
+    """What drives the random networks of a case."""
+    std = case["input_std"]
+    return f"inputs of standard deviation {std:g}" if std else "no input, at rest"
 
 
-def _vanishes_above_one(case: Mapping[str, Any]) -> Outcome:
-    found = case["log10_at_60"]
-    return Outcome.all_of(
-        found,
-        Outcome.above(case["spectral_radius"], 1),
-        Outcome.below(found, -10, power),
-    )
+def draw_growth(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
+    """Factor of one more step of lag against the spectral radius, by input."""
+    axes, radii = figure.subplots(), record["series"]["radii"]
+    axes.axhline(1, color=theme.ink, linewidth=0.9)
+    curves = {
+        inputs(record["cases"][name]).replace("standard deviation", "std"): points
+        for name, points in record["series"]["factor"].items()
+    }
+    lab.lines(axes, radii, curves, theme)
+    axes.set_xlim(radii[0], radii[-1])
+    axes.set_ylim(0.3, 2.0)
+    axes.set_xlabel("spectral radius of the recurrent matrix")
+    axes.set_title("Factor by which one more step of lag multiplies the norm")
+    axes.legend(axes.lines[1:], curves, frameon=False, loc="upper right")
 
 
-def _starts_later(case: Mapping[str, Any]) -> Outcome:
-    found = case["crossing_low"]
-    return Outcome.above(found, 1.2)
-
-
-def _grows_with_small_real_parts(case: Mapping[str, Any]) -> Outcome:
-    found = case["log10_at_100"]
-    return Outcome.all_of(
-        found,
-        Outcome.below(case["largest_real_part"], 0, share),
-        Outcome.above(found, 3, power),
-    )
-
-
-CLAIMS = (
-    Claim(
-        "C06.example",
-        "A tanh network of spectral radius 0.5, driven by a constant input, has a "
-        "product of Jacobians above 1,000 after 60 steps.",
-        _grows_below_one,
-        case="small_radius_driven",
-        control="small_radius_rest",
+BELOW_1, ABOVE_1 = lab.below("spectral_radius", 1), lab.above("spectral_radius", 1)
+experiment = lab.Experiment(
+    small=Config(
+        hidden_size=32,
+        warm_up=20,
+        lags=(50, 100),
+        radii=(0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5),
+        input_stds=(0.5, 1.0),
+        block_size=32,
+        block_stds=(0.1, 1.0),
+        seeds=(0, 1, 2),
     ),
-    Claim(
-        "C06.blocks",
-        "Larger tanh networks of spectral radius 0.5 with noise in their inputs have a "
-        "product above 1,000 after 60 steps for every seed.",
-        _blocks_grow,
-        case="blocks_driven",
-        control="blocks_rest",
-    ),
-    Claim(
-        "C06.noise",
-        "The same matrices of spectral radius 0.5, with standard normal noise in all "
-        "units, have a product above 1,000 after 60 steps for every seed; the normal "
-        "matrix of the same eigenvalues has not.",
-        _blocks_grow,
-        case="blocks_noise_1",
-        control="blocks_normal",
-    ),
-    Claim(
-        "C07.example",
-        "A tanh network of spectral radius 2, driven by a constant input, has a "
-        "product of Jacobians below 10⁻¹⁰ after 60 steps.",
-        _vanishes_above_one,
-        case="large_radius_driven",
-        control="large_radius_rest",
-    ),
-    Claim(
-        "C07.crossover",
-        "In random tanh networks with noisy inputs of standard deviation 0.5 growth "
-        "starts at a spectral radius above 1.2 for every seed.",
-        _starts_later,
-        case="input_0_5",
-        control="at_rest",
-    ),
-    Claim(
-        "C08",
-        "The product of a linear network grows though no eigenvalue has a positive "
-        "real part: the modulus counts.",
-        _grows_with_small_real_parts,
-        case="turn_1_1",
-        control="turn_0_9",
-    ),
-)
-
-
-FIGURES = {"growth": draw_growth}
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
     run=run,
-    claims=CLAIMS,
-    tables=tables,
-    figures=FIGURES,
+    claims=[
+        lab.Claim(
+            "C06.example",
+            "A tanh network of spectral radius 0.5, driven by a constant input, has a "
+            "product of Jacobians above 1,000 after 60 steps.",
+            lab.all_of(lab.above("log10_at_60", 3, lab.power), BELOW_1),
+            case="small_radius_driven",
+            control="small_radius_rest",
+        ),
+        lab.Claim(
+            "C06.blocks",
+            "Larger tanh networks of spectral radius 0.5 with noise in their inputs "
+            "have a product above 1,000 after 60 steps for every seed.",
+            lab.all_of(lab.above("log10_low", 3, lab.power), BELOW_1),
+            case="blocks_driven",
+            control="blocks_rest",
+        ),
+        lab.Claim(
+            "C06.noise",
+            "The same matrices of spectral radius 0.5, with standard normal noise in "
+            "all units, have a product above 1,000 after 60 steps for every seed; the "
+            "normal matrix of the same eigenvalues has not.",
+            lab.all_of(lab.above("log10_low", 3, lab.power), BELOW_1),
+            case="blocks_noise_1",
+            control="blocks_normal",
+        ),
+        lab.Claim(
+            "C07.example",
+            "A tanh network of spectral radius 2, driven by a constant input, has a "
+            "product of Jacobians below 10⁻¹⁰ after 60 steps.",
+            lab.all_of(
+                lab.below("log10_at_60", -10, lab.power),
+                lab.above("spectral_radius", 1),
+            ),
+            case="large_radius_driven",
+            control="large_radius_rest",
+        ),
+        lab.Claim(
+            "C07.crossover",
+            "In random tanh networks with noisy inputs of standard deviation 0.5 "
+            "growth starts at a spectral radius above 1.2 for every seed.",
+            lab.above("crossing_low", 1.2),
+            case="input_0_5",
+            control="at_rest",
+        ),
+        lab.Claim(
+            "C08",
+            "The product of a linear network grows though no eigenvalue has a positive "
+            "real part: the modulus counts.",
+            lab.all_of(
+                lab.above("log10_at_100", 3, lab.power),
+                lab.below("largest_real_part", 0, lab.share),
+            ),
+            case="turn_1_1",
+            control="turn_0_9",
+        ),
+    ],
+    numbers=[texts],
+    tables={
+        "examples": lab.Table(
+            labels={
+                "small_radius_driven": "2 units, driven",
+                "small_radius_rest": "2 units, at rest",
+                "blocks_noise_1": "128 units, noise in all",
+                "blocks_driven": "128 units, half of them held in saturation",
+                "blocks_rest": "128 units, at rest",
+                "blocks_normal": "128 units, normal matrix, noise in all",
+                "large_radius_driven": "2 other units, driven",
+                "large_radius_rest": "2 other units, at rest",
+            },
+            heading="network",
+            columns={
+                "spectral radius": "spectral_radius",
+                "largest singular value": "largest_singular_value",
+                **{
+                    f"norm after {mark} steps": lab.cell(
+                        f"log10_at_{mark}", lab.power_of_ten
+                    )
+                    for mark in MARKS
+                },
+            },
+        ),
+        "blocks": lab.Table(
+            rows=lambda record: [
+                case
+                for name, case in record["cases"].items()
+                if name.startswith("blocks_noise")
+            ],
+            columns={
+                "std of the noise": lab.cell("input_std_of_blocks", "{:g}".format),
+                "factor for each step": lab.with_span(part("factor")),
+                "radius × root mean square of the slopes": "slope_rule",
+                "norm after 60 steps": lab.cell("log10_at_60", lab.power_of_ten),
+            },
+        ),
+        "crossing": lab.Table(
+            rows=lambda record: [
+                case for case in record["cases"].values() if "input_std" in case
+            ],
+            columns={
+                "random networks": inputs,
+                "growth starts at a radius of": "crossing_median",
+                "over the seeds": lab.span(part("crossing")),
+            },
+        ),
+    },
+    figures={"growth": draw_growth},
 )

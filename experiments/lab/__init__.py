@@ -19,7 +19,7 @@ from experiments.lab.figures import Lines, band, line, lines
 from experiments.lab.networks import parameter_count, zero_biases_
 from experiments.lab.numbers import each, everything
 from experiments.lab.quantity import value_of
-from experiments.lab.seeding import generator, seeded
+from experiments.lab.seeding import generator, normal, seeded
 from experiments.lab.statistics import (
     by_place,
     log10_summaries,
@@ -79,6 +79,7 @@ __all__ = [
     "log10_summary",
     "mean_interval",
     "median",
+    "normal",
     "number",
     "parameter_count",
     "power",

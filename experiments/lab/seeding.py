@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -17,3 +18,9 @@ def seeded(seed: int) -> Iterator[None]:
 def generator(seed: int) -> torch.Generator:
     """A random generator of one's own on the CPU."""
     return torch.Generator().manual_seed(seed)
+
+
+def normal(source: int | torch.Generator, *size: int) -> Tensor:
+    """Standard normal numbers in float64, from a generator or one of this seed."""
+    random = generator(source) if isinstance(source, int) else source
+    return torch.randn(size, generator=random, dtype=torch.float64)

@@ -1,7 +1,6 @@
 """The examples against torch.nn, and growth in random networks against theory."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,31 +8,11 @@ import torch
 from torch import nn
 
 from experiments.gradients import _radius_examples as examples
-from experiments.gradients import spectral_radius as experiment
-from experiments.lab.experiment import find
-from experiments.lab.record import judgements, measure
+from experiments.gradients import spectral_radius
 from experiments.lab.seeding import generator
+from seqref import RNNState
 
 F64 = torch.float64
-
-
-@pytest.fixture(scope="module")
-def record():
-    return measure(find("spectral_radius"))
-
-
-def test_claims_hold_and_controls_fail(record):
-    assert record["claims"].keys() == {c.id for c in experiment.CLAIMS}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-    assert judgements(find("spectral_radius"), record["cases"]) == record["claims"]
-
-
-def test_a_run_is_a_function_of_its_config(record):
-    again = measure(find("spectral_radius"))
-    for part in ("numbers", "series", "cases"):
-        assert again[part] == record[part], part
 
 
 def log10_norm_by_torch(weight, drive, start, steps):
@@ -51,9 +30,9 @@ def log10_norm_by_torch(weight, drive, start, steps):
 
 @pytest.mark.parametrize("name", examples.EXAMPLES)
 @pytest.mark.parametrize("steps", [10, 60])
-def test_products_of_the_examples_are_those_of_torch(record, name, steps):
+def test_products_of_the_examples_are_those_of_torch(name, steps):
     expected = log10_norm_by_torch(*examples.EXAMPLES[name], steps)
-    found = record["cases"][name][f"log10_at_{steps}"]
+    found = examples.of_example(*examples.EXAMPLES[name])[f"log10_at_{steps}"]
     assert found == pytest.approx(expected, abs=1e-4)
 
 
@@ -68,7 +47,7 @@ def test_the_blocks_have_one_eigenvalue_and_run_as_one_of_them():
     shape = (1, max(examples.MARKS), size)
     noise = torch.randn(shape, generator=generator(1003), dtype=F64)
     jacobian = torch.autograd.functional.jacobian(
-        lambda h: alone(examples.BLOCK_NOISE * noise[:, :steps], type_of(h))[1].h[0],
+        lambda h: alone(noise[:, :steps], RNNState(h[None]))[1].h[0],
         torch.zeros(size, dtype=F64),
     )
     found = examples.of_blocks(size, 3, driven=True)
@@ -76,10 +55,6 @@ def test_the_blocks_have_one_eigenvalue_and_run_as_one_of_them():
     # The columns of the second half are -A where those of the first are I/2 + A.
     assert found[f"log10_at_{steps}"] > math.log10(np.linalg.norm(jacobian, 2)) - 1e-9
     assert found[f"log10_at_{steps}"] < math.log10(3 * np.linalg.norm(jacobian, 2))
-
-
-def type_of(h):
-    return examples.RNNState(h[None])
 
 
 def test_a_turn_has_its_modulus():
@@ -90,16 +65,18 @@ def test_a_turn_has_its_modulus():
 
 
 def test_at_rest_the_factor_is_the_radius():
-    layer = experiment.tanh_layer(1.3 * experiment.random_matrix(12, 0))
-    found = experiment.growth(layer, torch.zeros(1, 200, 12, dtype=F64), (100, 200))
+    layer = examples.tanh_layer(1.3 * examples.random_matrix(12, 0))
+    found = spectral_radius.growth(
+        layer, torch.zeros(1, 200, 12, dtype=F64), (100, 200)
+    )
     assert 10 ** found["log10_factor"] == pytest.approx(1.3, rel=0.02)
     assert found["log10_slope"] == 0
 
 
 def test_factor_and_slopes_are_of_the_same_steps():
-    layer = experiment.tanh_layer(torch.tensor([[1.2]], dtype=F64))
+    layer = examples.tanh_layer(torch.tensor([[1.2]], dtype=F64))
     x = torch.randn(1, 30, 1, generator=generator(0), dtype=F64)
-    found = experiment.growth(layer, x, (5, 12))
+    found = spectral_radius.growth(layer, x, (5, 12))
     # One unit has one slope at each step, and the rule is exact.
     expected = math.log10(1.2) + found["log10_slope"]
     assert found["log10_factor"] == pytest.approx(expected, abs=1e-8)
@@ -119,24 +96,24 @@ def mean_field_factor(radius, std):
 
 @pytest.mark.parametrize(("radius", "std"), [(0.8, 0.5), (1.75, 0.5), (2.5, 1.0)])
 def test_wide_networks_grow_as_mean_field_theory_says(radius, std):
-    config = replace(experiment.FULL, hidden_size=160, lags=(50, 100), radii=(radius,))
-    found = experiment.of_network(config, std, 0)
+    config = spectral_radius.Config(hidden_size=160, lags=(50, 100), radii=(radius,))
+    (found,) = spectral_radius.of_network(config, std, 0)
     expected = mean_field_factor(radius, std)
-    assert 10 ** found["log10_factor"][0] == pytest.approx(expected, rel=0.06)
-    assert radius * 10 ** found["log10_slope"][0] == pytest.approx(expected, rel=0.06)
+    assert 10 ** found["log10_factor"] == pytest.approx(expected, rel=0.06)
+    assert radius * 10 ** found["log10_slope"] == pytest.approx(expected, rel=0.06)
 
 
 def test_where_growth_starts():
-    assert experiment.crossing((1.0, 2.0, 3.0), (-1.0, -0.5, 0.5)) == 2.5
-    assert experiment.crossing((1.0, 2.0), (-1.0, 0.0)) == 2.0
+    assert spectral_radius.crossing((1.0, 2.0, 3.0), (-1.0, -0.5, 0.5)) == 2.5
+    assert spectral_radius.crossing((1.0, 2.0), (-1.0, 0.0)) == 2.0
     for logarithms in [(-1.0, -0.5), (0.0, 1.0)]:
         with pytest.raises(ValueError, match="`logarithms` must pass from below 0"):
-            experiment.crossing((1.0, 2.0), logarithms)
+            spectral_radius.crossing((1.0, 2.0), logarithms)
 
 
 def test_noisy_blocks_have_the_product_that_torch_finds():
     size, steps = 3, 10
-    layer, x = examples.noisy_blocks(size, 5, 1.0, steps, normal=False)
+    layer, x = examples.noisy_blocks(size, 5, steps, normal=False)
     judge = nn.RNN(2 * size, 2 * size, bias=False, batch_first=True, dtype=F64)
     with torch.no_grad():
         judge.weight_ih_l0.copy_(torch.eye(2 * size))
@@ -145,23 +122,24 @@ def test_noisy_blocks_have_the_product_that_torch_finds():
         lambda h: judge(x, h[None, None])[1].flatten(), torch.zeros(2 * size).double()
     )
     longer = torch.cat([x, torch.zeros(1, 50, 2 * size, dtype=F64)], dim=1)
-    found = examples.of_driven(layer, longer, layer.initial_state(1))
+    found = examples.of_driven(layer, longer, torch.zeros(6, dtype=F64))
     expected = math.log10(np.linalg.norm(jacobian.numpy(), 2))
     assert found["log10_at_10"] == pytest.approx(expected, abs=1e-8)
 
 
 def test_without_the_blocks_the_matrix_is_normal_and_the_bound_holds():
-    layer, x = examples.noisy_blocks(3, 5, 1.0, 60, normal=True)
+    layer, x = examples.noisy_blocks(3, 5, 60, normal=True)
     weight = layer.cell.weight_hh
     assert torch.equal(weight, 0.5 * torch.eye(6, dtype=F64))
-    found = examples.of_driven(layer, x, layer.initial_state(1))
+    found = examples.of_driven(layer, x, torch.zeros(6, dtype=F64))
     for mark in examples.MARKS:
         assert found[f"log10_at_{mark}"] < mark * math.log10(0.5)
 
 
-def test_noise_is_what_the_blocks_grow_by(record):
-    cases = record["cases"]
-    assert cases["blocks_noise_1"]["factor_low"] > 1.3
-    assert cases["blocks_noise_0_1"]["factor_high"] < 0.9
+def test_noise_is_what_the_blocks_grow_by():
+    config = spectral_radius.experiment.small
+    strong, weak = (spectral_radius.of_noise(config, std) for std in (1.0, 0.1))
+    assert strong["factor_low"] > 1.3
+    assert weak["factor_high"] < 0.9
     # Slopes and radius alone would have them shrink.
-    assert cases["blocks_noise_1"]["slope_rule"] < 0.3
+    assert strong["slope_rule"] < 0.3

@@ -207,6 +207,13 @@ def test_seeding_leaves_the_global_generator_alone():
         assert torch.equal(torch.rand(3), inside)
     first = torch.rand(3, generator=seeding.generator(2))
     assert torch.equal(torch.rand(3, generator=seeding.generator(2)), first)
+    draws = seeding.generator(3)
+    for size in ((2, 3), (4,)):
+        found = seeding.normal(draws, *size)
+        assert found.dtype == torch.float64
+        assert found.shape == size
+    assert not torch.equal(seeding.normal(3, 4), found)
+    assert torch.equal(seeding.normal(3, 2, 3), seeding.normal(3, 6).reshape(2, 3))
 
 
 def test_commit_says_whether_the_code_was_changed(tmp_path):
