@@ -6,50 +6,29 @@ import pytest
 import torch
 from torch import nn
 
+from experiments import lab
 from experiments.gradients import _overflow_clipping as clipping
 from experiments.gradients import gradient_overflow as experiment
-from experiments.lab.experiment import find
-from experiments.lab.record import judgements, measure
-from experiments.lab.seeding import generator
 
 F64 = torch.float64
 
 
-@pytest.fixture(scope="module")
-def record():
-    return measure(find("gradient_overflow"))
-
-
-def test_claims_hold_and_controls_fail(record):
-    assert record["claims"].keys() == {c.id for c in experiment.CLAIMS}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-    assert judgements(find("gradient_overflow"), record["cases"]) == record["claims"]
-
-
-def test_a_run_is_a_function_of_its_config(record):
-    again = measure(find("gradient_overflow"))
-    for part in ("numbers", "series", "cases"):
-        assert again[part] == record[part], part
-
-
 def test_slopes_are_the_closed_form_until_they_are_lost():
-    found = experiment.of_slopes(torch.tanh, F64)
+    found = experiment.slopes(torch.tanh, F64)
     assert found["lowest_to_8_5"] == pytest.approx(1 / math.cosh(8.5) ** 2, rel=1e-6)
     assert found["highest"] == 1
     # tanh rounds to 1 where 2 exp(-2a) is below half of the spacing under 1, 2^-53.
     for dtype, bits in ((F64, 53), (torch.float32, 24)):
         expected = (bits + 2) * math.log(2) / 2
-        found = experiment.of_slopes(torch.tanh, dtype)["zero_from"]
+        found = experiment.slopes(torch.tanh, dtype)["zero_from"]
         assert found == pytest.approx(expected, abs=0.4)
 
 
 def test_a_gradient_that_doubles_ends_where_the_exponents_end():
-    for name in ("float16", "bfloat16", "float32", "float64"):
-        largest = torch.finfo(getattr(torch, name)).max
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, F64):
         # The largest number is a fraction below 1 times 2 to this power.
-        assert experiment.first_infinite_lag(name) == math.frexp(largest)[1]
+        exponent = math.frexp(torch.finfo(dtype).max)[1]
+        assert experiment.first_infinite_lag(dtype) == exponent
 
 
 def judge_of(layer):
@@ -63,7 +42,7 @@ def test_the_gradient_is_that_of_torch():
     eigenvalues = torch.linalg.eigvals(layer.cell.weight_hh.detach())
     assert eigenvalues.abs().max().item() == pytest.approx(3)
     judge = judge_of(layer)
-    random = generator(1001)
+    random = lab.generator(1001)
     x = 0.5 * torch.randn((1, 8, 5), generator=random, dtype=F64)
     loss = judge(x)[1].flatten() @ torch.randn(5, generator=random, dtype=F64)
     expected = torch.autograd.grad(loss, list(judge.parameters()))
@@ -78,13 +57,13 @@ def test_cosines_are_those_of_the_definition():
     assert gradient.abs().max() > 1
     cut = gradient.clamp(-1, 1)
     expected = (cut @ gradient / cut.norm() / gradient.norm()).item()
-    assert clipping.cosine(5, 12, 2, by_norm=False) == pytest.approx(expected)
-    assert clipping.cosine(5, 12, 2, by_norm=True) == pytest.approx(1)
+    assert clipping.cosine(5, 12, 2, clipping.by_value) == pytest.approx(expected)
+    assert clipping.cosine(5, 12, 2, clipping.by_norm) == pytest.approx(1)
 
 
 def test_shares_do_not_change_with_the_limit():
     plain, clipped = (
-        clipping.clipped(torch.tensor([3e-9, 4e-3]), by_norm=True, limit=limit)
+        clipping.clipped(torch.tensor([3e-9, 4e-3]), clipping.by_norm, limit)
         for limit in (1.0, 1e-3)
     )
     assert torch.equal(plain, torch.tensor([3e-9, 4e-3]))
@@ -94,9 +73,9 @@ def test_shares_do_not_change_with_the_limit():
     assert orthogonal == pytest.approx(math.sqrt(0.5), abs=0.1)
 
 
-@pytest.mark.parametrize("limit", [None, 0.5])
+@pytest.mark.parametrize("limit", [math.inf, 0.5])
 def test_one_descent_step_is_that_of_torch(limit):
-    draws = torch.rand((2, 1), generator=generator(0), dtype=F64)
+    draws = torch.rand((2, 1), generator=lab.generator(0), dtype=F64)
     w = 1.2 + 1.8 * draws[0, 0].item()
     b = -0.5 + draws[1, 0].item()
     layer = nn.RNN(1, 1, batch_first=True, dtype=F64)
@@ -106,17 +85,17 @@ def test_one_descent_step_is_that_of_torch(limit):
         layer.bias_ih_l0.zero_()
     layer.weight_ih_l0.requires_grad_(requires_grad=False)
     layer.bias_ih_l0.requires_grad_(requires_grad=False)
-    loss = (layer(torch.zeros(1, 20, 1, dtype=F64))[1].sum() - 0.3) ** 2
+    loss = (layer(torch.zeros(1, clipping.STEPS, 1, dtype=F64))[1].sum() - 0.3) ** 2
     loss.backward()
     parameters = [layer.weight_hh_l0, layer.bias_hh_l0]
-    norm = nn.utils.clip_grad_norm_(parameters, limit or math.inf)
-    found = clipping.descend(limit, 0.03, 1, 20, 1, seed=0)
-    expected = 0.03 * (norm if limit is None else min(norm, limit))
+    norm = nn.utils.clip_grad_norm_(parameters, limit)
+    found = clipping.descend(limit, updates=1, runs=1, seed=0)
+    expected = 0.03 * min(norm, limit)
     assert found["largest_update"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_skipped_update_leaves_the_network():
-    config = experiment.SMALL
+    config = experiment.experiment.small
     kept = experiment.one_update(config, torch.float32, 0, phi="tanh", skip=True)
     lost = experiment.one_update(config, torch.float32, 0, phi="tanh", skip=False)
     assert not kept["gradient_finite"]
