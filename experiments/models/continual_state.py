@@ -164,8 +164,7 @@ def growth(case: Case, config: Config) -> dict[str, list]:
 def weight_gradient(config: Config, steps: int, seed: int, rule: str) -> Tensor:
     """That of a random linear loss by all weights, as one vector."""
     layer = lstm_1997(config, seed, gradient=rule)
-    size = (config.batch_size, steps)
-    random = lab.generator(seed + 3000)
+    random, size = lab.generator(seed + 3000), (config.batch_size, steps)
     x = torch.randn(*size, config.input_size, generator=random, dtype=torch.float64)
     y, _ = layer(x)
     y_bar = torch.randn(y.shape, generator=random, dtype=torch.float64)
@@ -206,19 +205,19 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
 
 def numbers(config: Config, series: Mapping[str, Any]) -> dict[str, Any]:
     """Scalars for sentences."""
-    found: dict[str, Any] = {}
+    scalars: dict[str, Any] = {}
     for name, case in series["by_case"].items():
         for mark in {100, 1000, 10_000}.intersection(config.marks):
             at = config.marks.index(mark)
-            found[f"{name}_size_{mark}"] = 10 ** case["log10_size"][at]["median"]
-            found[f"{name}_saturated_{mark}"] = case["saturated"][at]
+            scalars[f"{name}_size_{mark}"] = 10 ** case["log10_size"][at]["median"]
+            scalars[f"{name}_saturated_{mark}"] = case["saturated"][at]
     for steps, angle in zip(config.gradient_steps, series["angles"], strict=True):
-        found[f"cosine_{steps}"] = angle["median"]
+        scalars[f"cosine_{steps}"] = angle["median"]
     for kind, case in series["learned"].items():
         for key in ("first", "last", "held"):
-            found[f"{kind}_{key}_lowest"] = case[key]["low"]
-        found[f"{kind}_largest"] = case["largest"]["median"]
-    return found
+            scalars[f"{kind}_{key}_lowest"] = case[key]["low"]
+        scalars[f"{kind}_largest"] = case["largest"]["median"]
+    return scalars
 
 
 def powers_of_ten(record: Mapping[str, Any]) -> dict[int, int]:

@@ -62,7 +62,7 @@ def learning_curve(
 
     def measure(step: Step) -> None:
         if step.number in marks:
-            point = {"steps": step.number, "characters": step.characters}
+            point: dict = {"steps": step.number, "characters": step.characters}
             text = data.read_by(step.number)
             for name in ("bigram", "fivegram"):
                 point[name] = data.ngram_bits(text, ORDERS[name])
@@ -133,42 +133,39 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         "samples": sample(model, data, config),
         "corpus": data.corpus.describe(),
     }
-    numbers = counts(data) | {"parameters": lab.parameter_count(model)}
-    numbers |= comparison(series, cases["lstm"]["bits"])
-    return {"numbers": numbers, "series": series, "cases": cases}
-
-
-def counts(data: Data) -> dict[str, Any]:
-    """Sizes of the text."""
-    facts: dict[str, Any] = data.corpus.describe()
-    return {
-        **{f"modules_{part}": n for part, n in facts["modules"].items()},
-        **{f"characters_{part}": n for part, n in facts["characters"].items()},
-        "python": facts["python"],
+    sizes = {
         "vocabulary": len(data.vocabulary),
         "uniform": math.log2(len(data.vocabulary)),
         "unknown_heldout": int((data.heldout == 0).sum()),
         "predicted": data.evaluation().predicted,
+        "parameters": lab.parameter_count(model),
     }
+    return {"numbers": sizes | numbers(cases, series), "series": series, "cases": cases}
 
 
-def comparison(series: Mapping[str, Any], lstm: float) -> dict[str, Any]:
+def numbers(cases: Mapping[str, Any], series: Mapping[str, Any]) -> dict[str, Any]:
     """The LSTM beside the n-grams, and beside itself with its state emptied."""
-    curve, longest = series["curve"], series["orders"][-1]
-    fivegram = series["orders"][4]["bits"]
+    lstm, fivegram = cases["lstm"]["bits"], cases["text"]["fivegram"]
+    curve, corpus, longest = series["curve"], series["corpus"], series["orders"][-1]
     # Where the LSTM first has fewer bits than the 5-gram counted on the same text.
     ahead = [p["characters"] for p in curve if p["lstm"] < p["fivegram"]]
     return {
+        **{f"modules_{part}": n for part, n in corpus["modules"].items()},
+        **{f"characters_{part}": n for part, n in corpus["characters"].items()},
+        "python": corpus["python"],
         "steps": curve[-1]["steps"],
         "characters_read": curve[-1]["characters"],
+        "lstm": lstm,
         "lstm_perplexity": 2**lstm,
         "lstm_nats": lstm * math.log(2),
+        **cases["text"],
         "longest_order": longest["order"],
         "longest_ngram": longest["bits"],
         "longest_order_wins": longest["bits"] < lstm,
         "lstm_minus_fivegram": lstm - fivegram,
         "lstm_wins": lstm < fivegram,
         "first_mark_ahead": ahead[0] if ahead else None,
+        "without_memory": cases["without_memory"]["bits"],
         "reset_costs": {str(p["every"]): p["bits"] - lstm for p in series["resets"]},
     }
 
@@ -281,13 +278,6 @@ experiment = lab.Experiment(
             case="text",
             control="shuffled_text",
         ),
-    ],
-    numbers=[
-        {
-            "lstm": "lstm.bits",
-            "without_memory": "without_memory.bits",
-            **{name: f"text.{name}" for name in ORDERS},
-        }
     ],
     tables={
         "bits": bits_table,

@@ -171,7 +171,9 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         for kind in track((RNN, LSTM), "through layers")
         for residual in (False, True)
     }
-    stacks = {f"{n} layer{'s' if n > 1 else ''}": (n, None) for n in config.lag_depths}
+    stacks: dict[str, tuple[int, float | None]] = {
+        f"{n} layer{'s' if n > 1 else ''}": (n, None) for n in config.lag_depths
+    }
     stacks["1 layer, bias"] = (1, config.forget_bias)
     by_lag = {
         name: lab.log10_summaries(
@@ -180,7 +182,9 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         )
         for name, (n, bias) in track(list(stacks.items()), "by lag")
     }
-    cases = {f"dropout_{n}": one_call_beside_another(config, n) for n in (1, 2)}
+    cases: dict[str, Any] = {
+        f"dropout_{n}": one_call_beside_another(config, n) for n in (1, 2)
+    }
     cases |= mask_cases(config)
     for name, points in by_depth.items():
         for n, kept in zip(config.depths, points, strict=True):

@@ -56,7 +56,7 @@ def test_the_model_without_memory_sees_one_character_only():
     assert moved.tolist() == [False, False, True, False, False, False]
     full = map_state(torch.ones_like, state)
     assert torch.equal(layer(x, full)[0], y)
-    stepped, _ = scan(layer, x)
+    stepped, _ = scan(layer, x, full)
     torch.testing.assert_close(stepped, y, rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="`lengths` must be None"):
         layer(x, lengths=torch.tensor([6, 6]))
