@@ -2,57 +2,35 @@ r"""Models that predict tokens from both sides, and tokens that allow no guess."
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from experiments.lab.seeding import generator, seeded
+from experiments import lab
 from seqref import LSTM, Bidirectional, Stacked
+from seqref.recurrence import output_width
 
 Tokens = Int[Tensor, "batch time"]
-Draw = Callable[[int, torch.Generator], Tokens]
+Losses = Float[Tensor, "rows positions"]
+Random = torch.Generator
 # A step of the chain adds one of these to the token, modulo the size of the vocabulary.
 OFFSETS = (1, 3)
 MASKED_SHARE = 0.15
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of the data, of the models and of their training."""
-
-    vocab: int
-    time: int
-    width: int
-    batch_size: int
-    updates: int
-    every: int
-    learning_rate: float
-    curve_rows: int
-    test_rows: int
-
-
-def random_tokens(sizes: Sizes) -> Draw:
+def random_tokens(config: Any, rows: int, source: Random) -> Tokens:
     """Independent tokens, uniform over the vocabulary."""
-
-    def draw(rows: int, source: torch.Generator) -> Tokens:
-        return torch.randint(sizes.vocab, (rows, sizes.time), generator=source)
-
-    return draw
+    return torch.randint(config.vocab, (rows, config.time), generator=source)
 
 
-def chain_tokens(sizes: Sizes) -> Draw:
+def chain_tokens(config: Any, rows: int, source: Random) -> Tokens:
     """A chain: each token is the one before plus one of two offsets, equally likely."""
-
-    def draw(rows: int, source: torch.Generator) -> Tokens:
-        steps = torch.tensor(OFFSETS)
-        chosen = torch.randint(len(steps), (rows, sizes.time), generator=source)
-        moves = steps[chosen]
-        moves[:, 0] = torch.randint(sizes.vocab, (rows,), generator=source)
-        return moves.cumsum(1) % sizes.vocab
-
-    return draw
+    chosen = torch.randint(len(OFFSETS), (rows, config.time), generator=source)
+    moves = torch.tensor(OFFSETS)[chosen]
+    moves[:, 0] = torch.randint(config.vocab, (rows,), generator=source)
+    return moves.cumsum(1) % config.vocab
 
 
 def chain_bounds() -> dict[str, float]:
@@ -64,133 +42,112 @@ def chain_bounds() -> dict[str, float]:
     return {"past": math.log(2), "both": math.log(2) / 2}
 
 
+def one_way(width: int) -> LSTM:
+    """An LSTM."""
+    return LSTM(width, width)
+
+
+def two_ways(width: int, inputs: int | None = None) -> Bidirectional:
+    """A bidirectional LSTM."""
+    return Bidirectional(*(LSTM(inputs or width, width) for _ in range(2)))
+
+
+def mixed(width: int) -> Stacked:
+    """Two bidirectional LSTMs: each direction of the upper reads both of the lower."""
+    return Stacked([two_ways(width), two_ways(width, 2 * width)])
+
+
+def separate(width: int) -> Bidirectional:
+    """Two layers in each direction, which meet in the head alone."""
+    sides = (Stacked([one_way(width), one_way(width)]) for _ in range(2))
+    return Bidirectional(*sides)
+
+
 class Model(nn.Module):
     """Embedding, layer, linear head; one more token, the last, stands for a mask."""
 
-    def __init__(self, sizes: Sizes, layer: nn.Module, width: int) -> None:
+    def __init__(self, layer: nn.Module, vocab: int, width: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(sizes.vocab + 1, sizes.width)
         self.layer = layer
-        self.head = nn.Linear(width, sizes.vocab)
+        self.embedding = nn.Embedding(vocab + 1, width)
+        self.head = nn.Linear(output_width(layer) or width, vocab)
 
     def features(self, tokens: Tokens) -> Float[Tensor, "batch time features"]:
         """The layer's outputs."""
         return self.layer(self.embedding(tokens))[0]
 
-
-def one_way(sizes: Sizes) -> Model:
-    """An LSTM."""
-    return Model(sizes, LSTM(sizes.width, sizes.width), sizes.width)
-
-
-def two_ways(sizes: Sizes) -> Model:
-    """A bidirectional LSTM."""
-    layer = Bidirectional(*(LSTM(sizes.width, sizes.width) for _ in range(2)))
-    return Model(sizes, layer, 2 * sizes.width)
+    def hiding(self, tokens: Tokens, hidden: Tensor) -> Float[Tensor, "batch time"]:
+        """The loss of every token, predicted with some of the inputs masked."""
+        shown = tokens.masked_fill(hidden, self.embedding.num_embeddings - 1)
+        return cross_entropy(self.head(self.features(shown)), tokens)
 
 
-def mixed(sizes: Sizes) -> Model:
-    """Two bidirectional LSTMs: each direction of the upper reads both of the lower."""
-    layers = [
-        Bidirectional(*(LSTM(size, sizes.width) for _ in range(2)))
-        for size in (sizes.width, 2 * sizes.width)
-    ]
-    return Model(sizes, Stacked(layers), 2 * sizes.width)
-
-
-def separate(sizes: Sizes) -> Model:
-    """Two layers in each direction, which meet in the head alone."""
-    sides = [
-        Stacked([LSTM(sizes.width, sizes.width) for _ in range(2)]) for _ in range(2)
-    ]
-    return Model(sizes, Bidirectional(*sides), 2 * sizes.width)
-
-
-# By row and position, or one mean.
-Loss = Callable[[Model, Tokens, torch.Generator], Float[Tensor, "rows positions"]]
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Float[Tensor, "batch positions"]:
+def cross_entropy(logits: Tensor, targets: Tensor) -> Losses:
+    """In nats, of every target."""
     return nn.functional.cross_entropy(
         logits.transpose(1, 2), targets, reduction="none"
     )
 
 
-def next_token(
-    model: Model, tokens: Tokens, source: torch.Generator
-) -> Float[Tensor, "batch positions"]:
+def next_token(model: Model, tokens: Tokens, source: Random) -> Losses:
     """The usual training of a language model: the targets are the inputs, one ahead.
 
     The last target is none of the inputs.
     """
-    return _cross_entropy(model.head(model.features(tokens[:, :-1])), tokens[:, 1:])
+    return cross_entropy(model.head(model.features(tokens[:, :-1])), tokens[:, 1:])
 
 
-def from_neighbours(
-    model: Model, tokens: Tokens, source: torch.Generator
-) -> Float[Tensor, "batch positions"]:
+def from_neighbours(model: Model, tokens: Tokens, source: Random) -> Losses:
     r"""Token t from the forward half at t - 1 and the backward half at t + 1.
 
     For one layer that leaves token t out.
     """
     ahead, behind = model.features(tokens).chunk(2, dim=-1)
     around = torch.cat([ahead[:, :-2], behind[:, 2:]], dim=-1)
-    return _cross_entropy(model.head(around), tokens[:, 1:-1])
+    return cross_entropy(model.head(around), tokens[:, 1:-1])
 
 
-def masked(
-    model: Model, tokens: Tokens, source: torch.Generator
-) -> Float[Tensor, "1 1"]:
-    """Hide some inputs; the mean loss of the hidden ones."""
+def masked(model: Model, tokens: Tokens, source: Random) -> Losses:
+    """Hide some inputs; the mean loss of the hidden ones, as one row."""
     hidden = torch.rand(tokens.shape, generator=source) < MASKED_SHARE
-    logits = model.head(model.features(_hide(model, tokens, hidden)))
-    return _cross_entropy(logits, tokens)[hidden].mean().view(1, 1)
+    return model.hiding(tokens, hidden)[hidden].mean().view(1, 1)
 
 
-def one_masked(
-    model: Model, tokens: Tokens, source: torch.Generator
-) -> Float[Tensor, "batch positions"]:
+def one_masked(model: Model, tokens: Tokens, source: Random) -> Losses:
     """Hide one input of each row, not at an end, and predict it: for testing."""
     rows, time = tokens.shape
     place = torch.randint(1, time - 1, (rows, 1), generator=source)
     hidden = torch.zeros_like(tokens, dtype=torch.bool).scatter(1, place, True)
-    logits = model.head(model.features(_hide(model, tokens, hidden)))
-    return _cross_entropy(logits, tokens).gather(1, place)
-
-
-def _hide(model: Model, tokens: Tokens, hidden: Tensor) -> Tokens:
-    return tokens.masked_fill(hidden, model.embedding.num_embeddings - 1)
+    return model.hiding(tokens, hidden).gather(1, place)
 
 
 def train(
-    build: Callable[[Sizes], Model],
-    draw: Draw,
-    loss: Loss,
-    test_loss: Loss,
-    sizes: Sizes,
+    config: Any,
     seed: int,
+    make: Callable[[int], nn.Module],
+    draw: Callable[[Any, int, Random], Tokens],
+    losses: tuple[Callable[[Model, Tokens, Random], Losses], ...],
 ) -> dict[str, list[float]]:
-    r"""Train on fresh tokens; the loss on unseen ones.
+    r"""Train on fresh tokens by the first of `losses`; the second on unseen ones.
 
     `curve` is on a few rows, every so many updates; `by_position` on many, at the end.
     """
-    with seeded(seed):
-        model = build(sizes)
-    optimiser = torch.optim.Adam(model.parameters(), lr=sizes.learning_rate)
-    source = generator(seed + 1000)
-    few = draw(sizes.curve_rows, generator(seed + 2000))
-    many = draw(sizes.test_rows, generator(seed + 4000))
+    loss, test_loss = losses
+    with lab.seeded(seed):
+        model = Model(make(config.width), config.vocab, config.width)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    source = lab.generator(seed + 1000)
+    few = draw(config, config.curve_rows, lab.generator(seed + 2000))
+    many = draw(config, config.test_rows, lab.generator(seed + 4000))
 
+    @torch.no_grad()
     def test(unseen: Tokens) -> Tensor:
-        with torch.no_grad():
-            return test_loss(model, unseen, generator(seed + 3000)).mean(0)
+        return test_loss(model, unseen, lab.generator(seed + 3000)).mean(0)
 
     curve = [test(few).mean().item()]
-    for update in range(1, sizes.updates + 1):
-        value = loss(model, draw(sizes.batch_size, source), source).mean()
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        if update % sizes.every == 0:
+    for update in range(1, config.updates + 1):
+        tokens = draw(config, config.batch_size, source)
+        lab.descend(optimizer, loss(model, tokens, source).mean())
+        if update % config.every == 0:
             curve.append(test(few).mean().item())
     return {"curve": curve, "by_position": test(many).tolist()}
