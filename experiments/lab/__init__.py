@@ -1,6 +1,7 @@
 r"""What every experiment is made of; the names that most of them need."""
 
 from experiments.lab.claim import (
+    Check,
     Claim,
     Outcome,
     above,
@@ -48,6 +49,7 @@ from experiments.lab.training import descend
 __all__ = [
     "DASHES",
     "Cell",
+    "Check",
     "Claim",
     "Experiment",
     "Lines",

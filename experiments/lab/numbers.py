@@ -1,6 +1,6 @@
 r"""Scalars and ready-made texts that sentences take from a record."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,13 @@ class Each:
     quantity: Quantity
     word: str
     write: Callable[[Any], Any]
+    cases: Collection[str] | None
 
     def of(self, cases: Mapping[str, Any]) -> dict[str, Any]:
         return {
             f"{name}_{self.word}".rstrip("_"): self.write(value_of(case, self.quantity))
             for name, case in cases.items()
-            if has(case, self.quantity)
+            if (self.cases is None or name in self.cases) and has(case, self.quantity)
         }
 
 
@@ -27,6 +28,7 @@ def each(
     quantity: Quantity,
     word: str | None = None,
     write: Callable[[Any], Any] = lambda value: value,
+    cases: Collection[str] | None = None,
 ) -> Each:
     r"""This quantity of each case that has it.
 
@@ -35,12 +37,13 @@ def each(
         word: What follows the name of the case, if anything; by default the path, dots
             as `_`.
         write: From the value to a number or a text.
+        cases: Names of those that are asked; by default all.
     """
     if word is None:
         if callable(quantity):
             raise TypeError("each: `word` must be given where `quantity` is a function")
         word = quantity.replace(".", "_")
-    return Each(quantity, word, write)
+    return Each(quantity, word, write, cases)
 
 
 def everything(cases: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,12 +84,11 @@ def span(quantity: Quantity, digits: int = 3) -> Cell:
 def with_span(
     quantity: Quantity, write: Callable[..., str] = number, *more: Any
 ) -> Cell:
-    """The median of a spread, its lowest and its highest: 0.2 (0.1 to 0.3)."""
+    """The median of a spread, or its mean, and the ends: 0.2 (0.1 to 0.3)."""
 
     def text(found: Mapping[str, float]) -> str:
-        middle, low, high = (
-            write(found[key], *more) for key in ("median", "low", "high")
-        )
+        keys = "median" if "median" in found else "mean", "low", "high"
+        middle, low, high = (write(found[key], *more) for key in keys)
         return f"{middle} ({low} to {high})"
 
     return cell(quantity, text)

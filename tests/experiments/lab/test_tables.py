@@ -30,4 +30,8 @@ def test_a_spread_is_written_with_its_ends():
     row = {"error": {"median": 0.25, "low": 0.125, "high": 1.0}}
     assert lab.with_span("error")(row) == "0.250 (0.125 to 1.00)"
     assert lab.with_span("error", lab.number, 2)(row) == "0.25 (0.12 to 1.0)"
+    row["error"]["mean"] = 0.3
+    assert lab.with_span("error")(row).startswith("0.250 ")
+    del row["error"]["median"]
+    assert lab.with_span("error", "{:.1f}".format)(row) == "0.3 (0.1 to 1.0)"
     assert lab.span("error", 2)(row) == "0.12 to 1.0"
