@@ -6,13 +6,14 @@ parameters and the same equations, which is faster on a CPU for RNN and GRU.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from experiments.lab.seeding import seeded
+from experiments import lab
 from seqref.interop import from_torch
 from seqref.recurrent.initialisation import (
     chrono_,
@@ -29,75 +30,56 @@ class Recipe(NamedTuple):
     """
 
     label: str
-    make: Callable[[int, int], nn.RNNBase]
-    initialise: Callable[[nn.RNNBase, float], Any]
-
-
-def _tanh(input_size: int, width: int) -> nn.RNNBase:
-    return nn.RNN(input_size, width, batch_first=True)
-
-
-def _relu(input_size: int, width: int) -> nn.RNNBase:
-    return nn.RNN(input_size, width, nonlinearity="relu", batch_first=True)
-
-
-def _lstm(input_size: int, width: int) -> nn.RNNBase:
-    return nn.LSTM(input_size, width, batch_first=True)
-
-
-def _gru(input_size: int, width: int) -> nn.RNNBase:
-    return nn.GRU(input_size, width, batch_first=True)
-
-
-def _as_it_comes(layer: nn.RNNBase, horizon: float) -> None:
-    pass
+    kind: Callable[..., nn.RNNBase]
+    initialise: Callable[[nn.RNNBase, float], Any] = lambda layer, horizon: None
 
 
 def _chrono_of(block: str) -> Callable[[nn.RNNBase, float], None]:
     """Chrono biases in one block of rows, the other as it comes."""
 
+    @torch.no_grad()
     def initialise(layer: nn.RNNBase, horizon: float) -> None:
-        parameters = dict(layer.named_parameters())
-        before = {name: value.detach().clone() for name, value in parameters.items()}
-        for name, rows, found, _ in chrono_(layer, horizon):
-            if found != block:
-                with torch.no_grad():
-                    parameters[name][slice(*rows)] = before[name][slice(*rows)]
+        before = {name: value.clone() for name, value in layer.state_dict().items()}
+        for name, rows, changed, _ in chrono_(layer, horizon):
+            if changed != block:
+                there = slice(*rows)
+                layer.get_parameter(name)[there] = before[name][there]
 
     return initialise
 
 
+def _alone(initialise: Callable[..., Any], *values: float) -> Any:
+    """An initialisation that is told no horizon."""
+    return lambda layer, horizon: initialise(layer, *values)
+
+
 CATALOGUE = {
-    "rnn": Recipe("tanh RNN, default", _tanh, _as_it_comes),
-    "rnn_orthogonal": Recipe(
-        "tanh RNN, orthogonal", _tanh, lambda layer, _: orthogonal_(layer)
+    "rnn": Recipe("tanh RNN, default", nn.RNN),
+    "rnn_orthogonal": Recipe("tanh RNN, orthogonal", nn.RNN, _alone(orthogonal_)),
+    "irnn": Recipe(
+        "ReLU RNN, identity", partial(nn.RNN, nonlinearity="relu"), _alone(identity_)
     ),
-    "irnn": Recipe("ReLU RNN, identity", _relu, lambda layer, _: identity_(layer)),
-    "lstm": Recipe("LSTM, default", _lstm, _as_it_comes),
-    "lstm_bias_1": Recipe(
-        "LSTM, forget bias 1", _lstm, lambda layer, _: forget_bias_(layer, 1.0)
-    ),
-    "lstm_bias_5": Recipe(
-        "LSTM, forget bias 5", _lstm, lambda layer, _: forget_bias_(layer, 5.0)
-    ),
-    "lstm_chrono": Recipe("LSTM, chrono", _lstm, chrono_),
+    "lstm": Recipe("LSTM, default", nn.LSTM),
+    "lstm_bias_1": Recipe("LSTM, forget bias 1", nn.LSTM, _alone(forget_bias_, 1.0)),
+    "lstm_bias_5": Recipe("LSTM, forget bias 5", nn.LSTM, _alone(forget_bias_, 5.0)),
+    "lstm_chrono": Recipe("LSTM, chrono", nn.LSTM, chrono_),
     "lstm_chrono_forget": Recipe(
-        "LSTM, chrono, forget bias alone", _lstm, _chrono_of("f")
+        "LSTM, chrono, forget bias alone", nn.LSTM, _chrono_of("f")
     ),
     "lstm_chrono_input": Recipe(
-        "LSTM, chrono, input bias alone", _lstm, _chrono_of("i")
+        "LSTM, chrono, input bias alone", nn.LSTM, _chrono_of("i")
     ),
-    "gru": Recipe("GRU, default", _gru, _as_it_comes),
-    "gru_chrono": Recipe("GRU, chrono", _gru, chrono_),
+    "gru": Recipe("GRU, default", nn.GRU),
+    "gru_chrono": Recipe("GRU, chrono", nn.GRU, chrono_),
 }
 
 
 class Network(nn.Module):
     r"""A recurrent layer and a linear read-out of its output at every step."""
 
-    def __init__(self, layer: nn.RNNBase, output_size: int) -> None:
+    def __init__(self, layer: Any, output_size: int) -> None:
         super().__init__()
-        self.layer: Any = from_torch(layer)  # type: ignore[call-overload]
+        self.layer = layer
         self.head = nn.Linear(layer.hidden_size, output_size)
 
     def forward(
@@ -110,32 +92,20 @@ class Network(nn.Module):
 def layer_of(
     recipe: str, input_size: int, hidden_size: int, horizon: float
 ) -> nn.RNNBase:
-    r"""The layer of torch.nn that a recipe names, initialised.
-
-    Random numbers come from torch's global generator.
-
-    Raises:
-        ValueError: `recipe` is not in the catalogue.
-    """
-    if recipe not in CATALOGUE:
-        raise ValueError(
-            f"layer_of: `recipe` must be one of {', '.join(CATALOGUE)}, got {recipe!r}"
-        )
-    found = CATALOGUE[recipe]
-    layer = found.make(input_size, hidden_size)
-    found.initialise(layer, horizon)
+    """The layer of torch.nn that a recipe names, from torch's global generator."""
+    _, kind, initialise = CATALOGUE[recipe]
+    layer = kind(input_size, hidden_size, batch_first=True)
+    initialise(layer, horizon)
     return layer
 
 
 def build(
-    recipe: str,
-    input_size: int,
-    hidden_size: int,
-    output_size: int,
-    horizon: float,
-    seed: int,
+    recipe: str, sizes: tuple[int, int, int], horizon: float, seed: int
 ) -> Network:
-    """A network by its recipe; one seed gives the same network every time."""
-    with seeded(seed):
-        layer = layer_of(recipe, input_size, hidden_size, horizon)
-        return Network(layer, output_size)
+    r"""A network by its recipe; `sizes` are those of input, state and output.
+
+    One seed gives the same network every time.
+    """
+    with lab.seeded(seed):
+        layer: Any = layer_of(recipe, *sizes[:2], horizon)
+        return Network(from_torch(layer), sizes[2])

@@ -1,6 +1,5 @@
 r"""Delayed recall as the training sees it."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -16,14 +15,15 @@ SOLVED = 0.95
 
 def recall(noise: float = 0.0) -> Problem:
     r"""One of two symbols, `lag` steps of blanks or of noise, the answer at the end."""
-
-    def draw(
-        batch_size: int, lag: int, random: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        task = DelayedRecall(lag, symbols=SYMBOLS, noise=noise)
-        return task.draw(batch_size, random)
-
-    return Problem(SYMBOLS, SYMBOLS, draw, loss_at_the_end, accuracy, ENOUGH, SOLVED)
+    return Problem(
+        input_size=SYMBOLS,
+        output_size=SYMBOLS,
+        task=lambda lag: DelayedRecall(lag, SYMBOLS, noise),
+        loss=loss_at_the_end,
+        score=accuracy,
+        enough=ENOUGH,
+        solved=SOLVED,
+    )
 
 
 def loss_at_the_end(outputs: Tensor, symbols: Tensor) -> Tensor:

@@ -1,93 +1,72 @@
 r"""A grid of runs: what each cell gave over its seeds, and cells taken together."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from itertools import product
 from typing import Any
 
-from experiments.lab.experiment import Track, untracked
-from experiments.lab.statistics import (
-    mean_interval,
-    median,
-    share_interval,
-)
+from experiments import lab
 from experiments.memory._networks import build
-from experiments.memory._training import (
-    Problem,
-    Run,
-    Schedule,
-    score,
-    train,
-)
+from experiments.memory._training import Cell, Problem, score, train
 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Cell:
-    r"""One setting of the grid; `horizon` is what the initialisation is told."""
+def grid(
+    config: Any,
+    lags: Iterable[int],
+    *,
+    recipes: Sequence[str] = (),
+    horizon: Callable[[int], float] = lambda lag: lag,
+) -> list[Cell]:
+    r"""Every recipe at every lag, with every width and learning rate.
 
-    recipe: str
-    hidden_size: int
-    learning_rate: float
-    lag: int
-    updates: int
-    horizon: float
-
-
-def measure_run(problem: Problem, cell: Cell, schedule: Schedule, seed: int) -> Run:
-    """Build, train and try one network."""
-    network = build(
-        cell.recipe,
-        problem.input_size,
-        cell.hidden_size,
-        problem.output_size,
-        cell.horizon,
-        seed,
-    )
-    made = train(
-        problem,
-        network,
-        schedule,
-        cell.lag,
-        cell.updates,
-        cell.learning_rate,
-        seed,
-    )
-    return Run(score(problem, network, schedule, cell.lag, seed), made)
+    Recipes are those of the config where none are given; it has several widths or one.
+    """
+    several = hasattr(config, "hidden_sizes")
+    widths = config.hidden_sizes if several else [config.hidden_size]
+    settings = product(recipes or config.recipes, lags, widths, config.learning_rates)
+    return [
+        Cell(recipe, width, rate, lag, config.updates, horizon(lag))
+        for recipe, lag, width, rate in settings
+    ]
 
 
-def measure_cell(
-    problem: Problem, cell: Cell, schedule: Schedule, seeds: Sequence[int]
-) -> Row:
-    """A cell over its seeds: every score, and every number of updates."""
-    runs = [measure_run(problem, cell, schedule, seed) for seed in seeds]
-    return {
-        **asdict(cell),
-        "scores": [run.score for run in runs],
-        "made": [run.updates for run in runs],
-        "good": sum(run.score >= problem.solved for run in runs),
-    }
+def measure_run(
+    problem: Problem, cell: Cell, batch_size: int, tests: int, seed: int
+) -> tuple[float, int]:
+    """Build, train and try one network: its score, and the updates that were made."""
+    sizes = problem.input_size, cell.hidden_size, problem.output_size
+    network = build(cell.recipe, sizes, cell.horizon, seed)
+    made = train(problem, network, cell, batch_size, seed)
+    return score(problem, network, cell.lag, tests, seed), made
 
 
 def sweep(
     problem: Problem,
     cells: Sequence[Cell],
-    schedule: Schedule,
     seeds: Sequence[int],
-    track: Track = untracked,
-    label: str = "sweep",
+    batch_size: int,
+    tests: int,
+    track: lab.Track = lab.untracked,
 ) -> list[Row]:
-    """Every cell of a grid, in order."""
-    return [
-        measure_cell(problem, cell, schedule, seeds) for cell in track(cells, label)
-    ]
+    """Every cell over its seeds: all scores, and all numbers of updates."""
+    rows = []
+    for cell in track(cells, "sweep"):
+        runs = [measure_run(problem, cell, batch_size, tests, seed) for seed in seeds]
+        scores, made = map(list, zip(*runs, strict=True))
+        good = sum(value >= problem.solved for value in scores)
+        rows.append({**asdict(cell), "scores": scores, "made": made, "good": good})
+    return rows
 
 
-def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
-    """The rows that have these values."""
-    return [
-        row for row in rows if all(row[key] == value for key, value in wanted.items())
-    ]
+def groups(rows: Iterable[Row], *keys: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Rows that agree in these quantities, by the values they have."""
+    agreeing: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        agreeing.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return agreeing
 
 
 def pool(rows: Sequence[Row]) -> Row:
@@ -95,20 +74,54 @@ def pool(rows: Sequence[Row]) -> Row:
 
     The intervals take all runs for draws of one kind. Rows of several settings are not,
     and share their seeds; a page that prints them says so.
-
-    Raises:
-        ValueError: There are no rows.
     """
-    if not rows:
-        raise ValueError("pool: `rows` must hold at least one row, got none")
     scores = [value for row in rows for value in row["scores"]]
     good = sum(row["good"] for row in rows)
+    shares = [row["good"] / len(row["scores"]) for row in rows]
     return {
         "runs": len(scores),
         "good": good,
-        "share": share_interval(good, len(scores)),
-        "score": mean_interval(scores),
-        "lowest_share": min(row["good"] / len(row["scores"]) for row in rows),
-        "highest_share": max(row["good"] / len(row["scores"]) for row in rows),
-        "median_made": median(value for row in rows for value in row["made"]),
+        "share": lab.share_interval(good, len(scores)),
+        "score": lab.mean_interval(scores),
+        "lowest_share": min(shares),
+        "highest_share": max(shares),
+        "median_made": lab.median(value for row in rows for value in row["made"]),
     }
+
+
+def cases_of(rows: Iterable[Row], *keys: str) -> dict[str, Row]:
+    """Rows that agree in these quantities, pooled, and named after their values."""
+    return {
+        "_".join(map(str, values)): pool(some)
+        for values, some in groups(rows, *keys).items()
+    }
+
+
+def swept(
+    problem: Problem,
+    cells: Sequence[Cell],
+    config: Any,
+    track: lab.Track,
+    keys: Sequence[str] = ("recipe", "lag"),
+) -> dict[str, Any]:
+    """What an experiment that is one sweep returns: rows, and cases by these keys."""
+    rows = sweep(problem, cells, config.seeds, config.batch_size, config.tests, track)
+    return {"series": {"rows": rows}, "cases": cases_of(rows, *keys)}
+
+
+def at_least(share: float) -> lab.Check:
+    """A check that so large a share of the runs solved the task."""
+
+    def check(case: Row) -> lab.Outcome:
+        runs = case["runs"]
+        least = next(good for good in range(runs + 1) if good / runs >= share)
+        return lab.Outcome.at_least(case["good"], least, runs)
+
+    return lab.all_of(check, number="share.share")
+
+
+def fewer_than_half(case: Row) -> lab.Outcome:
+    """A check that less than half of the runs solved the task."""
+    most = math.ceil(case["runs"] / 2) - 1
+    count = lab.Outcome.at_most(case["good"], most, case["runs"])
+    return lab.Outcome.all_of(case["share"]["share"], count)

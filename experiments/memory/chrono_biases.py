@@ -13,57 +13,27 @@ from typing import Any
 
 import torch
 
-from experiments.lab.claim import Claim
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.statistics import median
-from experiments.lab.tables import number, table
-from experiments.memory._judging import at_least, scalars
-from experiments.memory._networks import CATALOGUE, build
-from experiments.memory._presentation import table_by_lag
+from experiments import lab
+from experiments.memory._networks import build
 from experiments.memory._recall import SYMBOLS, recall
-from experiments.memory._sweep import Cell, pool, select, sweep
-from experiments.memory._training import Schedule
+from experiments.memory._sweep import Row, at_least, grid, groups, swept
+from experiments.memory._tables import COUNTS, LAYER, by_lag
 
 
 @dataclass(frozen=True)
 class Config:
     """Recipes and the grid: lags, learning rates, seeds; one width; updates at most."""
 
-    recipes: tuple[str, ...]
-    lags: tuple[int, ...]
-    hidden_size: int
-    learning_rates: tuple[float, ...]
-    updates: int
-    batch_size: int
-    tests: int
-    seeds: tuple[int, ...]
-
-
-SMALL = Config(
-    recipes=("lstm_chrono_input", "lstm_chrono_forget", "lstm_chrono"),
-    lags=(50, 200),
-    hidden_size=32,
-    learning_rates=(0.005,),
-    updates=260,
-    batch_size=32,
-    tests=128,
-    seeds=(0, 1),
-)
-FULL = Config(
-    recipes=(
-        "lstm_chrono_input",
-        "lstm_chrono_forget",
-        "lstm_bias_5",
-        "lstm_chrono",
-    ),
-    lags=(50, 200),
-    hidden_size=32,
-    learning_rates=(0.003, 0.01),
-    updates=300,
-    batch_size=32,
-    tests=512,
-    seeds=tuple(range(5)),
-)
+    recipes: tuple[str, ...] = (
+        *("lstm_chrono_input", "lstm_chrono_forget", "lstm_bias_5", "lstm_chrono"),
+    )
+    lags: tuple[int, ...] = (50, 200)
+    hidden_size: int = 32
+    learning_rates: tuple[float, ...] = (0.003, 0.01)
+    updates: int = 300
+    batch_size: int = 32
+    tests: int = 512
+    seeds: tuple[int, ...] = tuple(range(5))
 
 
 @torch.no_grad()
@@ -78,95 +48,76 @@ def start(recipe: str, lag: int, width: int, seeds: Sequence[int]) -> dict[str, 
     x[:, 0] = torch.eye(SYMBOLS)
     apart, slope = [], []
     for seed in seeds:
-        network = build(recipe, SYMBOLS, width, SYMBOLS, lag, seed).double()
+        network = build(recipe, (SYMBOLS, width, SYMBOLS), lag, seed).double()
         y, state = network.layer(x)
         apart.append((y[0, -1] - y[1, -1]).norm().item())
-        slope.append(median((1 - state.c.tanh().square()).flatten().tolist()))
-    return {"apart": median(apart), "slope": median(slope)}
+        slope.append(lab.median((1 - state.c.tanh().square()).flatten().tolist()))
+    return {"apart": lab.median(apart), "slope": lab.median(slope)}
 
 
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
-    """Look at every layer before training, then train the grid with every seed."""
-    cells = [
-        Cell(recipe, config.hidden_size, rate, lag, config.updates, lag)
-        for recipe in config.recipes
-        for lag in config.lags
-        for rate in config.learning_rates
-    ]
-    schedule = Schedule(batch_size=config.batch_size, tests=config.tests)
-    rows = sweep(recall(), cells, schedule, config.seeds, track, "chrono_biases")
-    cases = {
-        f"{recipe}_{lag}": {
-            **pool(select(rows, recipe=recipe, lag=lag)),
-            "start": start(recipe, lag, config.hidden_size, config.seeds),
+def run(config: Config, track: lab.Track) -> dict:
+    """Train the grid with every seed, and look at every layer before training."""
+    result = swept(recall(), grid(config, config.lags), config, track)
+    rows, cases = result["series"]["rows"], result["cases"]
+    for recipe, lag in groups(rows, "recipe", "lag"):
+        cases[f"{recipe}_{lag}"]["start"] = start(
+            recipe, lag, config.hidden_size, config.seeds
+        )
+    return result
+
+
+def starts(record: Mapping[str, Any]) -> list[Row]:
+    """The layers before training: a row for each quantity of a recipe at a lag."""
+    words = {"apart": "symbols apart", "slope": "slope"}
+    return [
+        {
+            "recipe": recipe,
+            "column": f"{word}, lag {lab.number(lag)}",
+            "value": record["cases"][f"{recipe}_{lag}"]["start"][key],
         }
-        for recipe in config.recipes
-        for lag in config.lags
-    }
-    return {"numbers": summary(cases), "series": {"rows": rows}, "cases": cases}
-
-
-def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """Scalars for sentences."""
-    found: dict[str, Any] = {}
-    for name, case in cases.items():
-        found |= scalars(name, case)
-        for key, value in case["start"].items():
-            found[f"{name}_{key}"] = value
-    return found
-
-
-CLAIMS = (
-    Claim(
-        "C146.input",
-        "At least half of the LSTMs with both biases of chrono learn to carry a symbol "
-        "over 200 steps; of those with its forget biases alone, not half do.",
-        at_least(0.5),
-        case="lstm_chrono_200",
-        control="lstm_chrono_forget_200",
-    ),
-    Claim(
-        "C146.forget",
-        "At least half of the LSTMs with the forget biases of chrono alone learn to "
-        "carry a symbol over 50 steps; of those with its input biases alone, not half "
-        "do.",
-        at_least(0.5),
-        case="lstm_chrono_forget_50",
-        control="lstm_chrono_input_50",
-    ),
-)
-
-
-def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """Runs that solved the task by lag; the layers before training."""
-    config, rows = record["run"]["config"], record["series"]["rows"]
-    recipes, lags = config["recipes"], config["lags"]
-    lines = [
-        [
-            CATALOGUE[recipe].label,
-            *[
-                number(record["cases"][f"{recipe}_{lag}"]["start"][key], 2)
-                for key in ("apart", "slope")
-                for lag in lags
-            ],
-        ]
-        for recipe in recipes
+        for key, word in words.items()
+        for recipe, lag in groups(record["series"]["rows"], "recipe", "lag")
     ]
-    headers = [
-        f"{word}, lag {number(lag)}"
-        for word in ("symbols apart", "slope")
-        for lag in lags
-    ]
-    return {
-        "solved": table_by_lag(rows, recipes, lags),
-        "start": table(["layer, initialisation", *headers], lines),
-    }
 
 
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
+experiment = lab.Experiment(
+    small=Config(
+        recipes=("lstm_chrono_input", "lstm_chrono_forget", "lstm_chrono"),
+        learning_rates=(0.005,),
+        updates=260,
+        tests=128,
+        seeds=(0, 1),
+    ),
     run=run,
-    claims=CLAIMS,
-    tables=tables,
+    claims=[
+        lab.Claim(
+            "C146.input",
+            "At least half of the LSTMs with both biases of chrono learn to carry a "
+            "symbol over 200 steps; of those with its forget biases alone, not half "
+            "do.",
+            at_least(0.5),
+            case="lstm_chrono_200",
+            control="lstm_chrono_forget_200",
+        ),
+        lab.Claim(
+            "C146.forget",
+            "At least half of the LSTMs with the forget biases of chrono alone learn "
+            "to carry a symbol over 50 steps; of those with its input biases alone, "
+            "not half do.",
+            at_least(0.5),
+            case="lstm_chrono_forget_50",
+            control="lstm_chrono_input_50",
+        ),
+    ],
+    numbers=[
+        *COUNTS,
+        lab.each("start.apart", "apart"),
+        lab.each("start.slope", "slope"),
+    ],
+    tables={
+        "solved": by_lag(),
+        "start": lab.Pivot(
+            LAYER, "column", str, lab.cell("value", lab.number, 2), starts
+        ),
+    },
 )

@@ -7,270 +7,243 @@ set by hand: an LSTM whose cell state goes up and down by one, and a GRU whose s
 moves by a share $\delta$ of the way to $+1$ or to $-1$, each in several precisions.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import Tensor, nn
 
-from experiments.lab.claim import Claim, Outcome
-from experiments.lab.drawing import DASHES, Theme
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.seeding import seeded
-from experiments.lab.statistics import spread
-from experiments.lab.tables import number, table
-from experiments.memory._counters import (
-    Layer,
-    hand_gru,
-    hand_lstm,
+from experiments import lab
+from experiments.memory._counting import (
+    Words,
+    counting,
+    draw_curves,
+    lowest_to_highest,
     reach,
-    try_hand,
-    try_layer,
-    words,
+    zeroed,
 )
+from experiments.memory._networks import Network, layer_of
+from experiments.memory._training import Cell, train
+from seqref.tasks.counting import words_right
 
 
 @dataclass(frozen=True)
 class Config:
     """Training, lengths tried after it, and the counters set by hand."""
 
-    train_to: int
-    steps: int
-    learning_rate: float
-    try_to: int
-    deltas: tuple[float, ...]
-    hand_to: int
-    seeds: tuple[int, ...]
+    train_to: int = 20
+    steps: int = 4000
+    learning_rate: float = 0.01
+    try_to: int = 80
+    deltas: tuple[float, ...] = (1e-1, 1e-2, 1e-4, 1e-6, 1e-8)
+    hand_to: int = 2000
+    seeds: tuple[int, ...] = tuple(range(6))
 
 
-SMALL = Config(
-    train_to=10,
-    steps=1000,
-    learning_rate=0.02,
-    try_to=30,
-    deltas=(1e-1, 1e-2, 1e-8),
-    hand_to=300,
-    seeds=(0, 1, 2, 3, 4),
-)
-FULL = Config(
-    train_to=20,
-    steps=4000,
-    learning_rate=0.01,
-    try_to=80,
-    deltas=(1e-1, 1e-2, 1e-4, 1e-6, 1e-8),
-    hand_to=2000,
-    seeds=tuple(range(6)),
-)
 # One LSTM, a GRU of its width, and a GRU with at least its number of parameters.
-TRAINED = {"lstm_4": (nn.LSTM, 4), "gru_4": (nn.GRU, 4), "gru_5": (nn.GRU, 5)}
+TRAINED = {"lstm_4": ("lstm", 4), "gru_4": ("gru", 4), "gru_5": ("gru", 5)}
 LABELS = {
-    "lstm_4": "LSTM, 4 units",
-    "gru_4": "GRU, 4 units",
-    "gru_5": "GRU, 5 units",
+    name: f"{kind.upper()}, {width} units" for name, (kind, width) in TRAINED.items()
 }
 DTYPES = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
     "float64": torch.float64,
 }
+# What of the counters by hand is judged and quoted.
+HAND = {
+    "hand_lstm_bfloat16": "lstm.bfloat16",
+    "hand_gru_bfloat16": lambda hand: max(hand["gru"]["bfloat16"]),
+    "hand_gru_finest_float32": "gru.float32.-1",
+    "hand_gru_finest_float64": "gru.float64.-1",
+}
 
 
-def build(kind: type[Layer], width: int, seed: int) -> tuple[Layer, nn.Linear]:
-    """A layer of torch.nn as it comes, and a linear read-out of its output."""
-    with seeded(seed):
-        return kind(2, width, batch_first=True), nn.Linear(width, 1)
-
-
-def train(config: Config, layer: Layer, head: nn.Linear) -> None:
-    """Adam on all words up to `train_to`, the rate going down in a line."""
-    x, answers = words(config.train_to)
-    asked = ~answers.isnan()
-    parameters = [*layer.parameters(), *head.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
-    for step in range(config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * (1 - step / config.steps)
-        optimizer.zero_grad()
-        logits = head(layer(x)[0])[..., 0]
-        binary_cross_entropy_with_logits(logits[asked], answers[asked]).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-
-
-def measure_trained(config: Config, name: str, *, trained: bool = True) -> dict:
-    """One kind over all seeds: which n are right, and how far."""
+def measure_trained(config: Config, name: str, updates: int) -> dict:
+    """Layers of torch.nn over all seeds: which n are right, and how far."""
     kind, width = TRAINED[name]
-    rows = []
+    shown = config.train_to
+    cell = Cell(kind, width, config.learning_rate, shown, updates, horizon=0)
+    x, targets = Words().draw(config.try_to)
+    good = []
     for seed in config.seeds:
-        layer, head = build(kind, width, seed)
-        if trained:
-            train(config, layer, head)
-        rows.append(try_layer(layer, head, config.try_to))
-    found = [reach(row) for row in rows]
-    parameters = sum(p.numel() for p in build(kind, width, 0)[0].parameters())
+        with lab.seeded(seed):
+            network = Network(layer_of(kind, 2, width, cell.horizon), 1)
+        train(counting(shown), network, cell, shown, seed, decay=True)
+        with torch.no_grad():
+            good.append(words_right(network(x)[..., 0], targets))
+    reaches = [reach(row) for row in good]
     return {
-        "parameters": parameters,
-        "train_to": config.train_to,
-        "reach": spread(float(value) for value in found),
-        "reaches": found,
-        "share_right": torch.stack(rows).double().mean(0).tolist(),
+        "parameters": lab.parameter_count(network.layer),
+        "train_to": shown,
+        "reach": lab.spread(map(float, reaches)),
+        "reaches": reaches,
+        "share_right": torch.stack(good).double().mean(0).tolist(),
     }
 
 
-def measure_hand(config: Config) -> dict[str, Any]:
-    """Every counter by hand in every precision."""
-    found: dict[str, Any] = {"lstm": {}, "gru": {}}
+@torch.no_grad()
+def hand_lstm() -> nn.LSTMCell:
+    r"""$c$ goes up by 1 on $a$ and down by 1 on $b$: all gates open, candidate ±1."""
+    cell = zeroed(lambda: nn.LSTMCell(2, 1, dtype=torch.float64))
+    cell.bias_ih.copy_(torch.tensor([200.0, 200.0, 0.0, 200.0]))
+    cell.weight_ih[2].copy_(torch.tensor([30.0, -30.0]))
+    return cell
+
+
+@torch.no_grad()
+def hand_gru(delta: float) -> nn.GRUCell:
+    r"""$h$ goes a share `delta` of the way to 1 on $a$ and to -1 on $b$."""
+    cell = zeroed(lambda: nn.GRUCell(2, 1, dtype=torch.float64))
+    cell.bias_ih[1] = math.log((1 - delta) / delta)
+    cell.weight_ih[2].copy_(torch.tensor([30.0, -30.0]))
+    return cell
+
+
+@torch.no_grad()
+def try_hand(
+    step: Callable[[Tensor, Any], Any], dtype: torch.dtype, threshold: float, limit: int
+) -> int:
+    """How far a step of one unit is right that says yes below `threshold`."""
+    x, targets = Words().draw(limit)
+    state, margins = None, []
+    for x_t in x.to(dtype).unbind(1):
+        state = step(x_t, state)
+        value = state[1] if isinstance(state, tuple) else state
+        margins.append(threshold - value[:, 0].double())
+    return reach(words_right(torch.stack(margins, dim=1), targets))
+
+
+def run(config: Config, track: lab.Track) -> dict:
+    """Train and try every kind, then try the counters by hand in every precision."""
+    cases: dict[str, Any] = {
+        name: measure_trained(config, name, config.steps)
+        for name in track(TRAINED, "gru_counting")
+    }
+    cases["gru_4_untrained"] = measure_trained(config, "gru_4", updates=0)
+    hand: dict[str, dict[str, Any]] = {"lstm": {}, "gru": {}}
     for label, dtype in DTYPES.items():
-        found["lstm"][label] = try_hand(hand_lstm(), dtype, 0.5, config.hand_to)
-        found["gru"][label] = [
-            try_hand(hand_gru(delta), dtype, delta / 2, config.hand_to)
+        cell = hand_lstm().to(dtype)
+        hand["lstm"][label] = try_hand(cell, dtype, 0.5, config.hand_to)
+        hand["gru"][label] = [
+            try_hand(hand_gru(delta).to(dtype), dtype, delta / 2, config.hand_to)
             for delta in config.deltas
         ]
-    return found
+    cases |= {name: {"reach": lab.value_of(hand, at)} for name, at in HAND.items()}
+    return {"series": {"hand": hand}, "cases": cases}
 
 
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
-    """Train and try every kind, then try the counters by hand."""
-    cases: dict[str, Any] = {
-        name: measure_trained(config, name) for name in track(TRAINED, "gru_counting")
-    }
-    cases["gru_4_untrained"] = measure_trained(config, "gru_4", trained=False)
-    hand = measure_hand(config)
-    cases["hand_lstm_bfloat16"] = {"reach": hand["lstm"]["bfloat16"]}
-    cases["hand_gru_bfloat16"] = {"reach": max(hand["gru"]["bfloat16"])}
-    for label in ("float32", "float64"):
-        cases[f"hand_gru_finest_{label}"] = {"reach": hand["gru"][label][-1]}
-    return {"numbers": summary(cases), "series": {"hand": hand}, "cases": cases}
+def learned(case: Mapping[str, Any]) -> lab.Outcome:
+    """A check that the lowest reach is the longest length of training."""
+    return lab.Outcome.above(case["reach"]["low"], case["train_to"] - 0.5)
 
 
-def summary(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """Scalars for sentences."""
-    found: dict[str, Any] = {}
-    for name, case in cases.items():
-        if name in TRAINED:
-            found[f"{name}_parameters"] = case["parameters"]
-            for key, value in case["reach"].items():
-                found[f"{name}_reach_{key}"] = float(value)
-        elif name.startswith("hand"):
-            found[f"{name}_reach"] = case["reach"]
-    return found
-
-
-def _learned(case: Mapping[str, Any]) -> Outcome:
-    found = case["reach"]["low"]
-    return Outcome.all_of(float(found), Outcome.above(found, case["train_to"] - 0.5))
-
-
-def _beyond(case: Mapping[str, Any]) -> Outcome:
+def beyond(case: Mapping[str, Any]) -> lab.Outcome:
+    """A check that the median reach is 1.3 times the longest length of training."""
     median, train_to = case["reach"]["median"], case["train_to"]
     # Lengths are whole: half of one below the least that is enough.
-    return Outcome.all_of(
-        median / train_to, Outcome.above(median, 1.3 * train_to - 0.5)
+    far = lab.Outcome.above(median, 1.3 * train_to - 0.5)
+    return lab.Outcome.all_of(median / train_to, far)
+
+
+def hand_table(record: Mapping[str, Any]) -> lab.Table:
+    """How far each counter by hand is right, in every precision."""
+    hand, config = record["series"]["hand"], record["run"]["config"]
+    rows = [{"name": "LSTM, steps of 1", **hand["lstm"]}]
+    for i, delta in enumerate(config["deltas"]):
+        reaches = {label: hand["gru"][label][i] for label in DTYPES}
+        rows.append({"name": f"GRU, steps of {lab.number(delta, 1)}", **reaches})
+
+    def write(value: int) -> str:
+        return lab.number(value) + (" or more" if value == config["hand_to"] else "")
+
+    precisions = {label: lab.cell(label, write) for label in DTYPES}
+    return lab.Table(
+        {"counter": lambda row: row["name"], **precisions}, rows=lambda _: rows
     )
 
 
-def _counts(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.above(float(case["reach"]), 99.5)
-
-
-CLAIMS = (
-    Claim(
-        "C50.learned",
-        "Every trained GRU of 4 units is right on all lengths it was trained on; an "
-        "untrained one is not.",
-        _learned,
-        case="gru_4",
-        control="gru_4_untrained",
-    ),
-    Claim(
-        "C50.beyond",
-        "The median trained LSTM is right up to at least 1.3 times the longest length "
-        "of training; the median GRU of the same width is not.",
-        _beyond,
-        case="lstm_4",
-        control="gru_4",
-    ),
-    Claim(
-        "C50.state",
-        "In bfloat16 an LSTM with weights set by hand counts to at least 100; no GRU "
-        "of this construction does.",
-        _counts,
-        case="hand_lstm_bfloat16",
-        control="hand_gru_bfloat16",
-    ),
-    Claim(
-        "C50.precision",
-        "With small enough steps a GRU with weights set by hand counts to at least 100 "
-        "in float64; in float32 the same weights do not.",
-        _counts,
-        case="hand_gru_finest_float64",
-        control="hand_gru_finest_float32",
-    ),
-)
-
-
-def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """How far trained networks and counters by hand are right."""
-    cases, config = record["cases"], record["run"]["config"]
-    trained = [
-        [
-            LABELS[name],
-            number(cases[name]["parameters"]),
-            f"{cases[name]['reach']['median']:g}",
-            f"{cases[name]['reach']['low']:g} to {cases[name]['reach']['high']:g}",
-        ]
-        for name in TRAINED
-    ]
-
-    def cell(value: int) -> str:
-        return number(value) + (" or more" if value == config["hand_to"] else "")
-
-    hand = record["series"]["hand"]
-    rows = [["LSTM, steps of 1", *(cell(hand["lstm"][label]) for label in DTYPES)]]
-    for i, delta in enumerate(config["deltas"]):
-        label = f"GRU, steps of {number(delta, 1)}"
-        rows.append([label, *(cell(hand["gru"][name][i]) for name in DTYPES)])
-    return {
-        "trained": table(
-            ["network", "parameters", "right up to n, median", "over seeds"], trained
-        ),
-        "hand": table(["counter", *DTYPES], rows),
-    }
-
-
-def draw_share(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
+def draw_share(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
     """Share of the networks that are right, by n."""
-    axes = figure.subplots()
-    config = record["run"]["config"]
-    lengths = list(range(1, config["try_to"] + 1))
-    for i, name in enumerate(TRAINED):
-        share = record["cases"][name]["share_right"]
-        style = {"color": theme.colours[i], "linestyle": DASHES[i]}
-        axes.plot(lengths, share, label=LABELS[name], **style)
-    axes.axvline(config["train_to"], color=theme.muted, linewidth=1)
+    shown, cases = record["run"]["config"]["train_to"], record["cases"]
+    curves = {label: cases[name]["share_right"] for name, label in LABELS.items()}
+    axes = draw_curves(figure, theme, curves, shown)
     axes.annotate(
         "trained up to here",
-        (config["train_to"], 0.5),
+        (shown, 0.5),
         xytext=(-6, 0),
         textcoords="offset points",
         ha="right",
         color=theme.muted,
     )
-    axes.set_xlim(1, lengths[-1])
     axes.set_ylim(-0.02, 1.05)
-    axes.set_xlabel("n")
     axes.set_title("Share of the networks that are right on all of aⁿbⁿ")
-    axes.legend(frameon=False, labelcolor=theme.ink)
 
 
-FIGURES = {"share": draw_share}
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
+COUNTS_TO_100 = lab.above("reach", 99.5)
+experiment = lab.Experiment(
+    small=Config(
+        train_to=10,
+        steps=1000,
+        learning_rate=0.02,
+        try_to=30,
+        deltas=(1e-1, 1e-2, 1e-8),
+        hand_to=300,
+        seeds=(0, 1, 2, 3, 4),
+    ),
     run=run,
-    claims=CLAIMS,
-    tables=tables,
-    figures=FIGURES,
+    claims=[
+        lab.Claim(
+            "C50.learned",
+            "Every trained GRU of 4 units is right on all lengths it was trained on; "
+            "an untrained one is not.",
+            learned,
+            case="gru_4",
+            control="gru_4_untrained",
+        ),
+        lab.Claim(
+            "C50.beyond",
+            "The median trained LSTM is right up to at least 1.3 times the longest "
+            "length of training; the median GRU of the same width is not.",
+            beyond,
+            case="lstm_4",
+            control="gru_4",
+        ),
+        lab.Claim(
+            "C50.state",
+            "In bfloat16 an LSTM with weights set by hand counts to at least 100; no "
+            "GRU of this construction does.",
+            COUNTS_TO_100,
+            case="hand_lstm_bfloat16",
+            control="hand_gru_bfloat16",
+        ),
+        lab.Claim(
+            "C50.precision",
+            "With small enough steps a GRU with weights set by hand counts to at least "
+            "100 in float64; in float32 the same weights do not.",
+            COUNTS_TO_100,
+            case="hand_gru_finest_float64",
+            control="hand_gru_finest_float32",
+        ),
+    ],
+    numbers=[
+        lab.each("parameters", cases=TRAINED),
+        *(lab.each(f"reach.{end}", cases=TRAINED) for end in ("median", "low", "high")),
+        lab.each("reach", cases=HAND),
+    ],
+    tables={
+        "trained": lab.Table(
+            labels=LABELS,
+            heading="network",
+            columns={
+                "parameters": "parameters",
+                "right up to n, median": lab.cell("reach.median", "{:g}".format),
+                "over seeds": lowest_to_highest,
+            },
+        ),
+        "hand": hand_table,
+    },
+    figures={"share": draw_share},
 )

@@ -1,12 +1,12 @@
-"""Recipes with one of chrono's biases, layers before training; then the small run."""
+"""Recipes with one of chrono's biases, layers before training."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from experiments.lab.experiment import find
-from experiments.lab.record import measure
 from experiments.lab.seeding import seeded
 from experiments.memory import chrono_biases as experiment
 from experiments.memory._networks import layer_of
@@ -58,30 +58,29 @@ def test_the_start_of_a_cell_that_keeps_and_one_that_adds(monkeypatch):
     assert found["slope"] == pytest.approx(1 - math.tanh(1) ** 2)
 
 
-@pytest.fixture(scope="module")
-def record():
-    return measure(find("chrono_biases"))
-
-
-def test_claims_hold_and_controls_fail(record):
-    assert set(record["claims"]) == {"C146.input", "C146.forget"}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-
-
-def test_the_open_gate_alone_has_the_symbol_and_a_cell_without_slope(record):
-    cases = record["cases"]
-    alone = cases["lstm_chrono_forget_200"]["start"]
-    both = cases["lstm_chrono_200"]["start"]
+def test_the_open_gate_alone_has_the_symbol_and_a_cell_without_slope():
+    alone, both, closed = (
+        experiment.start(f"lstm_chrono{end}", 200, 32, (0, 1))
+        for end in ("_forget", "", "_input")
+    )
     assert alone["apart"] > 50 * both["apart"]
     assert alone["slope"] < 0.05 < 0.9 < both["slope"]
-    assert cases["lstm_chrono_input_200"]["start"]["apart"] < 1e-15
+    assert closed["apart"] < 1e-15
 
 
-def test_tables_have_a_line_for_each_recipe(record):
-    found = experiment.tables(record)
-    assert set(found) == {"solved", "start"}
-    for text in found.values():
-        assert text.count("\n") == 2 + len(experiment.SMALL.recipes)
-    assert "slope, lag 200" in found["start"]
+def test_each_case_has_the_start_of_its_recipe_and_lag():
+    config = replace(
+        find("chrono_biases").small,
+        recipes=("lstm", "lstm_chrono"),
+        lags=(5, 8),
+        hidden_size=4,
+        updates=1,
+        seeds=(0, 1),
+    )
+    result = find("chrono_biases").result(config)
+    for recipe in config.recipes:
+        for lag in config.lags:
+            found = result["cases"][f"{recipe}_{lag}"]["start"]
+            assert found == experiment.start(recipe, lag, 4, (0, 1))
+    for row in result["series"]["rows"]:
+        assert (row["hidden_size"], row["horizon"]) == (4, row["lag"])

@@ -1,12 +1,12 @@
-"""Tables of answers and the grid of the copying problem; then the small run."""
+"""Tables of answers, score and horizon of the copying problem."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from experiments.lab.experiment import find
-from experiments.lab.record import measure
 from experiments.lab.seeding import generator
 from experiments.memory import copying_memory as experiment
 
@@ -23,17 +23,16 @@ def test_tables_reach_their_laws():
     found = experiment.measure_tables(30, 4000)
     for case in found.values():
         assert case["loss"] == pytest.approx(case["law"], rel=0.003)
-    assert found["by_input"]["law"] > 2 * found["by_time"]["law"]
+    assert found["by_input_30"]["law"] > 2 * found["by_time_30"]["law"]
     # With no blank before the delimiter the input tells the time.
-    nothing_to_wait = experiment.measure_tables(1, 2000)
-    ratio = nothing_to_wait["by_input"]["law"] / nothing_to_wait["by_input"]["blind"]
-    assert ratio == pytest.approx(1, rel=1e-12)
+    no_wait = experiment.measure_tables(1, 2000)["by_input_1"]
+    assert no_wait["law"] == pytest.approx(no_wait["blind"], rel=1e-12)
 
 
 def test_the_score_counts_the_symbols_alone():
-    config = experiment.SMALL
+    config = find("copying_memory").small
     problem = experiment.problem(config)
-    x, targets = problem.draw(400, 10, generator(0))
+    x, targets = problem.task(10).draw(400, generator(0))
     assert x.shape == (400, 16, problem.input_size)
     right = torch.nn.functional.one_hot(targets, problem.output_size).float()
     assert problem.score(right, targets) == 1
@@ -49,28 +48,11 @@ def test_the_score_counts_the_symbols_alone():
     assert problem.loss(50 * early, targets) > 1
 
 
-def test_the_grid_has_every_setting_once():
-    config = experiment.FULL
-    cells = experiment.cells_of(config)
-    assert len(set(cells)) == len(cells) == 5 * 3 * 2 * 2
-    assert {cell.horizon / (cell.lag + 3) for cell in cells} == {1.5}
-    assert len(config.seeds) >= 5
-
-
-@pytest.fixture(scope="module")
-def record():
-    return measure(find("copying_memory"))
-
-
-def test_claims_hold_and_controls_fail(record):
-    assert set(record["claims"]) == {"C132", "C133"}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-
-
-def test_tables_name_both_losses(record):
-    found = experiment.tables(record)["baselines"]
-    assert "blind" in found
-    assert "memoryless" in found
-    assert "0.4517" in found
+def test_chrono_is_told_the_way_of_a_symbol_and_half_more():
+    small = find("copying_memory").small
+    config = replace(small, lags=(4, 9), updates=1, seeds=(0,), table_lags=(2,))
+    result = find("copying_memory").result(config)
+    rows = result["series"]["rows"]
+    assert {row["lag"]: row["horizon"] for row in rows} == {4: 10.5, 9: 18}
+    names = {f"{recipe}_{lag}" for recipe in config.recipes for lag in config.lags}
+    assert set(result["cases"]) == names | {"by_input_2", "by_time_2"}

@@ -1,45 +1,27 @@
 """Delayed recall with more updates, with noise, and with a horizon that is off."""
 
-import dataclasses
-
-import pytest
+import re
+from dataclasses import replace
 
 from experiments.lab.experiment import find
-from experiments.lab.record import judgements, measure
 from experiments.memory import delayed_recall_conditions as experiment
 from experiments.memory._recall import recall
-from experiments.memory._sweep import Cell, measure_run
-from experiments.memory._training import Schedule
+from experiments.memory._sweep import measure_run
+from experiments.memory._training import Cell
 
-
-@pytest.fixture(scope="module")
-def record():
-    return measure(find("delayed_recall_conditions"))
-
-
-def test_claims_hold_and_controls_fail(record):
-    assert set(record["claims"]) == {"C123", "C124", "C125"}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-
-
-def test_claims_can_be_judged_again_from_the_record(record):
-    found = find("delayed_recall_conditions")
-    assert judgements(found, record["cases"]) == record["claims"]
+EXPERIMENT = find("delayed_recall_conditions")
 
 
 def test_a_run_with_a_lower_limit_is_the_beginning_of_the_longer_one():
-    problem, schedule = recall(), Schedule(batch_size=8, tests=32)
     cell = Cell("rnn_orthogonal", 16, 0.01, 10, 200, 10)
-    long = measure_run(problem, cell, schedule, 0)
-    assert 20 < long.updates < 200
+    long = measure_run(recall(), cell, 8, 32, 0)
+    assert 20 < long[1] < 200
     at, before = (
-        measure_run(problem, dataclasses.replace(cell, updates=limit), schedule, 0)
-        for limit in (long.updates + 1, long.updates - 1)
+        measure_run(recall(), replace(cell, updates=limit), 8, 32, 0)
+        for limit in (long[1] + 1, long[1] - 1)
     )
     assert at == long
-    assert before.updates == long.updates - 1
+    assert before[1] == long[1] - 1
 
 
 def test_what_had_stopped_by_an_update_is_counted():
@@ -55,21 +37,46 @@ def test_what_had_stopped_by_an_update_is_counted():
     assert found["share"]["share"] == 0.5
 
 
-def test_each_part_changes_one_thing(record):
-    config = experiment.SMALL
-    for row in record["series"]["noise"]:
-        assert (row["horizon"], row["updates"]) == (row["lag"], config.updates)
-    for row in record["series"]["horizon"]:
-        assert (row["recipe"], row["updates"]) == ("lstm_chrono", config.updates)
-    for row in record["series"]["long"]:
-        assert row["horizon"] == row["lag"] == config.long_lag
-    horizons = {row["horizon"] for row in record["series"]["horizon"]}
-    assert horizons == set(config.horizons)
+def test_each_part_changes_one_thing():
+    config = replace(EXPERIMENT.small, updates=2, seeds=(0,), long_lag=7, early=3)
+    config = replace(config, long=(("rnn", 0.01, 3), ("rnn", 0.02, 5)))
+    result = EXPERIMENT.result(config)
+    series = result["series"]
+    for row in series["noise"]:
+        assert (row["horizon"], row["updates"]) == (row["lag"], 2)
+    for row in series["horizon"]:
+        assert (row["recipe"], row["updates"]) == ("lstm_chrono", 2)
+    for row in series["long"]:
+        assert row["horizon"] == row["lag"] == 7
+    assert [row["updates"] for row in series["long"]] == [3, 5]
+    assert {row["horizon"] for row in series["horizon"]} == set(config.horizons)
+    assert all(row["hidden_size"] == 32 for rows in series.values() for row in rows)
+    # The longest limit is that of one line, the early one of both.
+    assert result["cases"]["rnn_long"]["updates"] == 5
+    assert result["cases"]["rnn_long"]["runs"] == 1
+    assert result["cases"]["rnn_early"]["runs"] == 2
 
 
-def test_tables_tell_which_limit_a_line_had(record):
-    tables = find("delayed_recall_conditions").tables(record)
-    assert set(tables) == {"long", "noise", "horizon"}
-    assert f"by update {experiment.SMALL.early}" in tables["long"]
-    assert tables["noise"].count("\n") == 2 + len(experiment.SMALL.noise_recipes)
-    assert tables["horizon"].count("\n") == 2 + len(experiment.SMALL.horizons)
+def test_noise_is_in_its_own_part_alone(monkeypatch):
+    noises = []
+    monkeypatch.setattr(experiment, "recall", noises.append)
+    monkeypatch.setattr(experiment, "sweep", lambda *arguments: [])
+    EXPERIMENT.result(EXPERIMENT.small)
+    assert noises == [0.0, 1.0, 0.0]
+
+
+def test_a_table_tells_which_limit_a_line_had():
+    rows = [
+        {"recipe": "rnn", "learning_rate": 0.01, "made": [20, 40], "updates": 40},
+        {"recipe": "gru", "learning_rate": 0.01, "made": [35, 50], "updates": 60},
+    ]
+    series = {"long": rows, "noise": [], "horizon": []}
+    config = {"updates": 30, "early": 40}
+    record = {"series": series, "run": {"config": config}}
+    text = EXPERIMENT.tables["long"].text(record).replace("\N{NO-BREAK SPACE}", " ")
+    lines = [
+        re.findall(r"\d of 2|by update \d+|\|  \|", line) for line in text.split("\n")
+    ]
+    assert lines[0] == ["by update 30", "by update 40", "by update 60"]
+    assert lines[2] == ["1 of 2", "1 of 2", "|  |"]
+    assert lines[3] == ["0 of 2", "1 of 2", "2 of 2"]

@@ -1,28 +1,14 @@
-"""Delayed recall over widths: the grid, its pools and its table; the small run."""
+"""Delayed recall over widths: the grid, its pools and its table."""
 
-import pytest
+from dataclasses import replace
 
 from experiments.lab.experiment import find
-from experiments.lab.record import measure
-from experiments.memory import delayed_recall as narrow
-from experiments.memory import delayed_recall_width as experiment
-from experiments.memory._sweep import select
 
-
-@pytest.fixture(scope="module")
-def record():
-    return measure(find("delayed_recall_width"))
-
-
-def test_claims_hold_and_controls_fail(record):
-    assert set(record["claims"]) == {"C147.width", "C147.chrono"}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
+WIDE = find("delayed_recall_width")
 
 
 def test_the_grid_is_wider_than_the_other_and_else_the_same():
-    wide, other = experiment.FULL, narrow.FULL
+    wide, other = WIDE.full, find("delayed_recall").full
     for name in ("updates", "batch_size", "tests", "seeds"):
         assert getattr(wide, name) == getattr(other, name)
     assert wide.lag in other.lags
@@ -31,26 +17,48 @@ def test_the_grid_is_wider_than_the_other_and_else_the_same():
     assert max(wide.learning_rates) > max(other.learning_rates)
 
 
-def test_a_case_takes_the_rates_of_one_width_together(record):
-    config, rows = experiment.SMALL, record["series"]["rows"]
-    cells = len(config.recipes) * len(config.hidden_sizes)
-    assert len(rows) == cells * len(config.learning_rates)
+def test_a_case_takes_the_rates_of_one_width_together():
+    config = replace(WIDE.small, hidden_sizes=(4, 8), lag=6, updates=1, seeds=(0, 1))
+    result = WIDE.result(config)
+    rows = result["series"]["rows"]
     for row in rows:
-        same = select(rows, recipe=row["recipe"], hidden_size=row["hidden_size"])
-        case = record["cases"][f"{row['recipe']}_{row['hidden_size']}"]
+        same = [
+            other
+            for other in rows
+            if other["recipe"] == row["recipe"]
+            and other["hidden_size"] == row["hidden_size"]
+        ]
+        assert len(same) == 3
+        case = result["cases"][f"{row['recipe']}_{row['hidden_size']}"]
         assert case["good"] == sum(other["good"] for other in same)
-        assert (row["horizon"], row["updates"]) == (config.lag, config.updates)
+        assert case["runs"] == 6
+        assert (row["horizon"], row["lag"], row["updates"]) == (6, 6, 1)
 
 
-def test_the_table_has_each_rate_and_all_together(record):
-    text = experiment.tables(record)["solved"].replace("\N{NO-BREAK SPACE}", " ")
-    lines, rows = text.splitlines(), record["series"]["rows"]
-    rates = len(experiment.SMALL.learning_rates)
-    assert len(lines) == 2 + (rates + 1) * len(experiment.SMALL.recipes)
-    assert lines[0].endswith("| width 32 | width 256 |")
-    row = select(rows, recipe="lstm", hidden_size=256)[-1]
-    runs = len(row["scores"])
-    assert lines[1 + rates].endswith(f"| {row['good']} of {runs} |")
-    together = record["cases"]["lstm_32"]
-    expected = f"| LSTM, default | all | {together['good']} of {together['runs']}<br>("
-    assert lines[2 + rates].startswith(expected)
+def test_the_table_has_each_rate_and_all_together():
+    rows = [
+        {
+            "recipe": recipe,
+            "learning_rate": rate,
+            "hidden_size": width,
+            "scores": [0.5, 1.0],
+            "made": [3, 2],
+            "good": good,
+        }
+        for recipe, width, rate, good in (
+            *(("lstm", 32, 0.01, 0), ("lstm", 32, 0.02, 1)),
+            *(("lstm", 256, 0.01, 2), ("lstm", 256, 0.02, 1)),
+            *(("gru", 32, 0.01, 2), ("gru", 32, 0.02, 2)),
+        )
+    ]
+    text = WIDE.tables["solved"].text({"series": {"rows": rows}})
+    lines = text.replace("\N{NO-BREAK SPACE}", " ").splitlines()
+    assert lines[0].endswith("| learning rate | width 32 | width 256 |")
+    assert lines[2:4] == [
+        "| LSTM, default | 0.01 | 0 of 2 | 2 of 2 |",
+        "| LSTM, default | 0.02 | 1 of 2 | 1 of 2 |",
+    ]
+    assert lines[4].startswith("| LSTM, default | all | 1 of 4<br>(")
+    assert "| 3 of 4<br>(" in lines[4]
+    assert lines[5] == "| GRU, default | 0.01 | 2 of 2 |  |"
+    assert lines[7].startswith("| GRU, default | all | 4 of 4<br>(")

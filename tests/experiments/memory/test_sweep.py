@@ -2,45 +2,55 @@
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
+from experiments import lab
+from experiments.lab.experiment import find
 from experiments.lab.seeding import generator, seeded
-from experiments.lab.statistics import mean_interval, share_interval
-from experiments.memory._judging import at_least, fewer_than_half, scalars
 from experiments.memory._networks import (
     CATALOGUE,
     Network,
     build,
     layer_of,
 )
-from experiments.memory._presentation import percent, solved, table_by_lag
 from experiments.memory._sweep import (
-    Cell,
-    measure_cell,
+    at_least,
+    cases_of,
+    fewer_than_half,
+    grid,
+    groups,
     measure_run,
     pool,
-    select,
     sweep,
+    swept,
 )
-from experiments.memory._training import Problem, Schedule, score, train
+from experiments.memory._tables import COUNTS, by_lag, percent, pooled, settings, solved
+from experiments.memory._training import Cell, Problem, score, train
+from seqref.interop import from_torch
 
 
-def draw(batch_size, lag, random):
+@dataclasses.dataclass
+class Sign:
     """A sign at the first step, zeros after it, wanted at the end."""
-    bit = torch.randint(2, (batch_size,), generator=random)
-    x = torch.zeros(batch_size, lag + 1, 1)
-    x[:, 0, 0] = 2.0 * bit - 1
-    return x, bit.float()
+
+    lag: int
+
+    def draw(self, batch_size, random):
+        bit = torch.randint(2, (batch_size,), generator=random)
+        x = torch.zeros(batch_size, self.lag + 1, 1)
+        x[:, 0, 0] = 2.0 * bit - 1
+        return x, bit.float()
 
 
 PROBLEM = Problem(
     input_size=1,
     output_size=1,
-    draw=draw,
+    task=Sign,
     loss=lambda outputs, bit: cross_entropy(outputs[:, -1, 0], bit),
     score=lambda outputs, bit: (
         ((outputs[:, -1, 0] > 0) == (bit > 0.5)).double().mean().item()
@@ -48,8 +58,13 @@ PROBLEM = Problem(
     enough=0.1,
     solved=0.95,
 )
-SCHEDULE = Schedule(batch_size=16, tests=64)
 CELL = Cell("rnn_orthogonal", 8, 0.01, 5, 200, 5)
+
+
+def cell(updates, learning_rate=0.01):
+    return dataclasses.replace(
+        CELL, lag=3, updates=updates, learning_rate=learning_rate
+    )
 
 
 @pytest.mark.parametrize("recipe", CATALOGUE)
@@ -57,7 +72,7 @@ def test_a_network_is_the_layer_of_torch(recipe):
     with seeded(3):
         layer = layer_of(recipe, 2, 6, 20.0).double()
     with seeded(3):
-        network = Network(layer_of(recipe, 2, 6, 20.0), 1).double()
+        network = Network(from_torch(layer_of(recipe, 2, 6, 20.0)), 1).double()
     x = torch.randn(3, 9, 2, generator=generator(1)).double()
     wanted = network.head(layer(x)[0])
     found = network(x)
@@ -107,7 +122,7 @@ def test_as_it_comes_is_what_torch_builds():
 
 
 def test_an_unknown_recipe_is_named():
-    with pytest.raises(ValueError, match=r"`recipe` must be one of rnn, .*got 'gro'"):
+    with pytest.raises(KeyError, match="gro"):
         layer_of("gro", 1, 2, 3.0)
 
 
@@ -115,9 +130,9 @@ def test_a_seed_gives_one_network_and_leaves_the_generator():
     torch.manual_seed(1)
     wanted = torch.rand(1)
     torch.manual_seed(1)
-    first, again = (build("lstm_chrono", 1, 4, 1, 9, seed=2) for _ in range(2))
+    first, again = (build("lstm_chrono", (1, 4, 1), 9, seed=2) for _ in range(2))
     assert torch.equal(torch.rand(1), wanted)
-    other = build("lstm_chrono", 1, 4, 1, 9, seed=3)
+    other = build("lstm_chrono", (1, 4, 1), 9, seed=3)
     for a, b, c in zip(*(n.parameters() for n in (first, again, other)), strict=True):
         assert torch.equal(a, b)
         assert not torch.equal(a, c) or not a.any()
@@ -130,144 +145,171 @@ def test_training_stops_after_so_many_good_batches_in_a_row():
         return 0 * outputs.sum() + next(losses)
 
     problem = dataclasses.replace(PROBLEM, loss=loss)
-    schedule = Schedule(batch_size=2, patience=4)
-    network = build("rnn", 1, 2, 1, 2, seed=0)
-    assert train(problem, network, schedule, 3, 100, 0.01, 0) == 6
+    network = build("rnn", (1, 2, 1), 2, seed=0)
+    assert train(problem, network, cell(100), 2, 0, patience=4) == 6
     losses = itertools.repeat(1.0)
-    assert train(problem, network, schedule, 3, 9, 0.01, 0) == 9
+    assert train(problem, network, cell(9), 2, 0, patience=4) == 9
 
 
 def test_each_batch_is_new_and_the_last_test_is_on_others():
     seen = []
 
-    def noting(batch_size, lag, random):
-        seen.append(torch.rand(4, generator=random))
-        return draw(batch_size, lag, random)
+    class Noting(Sign):
+        def draw(self, batch_size, random):
+            seen.append((batch_size, *torch.rand(4, generator=random).tolist()))
+            return super().draw(batch_size, random)
 
-    problem = dataclasses.replace(PROBLEM, draw=noting, enough=0.0)
-    network = build("rnn", 1, 2, 1, 2, seed=0)
-    train(problem, network, SCHEDULE, 3, 5, 0.01, 0)
-    score(problem, network, SCHEDULE, 3, 0)
-    assert len({tuple(row.tolist()) for row in seen}) == len(seen) == 6
+    problem = dataclasses.replace(PROBLEM, task=Noting, enough=0.0)
+    network = build("rnn", (1, 2, 1), 2, seed=0)
+    train(problem, network, cell(5), 16, 0)
+    score(problem, network, 3, 64, 0)
+    assert [row[0] for row in seen] == [16] * 5 + [64]
+    assert len({row[1:] for row in seen}) == 6
 
 
 def test_gradients_are_clipped():
-    network = build("rnn", 1, 4, 1, 2, seed=0)
+    network = build("rnn", (1, 4, 1), 2, seed=0)
     problem = dataclasses.replace(PROBLEM, loss=lambda o, _: 1e6 * o.square().sum())
-    fresh = build("rnn", 1, 4, 1, 2, seed=0)
+    fresh = build("rnn", (1, 4, 1), 2, seed=0)
 
     def largest_move():
         pairs = zip(network.parameters(), fresh.parameters(), strict=True)
         return max((a - b).abs().max().item() for a, b in pairs)
 
     # Adam divides by |g| + 1e-8: a gradient of 1e-30 moves nothing.
-    train(problem, network, Schedule(max_norm=1e-30), 3, 1, 0.1, 0)
+    train(problem, network, cell(1, 0.1), 32, 0, max_norm=1e-30)
     assert largest_move() < 1e-9
-    train(problem, network, Schedule(), 3, 1, 0.1, 0)
+    train(problem, network, cell(1, 0.1), 32, 0)
     assert largest_move() > 0.09
 
 
 def test_the_network_that_stopped_is_the_one_whose_loss_was_good():
     """The update that would follow the last good batch is not made."""
-    network = build("rnn", 1, 4, 1, 2, seed=0)
-    fresh = build("rnn", 1, 4, 1, 2, seed=0)
+    network = build("rnn", (1, 4, 1), 2, seed=0)
+    fresh = build("rnn", (1, 4, 1), 2, seed=0)
     problem = dataclasses.replace(PROBLEM, enough=100.0)
-    assert train(problem, network, Schedule(patience=1), 3, 9, 0.1, 0) == 0
+    assert train(problem, network, cell(9, 0.1), 32, 0, patience=1) == 0
     for ended, start in zip(network.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(ended, start)
 
 
-def test_an_easy_task_is_solved_and_an_unlearned_one_is_not():
-    run = measure_run(PROBLEM, CELL, SCHEDULE, 0)
-    assert run.score == 1
-    assert run.updates < 200
-    idle = measure_run(
-        PROBLEM, dataclasses.replace(CELL, learning_rate=0.0), SCHEDULE, 0
+def test_a_rate_that_decays_goes_down_in_a_line_to_nothing(monkeypatch):
+    rates = []
+    monkeypatch.setattr(
+        lab,
+        "descend",
+        lambda optimizer, *_: rates.append(optimizer.param_groups[0]["lr"]),
     )
-    assert idle.score < 0.95
-    assert idle.updates == 200
-    assert measure_run(PROBLEM, CELL, SCHEDULE, 0) == run
+    network = build("rnn", (1, 2, 1), 2, seed=0)
+    train(PROBLEM, network, cell(4), 2, 0, decay=True)
+    assert rates == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+    rates.clear()
+    train(PROBLEM, network, cell(2), 2, 0)
+    assert rates == [0.01, 0.01]
+
+
+def test_an_easy_task_is_solved_and_an_unlearned_one_is_not():
+    found, updates = measure_run(PROBLEM, CELL, 16, 64, 0)
+    assert found == 1
+    assert updates < 200
+    idle = dataclasses.replace(CELL, learning_rate=0.0)
+    found_idle, updates_idle = measure_run(PROBLEM, idle, 16, 64, 0)
+    assert found_idle < 0.95
+    assert updates_idle == 200
+    assert measure_run(PROBLEM, CELL, 16, 64, 0) == (found, updates)
+
+
+def test_a_grid_has_every_setting_once_in_order():
+    config = SimpleNamespace(
+        recipes=("rnn", "gru"),
+        hidden_sizes=(4, 8),
+        learning_rates=(0.1, 0.2),
+        updates=7,
+    )
+    cells = grid(config, (5, 6, 9))
+    assert len(set(cells)) == len(cells) == 2 * 3 * 2 * 2
+    assert cells[0] == Cell("rnn", 4, 0.1, 5, 7, 5)
+    assert cells[1] == Cell("rnn", 4, 0.2, 5, 7, 5)
+    assert cells[-1] == Cell("gru", 8, 0.2, 9, 7, 9)
+    assert all(cell.horizon == cell.lag for cell in cells)
+    config = SimpleNamespace(hidden_size=3, learning_rates=(0.1, 0.2), updates=7)
+    other = grid(config, [5], recipes=["lstm"], horizon=lambda lag: 2 * lag)
+    assert other == [Cell("lstm", 3, rate, 5, 7, 10) for rate in (0.1, 0.2)]
+
+
+@pytest.mark.parametrize("name", ["adding_problem", "delayed_recall", "copying_memory"])
+def test_a_full_grid_has_several_settings_and_seeds(name):
+    full = find(name).full
+    assert len(full.seeds) >= 5
+    assert len(full.hidden_sizes) == len(full.learning_rates) == 2
+    assert len({*full.recipes}) == len(full.recipes)
 
 
 def test_cells_are_told_apart_and_pooled():
     idle = dataclasses.replace(CELL, learning_rate=0.0, updates=3)
-    rows = sweep(PROBLEM, [CELL, idle], SCHEDULE, (0, 1, 2))
-    assert rows[0] == measure_cell(PROBLEM, CELL, SCHEDULE, (0, 1, 2))
-    assert rows[0]["good"] == 3
+    rows = sweep(PROBLEM, [CELL, idle], (0, 1, 2), 16, 64)
+    runs = [measure_run(PROBLEM, CELL, 16, 64, seed) for seed in (0, 1, 2)]
+    assert rows[0] == {
+        **dataclasses.asdict(CELL),
+        "scores": [run[0] for run in runs],
+        "made": [run[1] for run in runs],
+        "good": 3,
+    }
     assert rows[1]["good"] == 0
-    assert select(rows, learning_rate=0.01) == rows[:1]
-    assert select(rows, recipe="rnn_orthogonal", lag=5) == rows
-    assert select(rows, lag=6) == []
+    assert groups(rows, "learning_rate") == {(0.01,): rows[:1], (0.0,): rows[1:]}
+    assert groups(rows, "recipe", "lag") == {("rnn_orthogonal", 5): rows}
     found = pool(rows)
     assert (found["runs"], found["good"]) == (6, 3)
     assert found["share"]["share"] == 0.5
     assert (found["lowest_share"], found["highest_share"]) == (0, 1)
     scores = rows[0]["scores"] + rows[1]["scores"]
     assert found["score"]["mean"] == pytest.approx(sum(scores) / 6)
-    with pytest.raises(ValueError, match="`rows` must hold at least one row"):
+    assert found["median_made"] == lab.median(rows[0]["made"] + rows[1]["made"])
+    assert cases_of(rows, "recipe", "lag") == {"rnn_orthogonal_5": found}
+    config = SimpleNamespace(seeds=(0, 1, 2), batch_size=16, tests=64)
+    result = swept(PROBLEM, [CELL, idle], config, lab.untracked, ("updates",))
+    assert result["series"]["rows"] == rows
+    assert result["cases"] == {"200": pool(rows[:1]), "3": pool(rows[1:])}
+    with pytest.raises(ValueError, match="got 0 of 0"):
         pool([])
 
 
+def row_of(recipe, lag, good, rate=0.1):
+    scores = [1.0] * good + [0.5] * (10 - good)
+    return {
+        "recipe": recipe,
+        "lag": lag,
+        "hidden_size": 4,
+        "learning_rate": rate,
+        "scores": scores,
+        "made": [7] * 10,
+        "good": good,
+    }
+
+
 def test_tables_show_counts_and_intervals():
-    rows = [{"recipe": "rnn", "lag": 5, "scores": [1.0] * 10, "good": 10}]
-    rows[0]["made"] = [7] * 10
+    rows = [row_of("rnn", 5, 10), row_of("rnn", 5, 7, 0.2), row_of("rnn", 9, 2)]
+    rows += [row_of("gru", 5, 4)]
+    record = {"series": {"rows": rows, "noise": rows[3:]}}
     # Wilson's interval for 10 of 10 begins at 10 / (10 + 1.96**2).
-    shown = solved(rows).replace("\N{NO-BREAK SPACE}", " ")
+    shown = solved(pool(rows[:1])).replace("\N{NO-BREAK SPACE}", " ")
     assert shown == "10 of 10<br>(72 to 100 %)"
-    text = table_by_lag(rows, ["rnn"], [5])
-    assert text.startswith("| layer, initialisation | lag 5 |\n")
-    assert "tanh RNN, default" in text
-
-
-@pytest.mark.parametrize(
-    ("good", "runs", "low", "high"),
-    [
-        # From scipy 1.17.1, binomtest(good, runs).proportion_ci(0.95, "wilson").
-        (0, 5, 0.0, 0.43448246478317476),
-        (3, 5, 0.23072428127601297, 0.8823792257673521),
-        (10, 10, 0.7224672001371109, 1.0),
-        (17, 40, 0.28509392559950375, 0.5780493145800892),
-    ],
-)
-def test_the_interval_of_a_share(good, runs, low, high):
-    found = share_interval(good, runs)
-    assert found["share"] == good / runs
-    assert found["low"] == pytest.approx(low, abs=1e-12)
-    assert found["high"] == pytest.approx(high, abs=1e-12)
-
-
-def test_impossible_counts_are_refused():
-    for good, runs in ((1, 0), (-1, 3), (4, 3)):
-        with pytest.raises(ValueError, match=f"got {good} of {runs}"):
-            share_interval(good, runs)
-
-
-def test_the_interval_of_a_mean_covers_it_about_as_often_as_it_says():
-    random, covered = generator(0), 0
-    for _ in range(400):
-        values = torch.randn(30, generator=random, dtype=torch.float64)
-        found = mean_interval(values.tolist())
-        assert found["mean"] == pytest.approx(values.mean().item())
-        covered += found["low"] <= 0 <= found["high"]
-    assert 0.90 < covered / 400 < 0.98
-
-
-@pytest.mark.parametrize(("size", "share"), [(5, 0.84), (20, 0.93)])
-def test_the_interval_is_too_narrow_for_few_values(size, share):
-    random, covered = generator(0), 0
-    for _ in range(1000):
-        values = torch.randn(size, generator=random, dtype=torch.float64)
-        found = mean_interval(values.tolist())
-        covered += found["low"] <= 0 <= found["high"]
-    # Three standard errors of a share are 0.035 and 0.024.
-    assert covered / 1000 == pytest.approx(share, abs=0.03)
-
-
-def test_the_interval_of_equal_values_has_no_width():
-    found = mean_interval([0.5, 0.5, 0.5])
-    assert found == {"mean": 0.5, "low": 0.5, "high": 0.5}
-    with pytest.raises(ValueError, match="must hold at least one, got none"):
-        mean_interval([])
+    text = by_lag(word="length").text(record)
+    assert text.startswith("| layer, initialisation | length 5 | length 9 |\n")
+    lines = text.replace("\N{NO-BREAK SPACE}", " ").splitlines()
+    assert lines[2].startswith("| tanh RNN, default | 17 of 20<br>")
+    assert lines[3].startswith("| GRU, default | 4 of 10<br>")
+    assert "GRU" not in by_lag(recipes=["rnn"]).text(record)
+    assert "RNN" not in by_lag(part="noise").text(record)
+    lines = settings().text(record).replace("\N{NO-BREAK SPACE}", " ").splitlines()
+    assert lines[0].endswith("| width | learning rate | lag 5 | lag 9 |")
+    assert lines[2:] == [
+        "| tanh RNN, default | 4 | 0.1 | 10 of 10 | 2 of 10 |",
+        "| tanh RNN, default | 4 | 0.2 | 7 of 10 |  |",
+        "| GRU, default | 4 | 0.1 | 4 of 10 |  |",
+    ]
+    found = pooled("recipe")(record)
+    assert [(row["recipe"], row["good"]) for row in found] == [("rnn", 19), ("gru", 4)]
 
 
 def test_a_share_is_judged_at_its_limit():
@@ -285,12 +327,16 @@ def test_a_share_is_judged_at_its_limit():
     )
 
 
-def test_scalars_of_a_cell():
+def test_the_numbers_of_a_case_are_counts_and_a_share_in_per_cent():
     share = {"share": 0.4, "low": 0.1, "high": 0.8}
-    found = scalars("rnn_5", {"runs": 5, "good": 2, "share": share, "score": {}})
-    assert found["rnn_5_runs"] == 5
-    assert found["rnn_5_good"] == 2
-    assert set(found) == {
-        f"rnn_5_{k}" for k in ("runs", "good", "share", "low", "high")
+    cases = {"rnn_5": {"runs": 5, "good": 2, "share": share, "score": {}}, "other": {}}
+    found = {}
+    for number in COUNTS:
+        found |= number.of(cases)
+    assert found == {
+        "rnn_5_runs": 5,
+        "rnn_5_good": 2,
+        "rnn_5_share": "40",
+        "rnn_5_low": percent(0.1),
+        "rnn_5_high": "80",
     }
-    assert found["rnn_5_low"] == percent(0.1)
