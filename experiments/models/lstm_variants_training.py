@@ -8,20 +8,15 @@ The kinds differ in the layer alone: plain, zoneout, variational dropout with bo
 its masks and with either; and plain once more with other seeds, as a measure of chance.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from experiments.lab.claim import Claim, Outcome, share
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.seeding import generator, seeded
-from experiments.lab.statistics import mean_interval
-from experiments.lab.tables import number, table
+from experiments import lab
 from seqref import LSTM, VariationalLSTM, ZoneoutLSTM
 
 
@@ -29,54 +24,22 @@ from seqref import LSTM, VariationalLSTM, ZoneoutLSTM
 class Config:
     """The task, the network, the rates of the noise and the training of one run."""
 
-    steps: int
-    features: int
-    width: int
-    n_training: int
-    n_heldout: int
-    updates: int
-    check_every: int
-    learning_rate: float
-    zoneout_c: float
-    zoneout_h: float
-    dropout_x: float
-    dropout_h: float
-    seeds: tuple[int, ...]
-    control_seeds: tuple[int, ...]
+    steps: int = 20
+    features: int = 8
+    width: int = 32
+    n_training: int = 100
+    n_heldout: int = 2000
+    updates: int = 300
+    check_every: int = 10
+    learning_rate: float = 0.005
+    zoneout_c: float = 0.5
+    zoneout_h: float = 0.05
+    dropout_x: float = 0.25
+    dropout_h: float = 0.25
+    seeds: tuple[int, ...] = tuple(range(5))
+    control_seeds: tuple[int, ...] = tuple(range(20, 25))
 
 
-SMALL = Config(
-    steps=10,
-    features=8,
-    width=16,
-    n_training=60,
-    n_heldout=1000,
-    updates=320,
-    check_every=10,
-    learning_rate=0.01,
-    zoneout_c=0.5,
-    zoneout_h=0.05,
-    dropout_x=0.75,
-    dropout_h=0.75,
-    seeds=tuple(range(8)),
-    control_seeds=tuple(range(20, 28)),
-)
-FULL = Config(
-    steps=20,
-    features=8,
-    width=32,
-    n_training=100,
-    n_heldout=2000,
-    updates=300,
-    check_every=10,
-    learning_rate=0.005,
-    zoneout_c=0.5,
-    zoneout_h=0.05,
-    dropout_x=0.25,
-    dropout_h=0.25,
-    seeds=tuple(range(5)),
-    control_seeds=tuple(range(20, 25)),
-)
 LABELS = {
     "plain": "plain",
     "zoneout": "zoneout",
@@ -89,22 +52,15 @@ LABELS = {
 
 def layer_of(config: Config, name: str) -> nn.Module:
     """The layer of a kind."""
-    sizes = config.features, config.width
-
-    def variational(dropout_x: float, dropout_h: float) -> nn.Module:
+    sizes, x, h = (config.features, config.width), config.dropout_x, config.dropout_h
+    if name == "zoneout":
+        rates = {"zoneout_c": config.zoneout_c, "zoneout_h": config.zoneout_h}
+        return ZoneoutLSTM(*sizes, **rates)
+    if name.startswith("variational"):
+        alone = {"variational_inputs": (x, 0.0), "variational_state": (0.0, h)}
+        dropout_x, dropout_h = alone.get(name, (x, h))
         return VariationalLSTM(*sizes, dropout_x=dropout_x, dropout_h=dropout_h)
-
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "plain": lambda: LSTM(*sizes),
-        "plain_again": lambda: LSTM(*sizes),
-        "zoneout": lambda: ZoneoutLSTM(
-            *sizes, zoneout_c=config.zoneout_c, zoneout_h=config.zoneout_h
-        ),
-        "variational": lambda: variational(config.dropout_x, config.dropout_h),
-        "variational_inputs": lambda: variational(config.dropout_x, 0.0),
-        "variational_state": lambda: variational(0.0, config.dropout_h),
-    }
-    return makers[name]()
+    return LSTM(*sizes)
 
 
 def batch(
@@ -141,22 +97,19 @@ def score(network: Network, x: Tensor, target: Tensor) -> tuple[float, float]:
 
 def train(config: Config, name: str, seed: int) -> dict[str, float]:
     """One network: the best on other sequences, and what it knows of its own."""
-    random = generator(seed)
+    random = lab.generator(seed)
     x, target = batch(config, config.n_training, random)
     heldout = batch(config, config.n_heldout, random)
-    losses, rights = [], []
-    with seeded(seed):
+    scores = []
+    with lab.seeded(seed):
         network = Network(config, name)
         optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
         for update in range(1, config.updates + 1):
             loss = binary_cross_entropy_with_logits(network(x), target)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            lab.descend(optimiser, loss)
             if update % config.check_every == 0:
-                found = score(network, *heldout)
-                losses.append(found[0])
-                rights.append(found[1])
+                scores.append(score(network, *heldout))
+    losses, rights = zip(*scores, strict=True)
     return {
         "loss": min(losses),
         "accuracy": max(rights),
@@ -165,98 +118,97 @@ def train(config: Config, name: str, seed: int) -> dict[str, float]:
     }
 
 
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
+def run(config: Config, track: lab.Track) -> dict:
     """Every kind over all seeds, and its differences from the plain layer."""
-    runs = {
-        name: [
-            train(config, name, seed)
-            for seed in (
-                config.control_seeds if name == "plain_again" else config.seeds
-            )
-        ]
-        for name in track(LABELS, "lstm_variants_training")
-    }
-    cases = {
-        name: {
-            **{key: mean_interval([r[key] for r in found]) for key in found[0]},
-            **{
-                f"{key}_difference": mean_interval(
-                    [a[key] - b[key] for a, b in zip(found, runs["plain"], strict=True)]
-                )
-                for key in ("loss", "accuracy", "last_loss")
-            },
-        }
-        for name, found in runs.items()
-    }
-    numbers = {
-        f"{name}_{key}": case[key]["mean"]
-        for name, case in cases.items()
-        for key in ("loss", "accuracy", "last_loss", "own_accuracy")
-    }
-    for name, case in cases.items():
-        for key, value in case["accuracy_difference"].items():
-            numbers[f"{name}_accuracy_points_{key}"] = 100 * value
-    return {"numbers": numbers, "series": {"runs": runs}, "cases": cases}
+    runs, cases = {}, {}
+    for name in track(LABELS, "lstm_variants_training"):
+        seeds = config.control_seeds if name == "plain_again" else config.seeds
+        runs[name] = [train(config, name, seed) for seed in seeds]
+        case = cases[name] = {}
+        for key in runs[name][0]:
+            values, plain = ([row[key] for row in runs[n]] for n in (name, "plain"))
+            case[key] = lab.mean_interval(values)
+            differences = [a - b for a, b in zip(values, plain, strict=True)]
+            case[f"{key}_difference"] = lab.mean_interval(differences)
+        del case["own_accuracy_difference"]
+    return {"series": {"runs": runs}, "cases": cases}
 
 
-def _helps(case: Mapping[str, Any]) -> Outcome:
-    found = case["last_loss_difference"]
-    return Outcome.all_of(
-        found["mean"],
-        Outcome.below(found["high"], 0, share),
-        Outcome.above(-found["mean"], 0.1),
+def lower(key: str, least: float) -> lab.Check:
+    r"""That a quantity is lower than the plain layer's, by more than so much.
+
+    Other seeds of the plain layer differ as well, and so in both directions.
+    """
+    return lab.all_of(
+        lab.below(f"{key}_difference.high", 0, lab.share),
+        lab.above(lambda case: -case[f"{key}_difference"]["mean"], least),
+        number=f"{key}_difference.mean",
     )
 
 
-def _harms(case: Mapping[str, Any]) -> Outcome:
-    found = case["accuracy_difference"]
-    # Other seeds of the plain layer differ as well, and so in both directions.
-    return Outcome.all_of(
-        found["mean"],
-        Outcome.below(found["high"], 0, share),
-        Outcome.above(-found["mean"], 0.02),
-    )
+def mean_text(values: Mapping[str, float]) -> str:
+    """A mean with its bootstrap interval: 0.591 (0.531 to 0.643)."""
+    low, high = values["low"], values["high"]
+    return f"{lab.number(values['mean'])} ({low:.3f} to {high:.3f})"
 
 
-CLAIMS = (
-    Claim(
-        "C141.zoneout",
-        "When the training set is known by heart, the loss on other sequences is lower "
-        "by more than 0.1 nats with zoneout; with other seeds alone it is not.",
-        _helps,
-        case="zoneout",
-        control="plain_again",
+experiment = lab.Experiment(
+    small=Config(
+        steps=10,
+        width=16,
+        n_training=60,
+        n_heldout=1000,
+        updates=320,
+        learning_rate=0.01,
+        dropout_x=0.75,
+        dropout_h=0.75,
+        seeds=tuple(range(8)),
+        control_seeds=tuple(range(20, 28)),
     ),
-    Claim(
-        "C141.variational",
-        "With variational dropout the best accuracy on other sequences is lower by "
-        "more than two points, with an interval below zero; with other seeds alone it "
-        "is not.",
-        _harms,
-        case="variational",
-        control="plain_again",
-    ),
-)
-
-
-def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """Means over the seeds, with bootstrap intervals."""
-    headers = ["LSTM", "best loss", "best accuracy", "last loss"]
-    keys = ("loss", "accuracy", "last_loss")
-    rows = []
-    for name, label in LABELS.items():
-        found = [record["cases"][name][key] for key in keys]
-        cells = [
-            f"{number(f['mean'])} ({f['low']:.3f} to {f['high']:.3f})" for f in found
-        ]
-        rows.append([label, *cells])
-    return {"heldout": table(headers, rows)}
-
-
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
     run=run,
-    claims=CLAIMS,
-    tables=tables,
+    claims=[
+        lab.Claim(
+            "C141.zoneout",
+            "When the training set is known by heart, the loss on other sequences is "
+            "lower by more than 0.1 nats with zoneout; with other seeds alone it is "
+            "not.",
+            lower("last_loss", 0.1),
+            case="zoneout",
+            control="plain_again",
+        ),
+        lab.Claim(
+            "C141.variational",
+            "With variational dropout the best accuracy on other sequences is lower by "
+            "more than two points, with an interval below zero; with other seeds alone "
+            "it is not.",
+            lower("accuracy", 0.02),
+            case="variational",
+            control="plain_again",
+        ),
+    ],
+    numbers=[
+        *(
+            lab.each(f"{key}.mean", key)
+            for key in ("loss", "accuracy", "last_loss", "own_accuracy")
+        ),
+        *(
+            lab.each(
+                f"accuracy_difference.{end}",
+                f"accuracy_points_{end}",
+                lambda share: 100 * share,
+            )
+            for end in ("mean", "low", "high")
+        ),
+    ],
+    tables={
+        "heldout": lab.Table(
+            labels=LABELS,
+            heading="LSTM",
+            columns={
+                "best loss": lab.cell("loss", mean_text),
+                "best accuracy": lab.cell("accuracy", mean_text),
+                "last loss": lab.cell("last_loss", mean_text),
+            },
+        )
+    },
 )

@@ -8,12 +8,12 @@ import torch
 datasets = pytest.importorskip("sklearn.datasets")
 
 from experiments.lab.experiment import find  # noqa: E402
-from experiments.lab.record import measure  # noqa: E402
 from experiments.models import digits_classifier as experiment  # noqa: E402
 from seqref.models import SequenceClassifier  # noqa: E402
 from seqref.tasks import inked_digits  # noqa: E402
 
-TINY = dataclasses.replace(experiment.SMALL, train_rows=60, test_rows=40, epochs=1)
+EXPERIMENT = find("digits_classifier")
+TINY = dataclasses.replace(EXPERIMENT.small, train_rows=60, test_rows=40, epochs=1)
 
 
 def test_the_linear_models_see_the_list_and_the_image():
@@ -80,7 +80,7 @@ def test_a_run_has_every_case_and_test_rows_are_not_trained_on(monkeypatch):
         train(config, network, rows, seed, mode)
 
     monkeypatch.setattr(experiment, "train", spy)
-    found = experiment.run(TINY)
+    found = EXPERIMENT.result(TINY)
     assert set(found["cases"]) == {
         *("gru", "first_step", "last_column", "linear", "linear_image")
     }
@@ -93,12 +93,15 @@ def test_a_run_has_every_case_and_test_rows_are_not_trained_on(monkeypatch):
     case = found["cases"]["gru"]["accuracy"]
     assert case["0"] == case["40"]
     assert 0 <= case["0"]["low"] <= case["0"]["median"] <= case["0"]["high"] <= 1
-
-
-@pytest.mark.slow
-def test_claims_hold_and_controls_fail():
-    record = measure(find("digits_classifier"))
-    assert set(record["claims"]) == {"C143", "C144"}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
+    assert (
+        found["numbers"]["gru"]
+        == found["numbers"]["gru_40"]
+        == 100 * case["0"]["median"]
+    )
+    for name in ("gru", "first_step", "last_column"):
+        accuracy = {steps: found["numbers"][name + steps] for steps in ("", "_40")}
+        case = found["cases"][name]
+        above = (accuracy[""] - found["numbers"]["linear"]) / 100
+        below = (found["numbers"]["gru"] - accuracy["_40"]) / 100
+        assert case["above_linear"] == pytest.approx(above)
+        assert case["below_lengths"] == pytest.approx(below)

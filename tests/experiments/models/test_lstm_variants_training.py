@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
+from experiments import lab
 from experiments.lab.experiment import find
-from experiments.lab.record import measure
 from experiments.lab.seeding import generator
 from experiments.models import lstm_variants_training as experiment
 from seqref import LSTM, VariationalLSTM, ZoneoutLSTM
 
-CONFIG = experiment.SMALL
+CONFIG = find("lstm_variants_training").small
 
 
 def test_targets_are_signs_of_the_sum_of_two_features():
@@ -59,12 +59,22 @@ def test_a_run_depends_on_its_seed_alone():
     assert one["loss"] <= one["last_loss"]
 
 
-def test_claims_hold_and_controls_fail():
-    record = measure(find("lstm_variants_training"))
-    assert set(record["claims"]) == {"C141.zoneout", "C141.variational"}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-    plain = record["cases"]["plain"]
-    assert plain["own_accuracy"]["low"] == 1
-    assert plain["loss_difference"] == {"mean": 0, "low": 0, "high": 0}
+def test_what_is_learned_by_heart_and_differences_from_the_plain_layer(monkeypatch):
+    assert experiment.train(CONFIG, "plain", 0)["own_accuracy"] == 1
+    known = {"plain": 0.5, "zoneout": 0.25, "plain_again": 0.625}
+
+    def trained(config, name, seed):
+        value = known.get(name, 0.0) + seed
+        keys = ("loss", "accuracy", "last_loss", "own_accuracy")
+        return dict.fromkeys(keys, value)
+
+    monkeypatch.setattr(experiment, "train", trained)
+    config = dataclasses.replace(CONFIG, seeds=(0, 1), control_seeds=(20, 21))
+    cases = experiment.run(config, lab.untracked)["cases"]
+    nothing = {"mean": 0, "low": 0, "high": 0}
+    assert cases["plain"]["loss_difference"] == nothing
+    assert cases["zoneout"]["accuracy_difference"]["mean"] == -0.25
+    # Each seed is compared with the plain layer's of the same place.
+    assert cases["zoneout"]["last_loss_difference"]["low"] == -0.25
+    assert cases["plain_again"]["loss_difference"]["mean"] == 20.125
+    assert "own_accuracy_difference" not in cases["zoneout"]

@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
+from experiments import lab
 from experiments.lab.experiment import find
-from experiments.lab.record import measure
 from experiments.models import stacked_training as experiment
+
+SMALL = find("stacked_training").small
 
 
 def test_targets_are_the_parity_of_the_parity():
@@ -33,7 +35,7 @@ def test_widths_are_the_largest_within_the_budget(kind, depth):
 
 
 def test_updates_are_counted_until_the_accuracy_is_reached():
-    config = dataclasses.replace(experiment.SMALL, longest=200, check_every=5)
+    config = dataclasses.replace(SMALL, longest=200, check_every=5)
     found = experiment.updates_needed(config, "LSTM", 1, 25, 0.01, 0)
     assert found % 5 == 0
     assert found == experiment.updates_needed(config, "LSTM", 1, 25, 0.01, 0) < 200
@@ -45,7 +47,7 @@ def test_updates_are_counted_until_the_accuracy_is_reached():
 
 def test_the_best_learning_rate_is_taken():
     config = dataclasses.replace(
-        experiment.SMALL, longest=150, learning_rates=(0.0, 0.01), seeds=(0,)
+        SMALL, longest=150, learning_rates=(0.0, 0.01), seeds=(0,)
     )
     found = experiment.measure_stack(config, "LSTM", 1, 25, (0, 1))
     assert found["learning_rate"] == 0.01
@@ -53,11 +55,28 @@ def test_the_best_learning_rate_is_taken():
     assert found["updates"]["high"] < 150
 
 
-@pytest.mark.slow
-def test_claims_hold_and_controls_fail():
-    record = measure(find("stacked_training"))
-    assert set(record["claims"]) == {"C113"}
-    for identifier, claim in record["claims"].items():
-        assert claim["holds"], identifier
-        assert not claim["control_holds"], identifier
-    assert record["cases"]["lstm_1"]["times_one_layer"] == 1
+def test_each_stack_is_compared_with_one_layer_of_its_kind(monkeypatch):
+    medians = {("LSTM", 1): 10.0, ("LSTM", 4): 30.0, ("RNN", 1): 20.0, ("RNN", 4): 50.0}
+
+    def measured(config, kind, depth, width, seeds):
+        return {
+            "kind": kind,
+            "width": width,
+            "updates": {"median": medians[kind, depth]},
+        }
+
+    monkeypatch.setattr(experiment, "measure_stack", measured)
+    cases = experiment.run(SMALL, lab.untracked)["cases"]
+    times = {name: case["times_one_layer"] for name, case in cases.items()}
+    assert times == {
+        "lstm_1": 1,
+        "lstm_4": 3,
+        "lstm_4_wide": 3,
+        "lstm_1_again": 1,
+        "rnn_1": 1,
+        "rnn_4": 2.5,
+        "rnn_4_wide": 2.5,
+        "rnn_1_again": 1,
+    }
+    assert cases["lstm_4_wide"]["width"] == cases["lstm_1"]["width"]
+    assert cases["lstm_4"]["width"] < cases["lstm_1"]["width"]
