@@ -35,9 +35,7 @@ class Config:
     hidden_size: int = 32
     input_size: int = 32
     batch_size: int = 8
-    marks: tuple[int, ...] = (
-        *(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000),
-    )
+    marks: tuple[int, ...] = (*(m * 10**k for k in range(4) for m in (1, 2, 5)), 10_000)
     reset_every: int = 100
     input_gate_bias: float = -4.0
     forget_bias: float = 5.0
@@ -65,7 +63,7 @@ def lstm_1997(
 
 @torch.no_grad()
 def with_forget_gate(config: Config, seed: int, bias: float) -> LSTM:
-    r"""The same layer with a forget gate, as an `LSTM`.
+    r"""The layer of 1997 with a forget gate, as an `LSTM`.
 
     With $c = 2 c'$ the cell of 1997 is $h_t = o_t \odot \tanh c'_t$ and
     $c'_t = c'_{t-1} + i_t \odot \tanh(a / 2)$, $a$ the candidate's pre-activation. So

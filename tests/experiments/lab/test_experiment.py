@@ -187,10 +187,21 @@ def test_cases_are_measured_one_by_one_and_series_kept_apart():
         measure=lambda case, config: {"value": case * config.size, "line": [case]},
         series=["line"],
         axes=lambda config: {"x": list(range(config.size))},
-        numbers=[each("value"), {"of_two": "two.value", "drawn": "series.line.two.0"}],
+        numbers=[
+            each("value"),
+            each("value", ""),
+            {"of_two": "two.value", "drawn": "series.line.two.0"},
+        ],
     )
     assert found.result(Config(3)) == {
-        "numbers": {"one_value": 3, "two_value": 6, "of_two": 6, "drawn": 2},
+        "numbers": {
+            "one_value": 3,
+            "two_value": 6,
+            "one": 3,
+            "two": 6,
+            "of_two": 6,
+            "drawn": 2,
+        },
         "series": {"x": [0, 1, 2], "line": {"one": [1], "two": [2]}},
         "cases": {"one": {"value": 3}, "two": {"value": 6}},
     }

@@ -35,3 +35,13 @@ def test_a_spread_is_written_with_its_ends():
     del row["error"]["median"]
     assert lab.with_span("error", "{:.1f}".format)(row) == "0.3 (0.1 to 1.0)"
     assert lab.span("error", 2)(row) == "0.12 to 1.0"
+
+
+def test_a_spread_has_three_columns():
+    cases = {"a": {"error": {"median": 2, "low": 1, "high": 3}}}
+    made = lab.Table(lab.spread_columns("error"), labels={"a": "A"}, heading="case")
+    assert made.text({"cases": cases}).splitlines() == [
+        "| case | median | lowest | highest |",
+        "| :-- | --: | --: | --: |",
+        "| A | 2 | 1 | 3 |",
+    ]
