@@ -1,101 +1,81 @@
-"""The LSTM's Jacobian by hand against automatic differentiation."""
+"""The LSTM's total derivative against automatic differentiation."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
+from experiments import lab
 from experiments.gradients import lstm_jacobian as experiment
-from experiments.lab.seeding import generator, seeded
-from seqref import LSTM, LSTMState
+from seqref import LSTMState
 
-EXACT = {"atol": 1e-10, "rtol": 1e-10}
-HIDDEN = 5
-
-
-@pytest.fixture
-def cell():
-    with seeded(1):
-        return LSTM(3, HIDDEN, dtype=torch.float64).cell
+CONFIG = experiment.Config(hidden_size=5, input_size=3, warm_up=4, steps=6, seeds=(0,))
+SMALL = experiment.experiment.small
 
 
-def draw(seed, *size):
-    return torch.randn(size, generator=generator(seed), dtype=torch.float64)
+def gates(cell, x_t, h_prev):
+    """The activated gates i, f, g and o of one step."""
+    by_input = x_t @ cell.weight_ih.T + cell.bias_ih
+    i_pre, f_pre, g_pre, o_pre = (
+        by_input + h_prev @ cell.weight_hh.T + cell.bias_hh
+    ).chunk(4)
+    return i_pre.sigmoid(), f_pre.sigmoid(), g_pre.tanh(), o_pre.sigmoid()
 
 
 def follow(cell, x, o_start, c_start):
-    """Final h and c after the steps of x, with h = o * tanh(c) at the start."""
+    """Final c after the steps of x, with h = o * tanh(c) at the start."""
     state = LSTMState((o_start * c_start.tanh())[None], c_start[None])
     for x_t in x:
         _, state = cell(x_t[None], state)
-    return state.h[0], state.c[0]
+    return state.c[0]
 
 
-def test_gates_are_those_of_the_cell(cell):
-    x_t, h_prev, c_prev = draw(2, 3), draw(3, HIDDEN), draw(4, HIDDEN)
-    i_t, f_t, g_t, o_t = experiment.gates(cell, x_t, h_prev)
-    _, state = cell(x_t[None], LSTMState(h_prev[None], c_prev[None]))
-    c_t = f_t * c_prev + i_t * g_t
-    torch.testing.assert_close(state.c[0], c_t, **EXACT)
-    torch.testing.assert_close(state.h[0], o_t * c_t.tanh(), **EXACT)
-
-
-def test_total_derivative_of_one_step(cell):
-    x, o_prev, c_prev = draw(2, 1, 3), draw(3, HIDDEN).sigmoid(), draw(4, HIDDEN)
-    expected = torch.func.jacrev(lambda c: follow(cell, x, o_prev, c)[1])(c_prev)
-    gate = experiment.gates(cell, x[0], o_prev * c_prev.tanh())
-    dropped = experiment.through_hidden(cell, gate, c_prev)
-    dropped = dropped * experiment.output_slope(c_prev, o_prev)
-    torch.testing.assert_close(torch.diag(gate.f_t) + dropped, expected, **EXACT)
-    # The short answer is not the derivative, and not by a rounding error.
-    assert (torch.diag(gate.f_t) - expected).abs().max() > 0.01
-
-
-def test_jacobian_of_the_whole_state(cell):
-    x_t, h_prev, c_prev = draw(2, 3), draw(3, HIDDEN), draw(4, HIDDEN)
-
-    def step(both):
-        h, c = both.split(HIDDEN)
-        state = cell(x_t[None], LSTMState(h[None], c[None]))[1]
-        return torch.cat([state.h[0], state.c[0]])
-
-    both = torch.cat([h_prev, c_prev])
-    expected = torch.func.jacrev(step)(both)
-    gate = experiment.gates(cell, x_t, h_prev)
-    c_t = step(both)[HIDDEN:]
-    found = experiment.state_jacobian(cell, gate, c_prev, c_t)
-    torch.testing.assert_close(found, expected, **EXACT)
-
-
-def test_norms_over_many_steps_are_those_of_autograd():
-    config = experiment.Config(
-        hidden_size=HIDDEN, input_size=3, warm_up=4, steps=6, seeds=(0,)
-    )
+@pytest.fixture(scope="module")
+def traced():
+    """What is measured, the cell and the inputs, and what the last warm step left."""
     case = experiment.CASES["weights_times_2"]
-    with torch.no_grad():
-        found = experiment.trace(case, config, 0)
-    cell = experiment.build(case, config, 0).cell
-    x = draw(1000, 10, 3)
-    state = cell.initial_state(1)
-    gates = []
-    for x_t in x[:4]:
-        gates.append(experiment.gates(cell, x_t, state.h[0]))
-        _, state = cell(x_t[None], state)
-    o_start, c_start = gates[-1].o_t.detach(), state.c[0].detach()
-    for steps in (1, 3, 6):
-        expected = torch.func.jacrev(
-            lambda c, n=steps: follow(cell, x[4 : 4 + n], o_start, c)[1]
-        )(c_start)
-        norm = torch.linalg.matrix_norm(expected, 2).item()
-        assert found.jacobian[steps - 1] == pytest.approx(norm, rel=1e-10)
+    trace = experiment.trace(case, CONFIG, 0)
+    cell = experiment.build(case, CONFIG, 0).cell.requires_grad_(False)
+    x = lab.normal(1000, CONFIG.warm_up + CONFIG.steps, CONFIG.input_size)
+    h, c = torch.zeros(2, CONFIG.hidden_size, dtype=torch.float64)
+    for x_t in x[: CONFIG.warm_up]:
+        i_t, f_t, g_t, o_t = gates(cell, x_t, h)
+        c = f_t * c + i_t * g_t
+        h = o_t * c.tanh()
+    return trace, cell, x[CONFIG.warm_up :], (o_t, h, c)
+
+
+def test_total_derivative_of_one_step(traced):
+    trace, cell, x, (o_start, h_start, c_start) = traced
+    total = torch.func.jacrev(lambda c: follow(cell, x[:1], o_start, c))(c_start)
+    f_t = gates(cell, x[0], h_start)[1]
+    dropped = total - torch.diag(f_t)
+    assert trace["dropped"][0] == pytest.approx(experiment.norm(dropped), rel=1e-10)
+    assert trace["direct"][0] == pytest.approx(f_t.max().item(), rel=1e-10)
+    # The short answer is not the derivative, and not by a rounding error.
+    assert dropped.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_norms_over_many_steps_are_those_of_autograd(traced, steps):
+    trace, cell, x, (o_start, h, c) = traced
+    total = torch.func.jacrev(lambda c: follow(cell, x[:steps], o_start, c))(c)
+    expected = experiment.norm(total)
+    assert trace["jacobian"][steps - 1] == pytest.approx(expected, rel=1e-10)
+    product = torch.ones_like(c)
+    for x_t in x[:steps]:
+        i_t, f_t, g_t, o_t = gates(cell, x_t, h)
+        c = f_t * c + i_t * g_t
+        h, product = o_t * c.tanh(), product * f_t
+    expected = product.max().item()
+    assert trace["product"][steps - 1] == pytest.approx(expected, rel=1e-10)
 
 
 def test_cases_change_what_they_name():
-    config = experiment.SMALL
-    size = config.hidden_size
+    size = SMALL.hidden_size
 
     def cell_of(name):
-        return experiment.build(experiment.CASES[name], config, 0).cell
+        return experiment.build(experiment.CASES[name], SMALL, 0).cell
 
     default, scaled = cell_of("default"), cell_of("weights_times_4_bias_5")
     torch.testing.assert_close(scaled.weight_ih, 4 * default.weight_ih)
@@ -109,10 +89,10 @@ def test_cases_change_what_they_name():
 
 def test_the_factor_over_many_steps_grows_with_the_width():
     """In the median: a single narrow network may lie anywhere."""
-    found = []
+    factors = []
     for width, networks in ((4, 40), (48, 10)):
-        size = {"hidden_size": width, "input_size": width}
-        config = replace(experiment.SMALL, seeds=tuple(range(networks)), **size)
-        case = experiment.run(config)["cases"]["default"]
-        found.append(case["log10_true_over_product"]["step_40"])
-    assert found[1] > found[0] + 0.5
+        seeds = tuple(range(networks))
+        config = replace(SMALL, hidden_size=width, input_size=width, seeds=seeds)
+        case = experiment.measure(experiment.CASES["default"], config)
+        factors.append(case["log10_true_over_product"]["step_40"])
+    assert factors[1] > factors[0] + 0.5
