@@ -33,6 +33,8 @@ MARKS = (1, 10, 20, 50, 100, 500, 1000)
 FLOOR = 1e-300
 # The least power of ten in the figures.
 BOTTOM = -4
+# Lags that tables and figures name.
+BACK = {lag: f"{lag:,} step{'s' * (lag > 1)} back" for lag in (1, 10, 100, 1000)}
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def log10_of_small(column: Iterable[float]) -> dict[str, float]:
 def measure(case: Case | float, config: Config) -> dict[str, Any]:
     """Medians and extremes over seeds; of a constant gate what it leaves."""
     lags = list(config.lags)
-    if isinstance(case, float):
+    if not isinstance(case, Case):
         left = [round(lag * math.log10(case), 9) for lag in lags]
         return {"gate": case, "lags": lags, "state": {"median": left}}
     sizes = (config.input_size, config.hidden_size)
@@ -245,8 +247,7 @@ def draw(figure: Any, record: Mapping[str, Any], theme: lab.Theme, kinds: str) -
         if end not in inside
     }
     axes.set_xscale("log")
-    marks = (1, 10, 100, 1000)
-    axes.set_xticks(marks, [f"{lag:,}" for lag in marks])
+    axes.set_xticks(list(BACK), [f"{lag:,}" for lag in BACK])
     axes.set_xlim(1, max(lags))
     axes.set_ylim(BOTTOM, 1)
     lab.power_ticks(axes, range(BOTTOM, 2))
@@ -259,8 +260,6 @@ def draw(figure: Any, record: Mapping[str, Any], theme: lab.Theme, kinds: str) -
     axes.set_title("Gradient by the state, over that by the last output")
 
 
-# By lag.
-BACK = {lag: f"{lag:,} step{'s' * (lag > 1)} back" for lag in (1, 10, 100, 1000)}
 of_layers = partial(lab.Table, labels=LABELS, heading="layer")
 experiment = lab.Experiment(
     small=Config(
