@@ -12,10 +12,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _DOCS = Path(__file__).parent / "docs"
-_NEEDED = ("markdown", "pymdownx", "pytest_codeblocks", "pytest_socket", "yaml")
+_NEEDED = (
+    *("jsonschema", "markdown", "pybtex", "pymdownx", "pytest_codeblocks"),
+    *("pytest_socket", "yaml"),
+)
 _MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 
-pytest_plugins = [] if _MISSING else ["pageblocks.plugin"]
+pytest_plugins = [] if _MISSING else ["pageblocks.plugin", "sitekit.pagecheck"]
 
 
 def pytest_ignore_collect(collection_path):

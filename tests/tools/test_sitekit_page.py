@@ -184,3 +184,31 @@ def test_real_builds_name_page_and_line(small_site, generator):
     assert "docs/a/b.md:9: {{data:run.valu}}" in said
     if generator == "mkdocs":
         assert bad.returncode != 0
+
+
+def test_all_faults_of_a_page_are_told_in_one_build(small_site):
+    small_site.data("run", {"count": 42})
+    small_site.write(
+        "docs/page.md",
+        "# Page\n\nOne [@nobody2000], two {{data:run.cout}},\nthree {{dota}}.\n\n"
+        "- four [@nobody2001]\n\n{{data:run.count}} is right, [@elman1990] too.\n",
+    )
+    with pytest.raises(PageError) as caught:
+        small_site.convert("page.md")
+    lines = str(caught.value).split("\n")
+    assert [line.split(": ")[0] for line in lines] == [
+        "docs/page.md:3",
+        "docs/page.md:3",
+        "docs/page.md:4",
+        "docs/page.md:6",
+    ]
+    assert "nobody2001" in lines[3]
+    # The next page begins with none.
+    small_site.write("docs/good.md", "# Good\n\nOne [@elman1990].\n")
+    assert "elman1990" in small_site.convert("good.md")
+
+
+def test_a_fault_is_told_without_a_traceback():
+    exceptions = pytest.importorskip("mkdocs.exceptions")
+    assert issubclass(PageError, exceptions.BuildError)
+    assert str(PageError("docs/a.md:1: wrong")) == "docs/a.md:1: wrong"

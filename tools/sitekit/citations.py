@@ -57,7 +57,8 @@ class _CitationPattern(InlineProcessor):
         if key in known:
             self.md.sitekit_cited.add(key)  # type: ignore[attr-defined]
             return known[key]
-        where = page_of(self.md).find(token)
+        # In a file of data the brackets are not written.
+        where = page_of(self.md).find(token, f"@{key}")
         if not key:
             raise PageError(
                 f"{where}: {token} is no citation; write [@key], [@key, eq. 7] "

@@ -208,7 +208,7 @@ class _Finish(Treeprocessor):
             for element in heading.iter("data"):
                 marker = element.get("title-marker", "")
                 where = page_of(self.md).find(marker)
-                raise PageError(f"{where}: {marker} stands in a heading")
+                page_of(self.md).faults.append(f"{where}: {marker} stands in a heading")
         for element in root.iter("data"):
             element.attrib.pop("title-marker", None)
             match = _POWER.fullmatch(element.text or "")

@@ -16,7 +16,7 @@ from markdown.treeprocessors import Treeprocessor
 from markdown.util import AtomicString
 
 from sitekit.data import fill_tex
-from sitekit.page import PageError, Site, SiteExtension, page_of
+from sitekit.page import PageError, Site, SiteExtension, keeping_faults, page_of
 from sitekit.temml import TexError, to_mathml
 
 _WRAPPED = re.compile(r"\A\s*(\\\(|\\\[)(.*)(\\\)|\\\])\s*\Z", re.DOTALL)
@@ -38,7 +38,8 @@ class MathTreeprocessor(Treeprocessor):
         in_heading = in_heading or element.tag in _HEADINGS
         for child in element:
             if "arithmatex" in child.get("class", "").split():
-                self._render(child, in_heading)
+                with keeping_faults(self.md):
+                    self._render(child, in_heading)
             elif child.tag not in ("code", "pre", "script", "style"):
                 self._refuse_bare_dollars(child.text)
                 self._walk(child, in_heading)
@@ -75,7 +76,7 @@ class MathTreeprocessor(Treeprocessor):
         if not text or "$$" not in text or isinstance(text, AtomicString):
             return
         rest = text[text.index("$$") :].split("\n")[0]
-        raise PageError(
+        page_of(self.md, site=self.site).faults.append(
             f"{self._place(rest)}: `{rest.strip()}` is not shown as a formula: "
             "$$ needs a paragraph of its own and a second $$"
         )

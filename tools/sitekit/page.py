@@ -9,15 +9,20 @@ file, front matter included.
 
 import copy
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import yaml
 from markdown import Markdown
 from markdown.extensions import Extension
+from markdown.postprocessors import Postprocessor
 from markdown.preprocessors import Preprocessor
+from markdown.util import AtomicString
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -27,8 +32,22 @@ _SNIPPET = re.compile(r"""-{1,}8<-{1,}[ \t]+["']([^"':]+)""")
 _ATTRIBUTE = "sitekit_page"
 
 
-class PageError(ValueError):
+try:
+    # What MkDocs shows without forty lines of traceback.
+    from mkdocs.exceptions import BuildError as _BuildError
+except ImportError:
+    _BuildError = Exception
+
+
+class PageError(_BuildError, ValueError):  # type: ignore[misc, valid-type]
     """Something on a page is wrong; the message begins with file and line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
 
 
 # The loader in C is ten times as fast, where PyYAML was built with it.
@@ -122,6 +141,7 @@ class Page:
     lines: tuple[str, ...] = ()
     exact: bool = True
     sources: list[Path] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     @property
     def uri(self) -> str:
@@ -141,12 +161,16 @@ class Page:
             return f"{self.name}:{self.first_line + index}"
         return self.find(self.lines[index])
 
-    def find(self, token: str) -> str:
-        """Place of the first line, outside code fences, that holds `token`."""
-        for name, lines, first in self._texts():
-            found = _line_of(lines, token)
-            if found is not None:
-                return f"{name}:{first + found}"
+    def find(self, *tokens: str) -> str:
+        """Place of the first line, outside code fences, that holds a token.
+
+        The second is looked for where no text of the page has the first, and so on.
+        """
+        for token in tokens:
+            for name, lines, first in self._texts():
+                found = _line_of(lines, token)
+                if found is not None:
+                    return f"{name}:{first + found}"
         return self.name
 
     def link(self, target: str) -> str:
@@ -275,6 +299,58 @@ class _Remember(Preprocessor):
         return lines
 
 
+@contextmanager
+def keeping_faults(md: Markdown) -> Iterator[None]:
+    """Note what is wrong and go on, so that one build tells all faults of a page."""
+    try:
+        yield
+    except PageError as error:
+        page_of(md).faults.append(str(error))
+
+
+class _TellFaults(Postprocessor):
+    """Raises once what was wrong on a page, when all of it has been seen."""
+
+    def run(self, text: str) -> str:
+        faults = sorted(dict.fromkeys(page_of(self.md).faults), key=_place)
+        if faults:
+            page_of(self.md).faults.clear()
+            raise PageError("\n".join(faults))
+        return text
+
+
+def _place(fault: str) -> tuple[str, int]:
+    file, line, *_ = (*fault.split(":", 2), "")
+    return file, int(line) if line.isdigit() else 0
+
+
+def _processors(md: Markdown) -> Iterator[Any]:
+    yield from md.preprocessors
+    yield from md.parser.blockprocessors
+    yield from md.inlinePatterns
+    yield from md.treeprocessors
+
+
+def _guard(md: Markdown, processor: Any) -> None:
+    """Let a processor go on after a fault; what it was at is left as it stood."""
+    inline = hasattr(processor, "handleMatch")
+    name = "handleMatch" if inline else "run"
+    method = getattr(processor, name)
+
+    def guarded(*arguments: Any) -> Any:
+        with keeping_faults(md):
+            return method(*arguments)
+        if inline:
+            match = arguments[0]
+            element = Element("span")
+            element.text = AtomicString(match.group(0))
+            return element, match.start(0), match.end(0)
+        # The lines of a preprocessor; of the others nothing is asked.
+        return arguments[0] if isinstance(processor, Preprocessor) else None
+
+    setattr(processor, name, guarded)
+
+
 class SiteExtension(Extension):
     """An extension that knows the site's root and the page it is on."""
 
@@ -288,7 +364,12 @@ class SiteExtension(Extension):
         site = Site(Path(root)) if root else Site()
         if "sitekit_page" not in md.preprocessors:
             md.preprocessors.register(_Remember(md, site), "sitekit_page", 1000)
+            md.postprocessors.register(_TellFaults(md), "sitekit_faults", -1000)
+        before = {id(processor) for processor in _processors(md)}
         self.register(md, site)
+        for processor in _processors(md):
+            if id(processor) not in before:
+                _guard(md, processor)
 
     def register(self, md: Markdown, site: Site) -> None:
         """Register what this extension does."""

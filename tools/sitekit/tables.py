@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from markdown import Markdown
 from markdown.blockprocessors import BlockProcessor
 
-from sitekit.page import PageError, Site, SiteExtension, page_of
+from sitekit.page import Site, SiteExtension, page_of
 
 _RULE = re.compile(r"\A\s*\|?(?:\s*:?-+:?\s*\|)+(?:\s*:?-+:?)?\s*\Z")
 _CODE = re.compile(r"(`+).*?\1")
@@ -114,7 +114,7 @@ class _Begin:
 
     def _refuse(self, row: str, message: str) -> None:
         page = page_of(self.md, site=self.site)
-        raise PageError(f"{page.find(row.strip())}: {message}")
+        page.faults.append(f"{page.find(row.strip())}: {message}")
 
 
 def makeExtension(**kwargs: object) -> TablesExtension:

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from markdown import Markdown
 from markdown.treeprocessors import Treeprocessor
 
-from sitekit.page import PageError, Site, SiteExtension, page_of
+from sitekit.page import PageError, Site, SiteExtension, keeping_faults, page_of
 
 _INCH = 96.0
 _PIXELS = {"": 1.0, "px": 1.0, "pt": _INCH / 72, "in": _INCH, "mm": _INCH / 25.4}
@@ -51,7 +51,8 @@ class TwinTreeprocessor(Treeprocessor):
     def run(self, root: ElementTree.Element) -> None:
         """Rewrite every twin below `root`."""
         for image in [e for e in root.iter("img") if _has_twin_class(e)]:
-            self._rewrite(image)
+            with keeping_faults(self.md):
+                self._rewrite(image)
 
     def _rewrite(self, image: ElementTree.Element) -> None:
         source = image.get("src", "")
