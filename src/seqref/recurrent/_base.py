@@ -1,8 +1,11 @@
 r"""What all recurrent cells and layers of this family share: parameters and checks."""
 
 import math
+import re
 from abc import ABC, abstractmethod
-from typing import Any, Generic, NoReturn, TypeVar
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +17,11 @@ from seqref.errors import (
     check_size,
     check_tensor,
 )
+from seqref.recurrent._docstrings import layer_docstring
 
 State = TypeVar("State", bound=tuple[Tensor, ...])
 Cell = TypeVar("Cell", bound="RecurrentCell[Any]")
+Arguments = ParamSpec("Arguments")
 
 
 class RecurrentCell(nn.Module, ABC, Generic[State]):
@@ -33,9 +38,10 @@ class RecurrentCell(nn.Module, ABC, Generic[State]):
         self,
         input_size: int,
         hidden_size: int,
-        bias: bool,
-        device: torch.device | str | None,
-        dtype: torch.dtype | None,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         check_sizes(type(self).__name__, input_size, hidden_size)
@@ -155,10 +161,17 @@ class RefusesTorchWeights(nn.Module):
 class RecurrentLayer(RefusesTorchWeights, ABC, Generic[Cell, State]):
     r"""A cell over a whole sequence: `initial_state`, `step`, and the checks.
 
-    A concrete layer makes its `cell` and sets `forward`.
+    A concrete layer is `built_from` its cell and sets `forward`.
     """
 
     cell: Cell
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cell_type = getattr(vars(cls).get("__init__"), "cell_type", None)
+        # python -OO leaves no docstrings.
+        if cell_type is not None and cls.__doc__ and cell_type.__doc__:
+            cls.__doc__ = layer_docstring(cls.__doc__, cell_type.__doc__)
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
@@ -211,6 +224,37 @@ class RecurrentLayer(RefusesTorchWeights, ABC, Generic[Cell, State]):
         if state is None:
             return self.cell._zeros(batch)
         return self.cell._checked_state(where, state, batch)
+
+
+def built_from(
+    cell_type: Callable[Arguments, RecurrentCell[Any]],
+) -> Callable[[Callable[[Any], None]], Callable[Concatenate[Any, Arguments], None]]:
+    r"""Give a layer the constructor of its cell, and the cell's part of the docstring.
+
+    The `__init__` that stands below it only holds the place.
+    """
+
+    def constructor(_: Callable[[Any], None]) -> Any:
+        @wraps(cell_type.__init__)
+        def from_arguments(self: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                cell = cell_type(*args, **kwargs)
+            except (TypeError, ValueError) as error:
+                _rename(error, cell_type, type(self).__name__)
+                raise
+            RecurrentLayer.__init__(self, cell)
+
+        made: Any = from_arguments
+        made.cell_type = cell_type
+        return made
+
+    return constructor
+
+
+def _rename(error: Exception, cell_type: Any, layer: str) -> None:
+    r"""Let a message that names a cell or its base name the layer that was called."""
+    cells = "|".join(kind.__name__ for kind in cell_type.__mro__)
+    error.args = (re.sub(rf"^({cells})\b", layer, str(error)),)
 
 
 def _refuse_torch_weights(name: str) -> NoReturn:

@@ -3,13 +3,12 @@ r"""The gated recurrent unit: reset after the recurrent product, and before it."
 from abc import abstractmethod
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
 from seqref.ops.fused_recurrence import fused_cho_gru, fused_gru
 from seqref.ops.fused_recurrence.reference import Weights, cho_gru_step, gru_step
-from seqref.recurrent._base import RecurrentCell, RecurrentLayer, check_sizes
+from seqref.recurrent._base import RecurrentCell, RecurrentLayer, built_from
 
 
 class GRUState(NamedTuple):
@@ -21,17 +20,6 @@ class GRUState(NamedTuple):
 class _GatedCell(RecurrentCell[GRUState]):
     n_blocks = 3
     state_type = GRUState
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     @staticmethod
     @abstractmethod
@@ -78,7 +66,7 @@ class GRUCell(_GatedCell):
 
     Initialisation:
         Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in `torch.nn.GRUCell`.
+        in `torch.nn.GRUCell` and `torch.nn.GRU`.
 
     Raises:
         ValueError: `x_t` or `state` has the wrong shape, dtype or device; a size is
@@ -86,8 +74,8 @@ class GRUCell(_GatedCell):
         TypeError: `state` is no `GRUState`; a size is no int.
 
     Source:
-        The equations of `torch.nn.GRUCell`. Cho et al. (2014), eqs. 5 to 8 of the third
-        arXiv version, reset before the product and print no biases.
+        The equations of `torch.nn.GRUCell` and `torch.nn.GRU`. Cho et al. (2014), eqs.
+        5 to 8 of the third arXiv version, reset before the product and print no biases.
         Differs: returns `(h_t, state)`, not `h_t`.
     """
 
@@ -127,7 +115,7 @@ class ChoGRUCell(_GatedCell):
 
     Initialisation:
         Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in `torch.nn.GRUCell`.
+        in `torch.nn.GRUCell` and `torch.nn.GRU`.
 
     Raises:
         ValueError: `x_t` or `state` has the wrong shape, dtype or device; a size is
@@ -144,24 +132,6 @@ class ChoGRUCell(_GatedCell):
 
 
 class _GatedLayer(RecurrentLayer[_GatedCell, GRUState]):
-    _cell_type: type[_GatedCell]
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        check_sizes(type(self).__name__, input_size, hidden_size)
-        super().__init__(
-            self._cell_type(
-                input_size, hidden_size, bias=bias, device=device, dtype=dtype
-            )
-        )
-
     @staticmethod
     @abstractmethod
     def _fused(
@@ -204,43 +174,14 @@ class GRU(_GatedLayer):
 
     with the gates $r_t, z_t$ as in `GRUCell`.
 
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of the state, which is also the output.
-        bias: Whether to add the two bias vectors.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `GRUState(h)`, (batch, hidden), or None
-          for zeros; `lengths`: (batch,) integers, the rest of each row is padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the `GRUState`
-          after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in `torch.nn.GRU`.
-
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, which is the op
         `fused_gru`.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1.
-        TypeError: `state` is no `GRUState`; `lengths` is not of an integer dtype; a
-            size is no int.
-
-    Source:
-        The equations of `torch.nn.GRU`. Cho et al. (2014), eqs. 5 to 8 of the third
-        arXiv version, reset before the product and print no biases.
-        Differs: batch first; one layer, one direction.
     """
 
-    _cell_type = GRUCell
+    @built_from(GRUCell)
+    def __init__(self) -> None: ...
+
     _fused = staticmethod(fused_gru)
 
 
@@ -252,40 +193,12 @@ class ChoGRU(_GatedLayer):
 
     with the gates $r_t, z_t$ as in `ChoGRUCell`.
 
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of the state, which is also the output.
-        bias: Whether to add the two bias vectors.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `GRUState(h)`, (batch, hidden), or None
-          for zeros; `lengths`: (batch,) integers, the rest of each row is padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the `GRUState`
-          after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in `torch.nn.GRU`.
-
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, which is the op
         `fused_cho_gru`.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1.
-        TypeError: `state` is no `GRUState`; `lengths` is not of an integer dtype; a
-            size is no int.
-
-    Source:
-        Cho et al. (2014), eqs. 5 to 8 of the third arXiv version, without biases.
-        Differs: two bias vectors as in `torch.nn.GRU`; batch first.
     """
 
-    _cell_type = ChoGRUCell
+    @built_from(ChoGRUCell)
+    def __init__(self) -> None: ...
+
     _fused = staticmethod(fused_cho_gru)

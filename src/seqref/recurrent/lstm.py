@@ -2,13 +2,12 @@ r"""The long short-term memory with a forget gate."""
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
 from seqref.ops.fused_recurrence import fused_lstm
 from seqref.ops.fused_recurrence.reference import lstm_step
-from seqref.recurrent._base import RecurrentCell, RecurrentLayer, check_sizes
+from seqref.recurrent._base import RecurrentCell, RecurrentLayer, built_from
 
 
 class LSTMState(NamedTuple):
@@ -51,7 +50,8 @@ class LSTMCell(RecurrentCell[LSTMState]):
 
     Initialisation:
         Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in `torch.nn.LSTMCell`; the forget gate's bias is not special.
+        in `torch.nn.LSTMCell` and `torch.nn.LSTM`; the forget gate's bias is not
+        special.
 
     Raises:
         ValueError: `x_t` or `state` has the wrong shape, dtype or device; a size is
@@ -67,17 +67,6 @@ class LSTMCell(RecurrentCell[LSTMState]):
 
     n_blocks = 4
     state_type = LSTMState
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def forward(
         self,
@@ -97,56 +86,13 @@ class LSTM(RecurrentLayer[LSTMCell, LSTMState]):
 
     with the gates $i_t, f_t, g_t, o_t$ as in `LSTMCell`.
 
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of hidden state and cell state.
-        bias: Whether to add the two bias vectors.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `LSTMState(h, c)`, each (batch, hidden),
-          or None for zeros; `lengths`: (batch,) integers, the rest of each row is
-          padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the `LSTMState`
-          after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in `torch.nn.LSTM`; the forget gate's bias is not special.
-
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, which is the op
         `fused_lstm`.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1.
-        TypeError: `state` is no `LSTMState`; `lengths` is not of an integer dtype; a
-            size is no int.
-
-    Source:
-        Hochreiter & Schmidhuber (1997), without a forget gate; forget gate: Gers,
-        Schmidhuber & Cummins (2000).
-        Differs: two bias vectors as in `torch.nn.LSTM`; batch first; one layer, one
-        direction.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        check_sizes("LSTM", input_size, hidden_size)
-        cell = LSTMCell(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
-        super().__init__(cell)
+    @built_from(LSTMCell)
+    def __init__(self) -> None: ...
 
     def step(
         self,

@@ -9,7 +9,7 @@ from torch.nn.functional import linear
 
 from seqref.errors import check_choice
 from seqref.ops.fused_recurrence.reference import Weights
-from seqref.recurrent._base import check_sizes
+from seqref.recurrent._base import built_from
 from seqref.recurrent._looped import LoopedCell, LoopedLayer
 from seqref.recurrent.lstm import LSTMState
 
@@ -47,17 +47,6 @@ def lstm_1997_step(
 
 class _Cell(LoopedCell[LSTMState]):
     state_type = LSTMState
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
 
     def _inputs(self, x: Tensor, state: LSTMState) -> Tensor:
         # Each step is whole, as the equations have it.
@@ -117,8 +106,8 @@ class LSTM1997Cell(_Cell):
 
     Initialisation:
         Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in the other cells; the paper's were drawn within 0.1 or 0.2 of 0, gates often
-        with negative biases.
+        in the other cells and layers; the paper's were drawn within 0.1 or 0.2 of 0,
+        gates often with negative biases.
 
     Raises:
         ValueError: `x_t` or `state` has the wrong shape, dtype or device; a size is
@@ -145,10 +134,8 @@ class LSTM1997Cell(_Cell):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        name = type(self).__name__
-        check_sizes(name, input_size, hidden_size)
-        check_choice(name, "gradient", gradient, GRADIENTS)
         super().__init__(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
+        check_choice(type(self).__name__, "gradient", gradient, GRADIENTS)
         self.gradient = gradient
 
     def _update(
@@ -161,6 +148,24 @@ class LSTM1997Cell(_Cell):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, gradient={self.gradient!r}"
+
+
+class LSTM1997(LoopedLayer[LSTMState]):
+    r"""The LSTM of 1997 over a sequence: no forget gate.
+
+    $$ c_t = c_{t-1} + i_t \odot g_t \qquad h_t = o_t \odot (2\,\sigma(c_t) - 1)
+    \qquad y_t = h_t $$
+
+    with $i_t, g_t, o_t$ as in `LSTM1997Cell`.
+
+    Cost:
+        O(T D^2) time, T steps one after the other; O(D) state. By either gradient
+        training keeps all T steps; the paper's own algorithm carries sums forwards
+        instead and keeps none.
+    """
+
+    @built_from(LSTM1997Cell)
+    def __init__(self) -> None: ...
 
 
 class PeepholeLSTMCell(_Cell):
@@ -208,6 +213,7 @@ class PeepholeLSTMCell(_Cell):
     Source:
         Peephole connections: Gers & Schmidhuber (2000). The equations are those of the
         ONNX operator LSTM with its input P, whose blocks stand in the order i, o, f.
+        Differs: blocks in the order i, f, g, o and i, f, o.
     """
 
     n_blocks = 4
@@ -238,6 +244,20 @@ class PeepholeLSTMCell(_Cell):
         o_t = torch.sigmoid(o_pre + p_o * c_t)
         h_t = o_t * torch.tanh(c_t)
         return h_t, c_t
+
+
+class PeepholeLSTM(LoopedLayer[LSTMState]):
+    r"""An LSTM over a sequence whose gates also read the cell state.
+
+    $$ c_t = f_t \odot c_{t-1} + i_t \odot g_t \qquad h_t = o_t \odot \tanh c_t
+    \qquad y_t = h_t $$
+
+    with $i_t, f_t, g_t, o_t$ as in `PeepholeLSTMCell`: $i_t$ and $f_t$ read $c_{t-1}$,
+    $o_t$ reads $c_t$.
+    """
+
+    @built_from(PeepholeLSTMCell)
+    def __init__(self) -> None: ...
 
 
 class CoupledGateLSTMCell(_Cell):
@@ -299,141 +319,6 @@ class CoupledGateLSTMCell(_Cell):
         return h_t, c_t
 
 
-class LSTM1997(LoopedLayer[LSTMState]):
-    r"""The LSTM of 1997 over a sequence: no forget gate.
-
-    $$ c_t = c_{t-1} + i_t \odot g_t \qquad h_t = o_t \odot (2\,\sigma(c_t) - 1)
-    \qquad y_t = h_t $$
-
-    with $i_t, g_t, o_t$ as in `LSTM1997Cell`.
-
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of hidden state and cell state.
-        bias: Whether to add the two bias vectors.
-        gradient: ``"whole"``: what backpropagation through time gives. ``"truncated"``,
-            the learning rule of the paper: an error that reaches a pre-activation
-            changes the weights there and goes no further back in time.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `LSTMState(h, c)`, each (batch, hidden),
-          or None for zeros; `lengths`: (batch,) integers, the rest of each row is
-          padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the `LSTMState`
-          after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state. By either gradient
-        training keeps all T steps; the paper's own algorithm carries sums forwards
-        instead and keeps none.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in the other layers; the paper's were drawn within 0.1 or 0.2 of 0, gates often
-        with negative biases.
-
-    Forms:
-        `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
-        the checks made once.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1; `gradient` is unknown.
-        TypeError: `state` is no `LSTMState`; `lengths` is not of an integer dtype; a
-            size is no int.
-
-    Source:
-        Hochreiter & Schmidhuber (1997), sec. 4, eqs. 3 to 9; truncation: appendix A.1.
-        Differs: as `LSTM1997Cell`; batch first.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        bias: bool = True,
-        gradient: str = "whole",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        check_sizes("LSTM1997", input_size, hidden_size)
-        check_choice("LSTM1997", "gradient", gradient, GRADIENTS)
-        cell = LSTM1997Cell(
-            input_size,
-            hidden_size,
-            bias=bias,
-            gradient=gradient,
-            device=device,
-            dtype=dtype,
-        )
-        super().__init__(cell)
-
-
-class PeepholeLSTM(LoopedLayer[LSTMState]):
-    r"""An LSTM over a sequence whose gates also read the cell state.
-
-    $$ c_t = f_t \odot c_{t-1} + i_t \odot g_t \qquad h_t = o_t \odot \tanh c_t
-    \qquad y_t = h_t $$
-
-    with $i_t, f_t, g_t, o_t$ as in `PeepholeLSTMCell`: $i_t$ and $f_t$ read $c_{t-1}$,
-    $o_t$ reads $c_t$.
-
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of hidden state and cell state.
-        bias: Whether to add the two bias vectors.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `LSTMState(h, c)`, each (batch, hidden),
-          or None for zeros; `lengths`: (batch,) integers, the rest of each row is
-          padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the `LSTMState`
-          after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size; the
-        forget gate's bias is not special.
-
-    Forms:
-        `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
-        the checks made once.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1.
-        TypeError: `state` is no `LSTMState`; `lengths` is not of an integer dtype; a
-            size is no int.
-
-    Source:
-        Peephole connections: Gers & Schmidhuber (2000). The equations are those of the
-        ONNX operator LSTM with its input P.
-        Differs: blocks in the order i, f, g, o and i, f, o; batch first.
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        check_sizes("PeepholeLSTM", input_size, hidden_size)
-        cell = PeepholeLSTMCell(
-            input_size, hidden_size, bias=bias, device=device, dtype=dtype
-        )
-        super().__init__(cell)
-
-
 class CoupledGateLSTM(LoopedLayer[LSTMState]):
     r"""An LSTM over a sequence that forgets as much as it writes.
 
@@ -441,54 +326,7 @@ class CoupledGateLSTM(LoopedLayer[LSTMState]):
     \qquad y_t = h_t $$
 
     with $i_t, g_t, o_t$ as in `CoupledGateLSTMCell`.
-
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of hidden state and cell state.
-        bias: Whether to add the two bias vectors.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `LSTMState(h, c)`, each (batch, hidden),
-          or None for zeros; `lengths`: (batch,) integers, the rest of each row is
-          padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the `LSTMState`
-          after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size.
-
-    Forms:
-        `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
-        the checks made once.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1.
-        TypeError: `state` is no `LSTMState`; `lengths` is not of an integer dtype; a
-            size is no int.
-
-    Source:
-        Greff et al. (2017) compare it as a variant of the LSTM with peepholes; here it
-        has none. The ONNX operator LSTM with `input_forget` = 1.
-        Differs: two bias vectors; batch first.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        check_sizes("CoupledGateLSTM", input_size, hidden_size)
-        cell = CoupledGateLSTMCell(
-            input_size, hidden_size, bias=bias, device=device, dtype=dtype
-        )
-        super().__init__(cell)
+    @built_from(CoupledGateLSTMCell)
+    def __init__(self) -> None: ...

@@ -9,7 +9,7 @@ from torch import Tensor
 from seqref.errors import check_choice
 from seqref.ops.fused_recurrence import fused_rnn
 from seqref.ops.fused_recurrence.reference import rnn_step
-from seqref.recurrent._base import RecurrentCell, RecurrentLayer, check_sizes
+from seqref.recurrent._base import RecurrentCell, RecurrentLayer, built_from
 
 
 class RNNState(NamedTuple):
@@ -43,7 +43,7 @@ class RNNCell(RecurrentCell[RNNState]):
 
     Initialisation:
         Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in `torch.nn.RNNCell`.
+        in `torch.nn.RNNCell` and `torch.nn.RNN`.
 
     Raises:
         ValueError: `x_t` or `state` has the wrong shape, dtype or device; a size is
@@ -70,7 +70,7 @@ class RNNCell(RecurrentCell[RNNState]):
         dtype: torch.dtype | None = None,
     ) -> None:
         check_choice("RNNCell", "nonlinearity", nonlinearity, ("tanh", "relu"))
-        super().__init__(input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
         self.nonlinearity = nonlinearity
 
     def forward(
@@ -91,65 +91,15 @@ class RNN(RecurrentLayer[RNNCell, RNNState]):
 
     $$ h_t = \phi(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}) \qquad y_t = h_t $$
 
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of the state, which is also the output.
-        nonlinearity: ``"tanh"`` or ``"relu"``.
-        bias: Whether to add the two bias vectors.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `RNNState(h)`, (batch, hidden), or None
-          for zeros; `lengths`: (batch,) integers, the rest of each row is padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the `RNNState`
-          after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in `torch.nn.RNN`.
+    with $\phi$ as in `RNNCell`.
 
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, which is the op
         `fused_rnn`.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1; `nonlinearity` is
-            unknown.
-        TypeError: `state` is no `RNNState`; `lengths` is not of an integer dtype; a
-            size is no int.
-
-    Source:
-        Elman (1990), whose activation lies between 0 and 1.
-        Differs: two bias vectors as in `torch.nn.RNN`; batch first; one layer, one
-        direction.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        nonlinearity: str = "tanh",
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        check_choice("RNN", "nonlinearity", nonlinearity, ("tanh", "relu"))
-        check_sizes("RNN", input_size, hidden_size)
-        cell = RNNCell(
-            input_size,
-            hidden_size,
-            nonlinearity=nonlinearity,
-            bias=bias,
-            device=device,
-            dtype=dtype,
-        )
-        super().__init__(cell)
+    @built_from(RNNCell)
+    def __init__(self) -> None: ...
 
     def step(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqref.errors import check_size
+from seqref.recurrent._base import built_from
 from seqref.recurrent._looped import Device, LoopedCell, LoopedLayer, cell_update
 from seqref.recurrent.lstm import LSTMState
 from seqref.recurrent.lstm_variants._checks import check_number
@@ -75,8 +76,16 @@ class LayerNormLSTMCell(LoopedCell[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _check_options(type(self).__name__, input_size, hidden_size, eps)
-        super().__init__(input_size, hidden_size, False, device, dtype)
+        name = type(self).__name__
+        check_size(name, "input_size", input_size)
+        # The norm of one number is zero, whatever the number.
+        check_size(name, "hidden_size", hidden_size, minimum=2)
+        check_number(name, "eps", eps)
+        if not 0 < eps < math.inf:
+            raise ValueError(f"{name}: `eps` must be above 0 and finite, got {eps}")
+        super().__init__(
+            input_size, hidden_size, bias=False, device=device, dtype=dtype
+        )
         self.bias, self.eps = bias, eps
         norm = partial(nn.LayerNorm, eps=eps, bias=bias, device=device, dtype=dtype)
         self.norm_ih = norm(4 * hidden_size)
@@ -114,67 +123,10 @@ class LayerNormLSTM(LoopedLayer[LSTMState]):
     with the gates $i_t, f_t, g_t, o_t$ as in `LayerNormLSTMCell`: their pre-activations
     are normalized too.
 
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of hidden state and cell state; at least 2.
-        bias: Whether the three norms have a bias. There are no other biases.
-        eps: Added to each variance; above 0 and finite.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `LSTMState(h, c)`, each (batch, hidden),
-          or None for zeros; `lengths`: (batch,) integers, the rest of each row is
-          padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the `LSTMState`
-          after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state.
-
-    Initialisation:
-        Both matrices uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size; each
-        norm's weight 1 and bias 0. While the biases are 0, each input of zeros with
-        which a sequence begins multiplies gradients, up to the order of 1 / `eps`.
-
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
         the inputs' share of all steps computed at once.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is too small; `eps` is not above 0
-            or not finite.
-        TypeError: `state` is no `LSTMState`; `lengths` is not of an integer dtype; a
-            size is no int; `eps` is no number.
-
-    Source:
-        Ba, Kiros & Hinton (2016), in the form of `lnlstm_layer` in their code; the
-        differences stand in `LayerNormLSTMCell`.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        bias: bool = True,
-        eps: float = 1e-5,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        _check_options("LayerNormLSTM", input_size, hidden_size, eps)
-        super().__init__(
-            LayerNormLSTMCell(
-                input_size, hidden_size, bias=bias, eps=eps, device=device, dtype=dtype
-            )
-        )
-
-
-def _check_options(where: str, input_size: int, hidden_size: int, eps: float) -> None:
-    check_size(where, "input_size", input_size)
-    # The norm of one number is zero, whatever the number.
-    check_size(where, "hidden_size", hidden_size, minimum=2)
-    check_number(where, "eps", eps)
-    if not 0 < eps < math.inf:
-        raise ValueError(f"{where}: `eps` must be above 0 and finite, got {eps}")
+    @built_from(LayerNormLSTMCell)
+    def __init__(self) -> None: ...

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqref.errors import check_shape, check_tensor
-from seqref.recurrent._base import check_sizes
+from seqref.recurrent._base import built_from
 from seqref.recurrent._looped import Device, LoopedCell, LoopedLayer, cell_update
 from seqref.recurrent.lstm import LSTMState
 from seqref.recurrent.lstm_variants._checks import check_probability
@@ -129,9 +129,9 @@ class ZoneoutLSTMCell(LoopedCell[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        name, sizes = type(self).__name__, (input_size, hidden_size)
-        _check_options(name, *sizes, zoneout_c=zoneout_c, zoneout_h=zoneout_h)
-        super().__init__(input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
+        check_probability(type(self).__name__, "zoneout_c", zoneout_c)
+        check_probability(type(self).__name__, "zoneout_h", zoneout_h)
         self.zoneout_c, self.zoneout_h = float(zoneout_c), float(zoneout_h)
 
     def _next(self, inputs_t: Tensor, state: LSTMState) -> LSTMState:
@@ -157,70 +157,15 @@ class ZoneoutLSTM(LoopedLayer[LSTMState]):
     with $\tilde c_t$ and $\tilde h_t$ what an LSTM would make, and the masks as in
     `ZoneoutLSTMCell`.
 
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of hidden state and cell state.
-        zoneout_c: Probability that a number of the cell state stays as it was; at least
-            0, below 1.
-        zoneout_h: The same for the hidden state.
-        bias: Whether to add the two bias vectors.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `LSTMState(h, c)`, each (batch, hidden),
-          or None for zeros; `lengths`: (batch,) integers, the rest of each row is
-          padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the `LSTMState`
-          after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size.
-
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
         the inputs' share of all steps computed at once. In training all three draw the
         same masks from the same state of torch's generator; in a `Stacked` a call draws
         layer by layer, `step` and `scan` step by step.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1; a probability is below
-            0 or not below 1.
-        TypeError: `state` is no `LSTMState`; `lengths` is not of an integer dtype; a
-            size is no int; a probability is no number.
-
-    Source:
-        Krueger et al. (2017); the differences stand in `ZoneoutLSTMCell`.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        zoneout_c: float,
-        zoneout_h: float,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        name, sizes = "ZoneoutLSTM", (input_size, hidden_size)
-        _check_options(name, *sizes, zoneout_c=zoneout_c, zoneout_h=zoneout_h)
-        super().__init__(
-            ZoneoutLSTMCell(
-                input_size,
-                hidden_size,
-                zoneout_c=zoneout_c,
-                zoneout_h=zoneout_h,
-                bias=bias,
-                device=device,
-                dtype=dtype,
-            )
-        )
+    @built_from(ZoneoutLSTMCell)
+    def __init__(self) -> None: ...
 
 
 class VariationalLSTMState(NamedTuple):
@@ -255,7 +200,7 @@ class VariationalLSTMCell(LoopedCell[VariationalLSTMState]):
         dropout_x: Probability that a feature of the input is dropped; at least 0, below
             1.
         dropout_h: Probability that a unit of the hidden state is hidden from the gates;
-            at least 0, below 1.
+            at least 0, below 1. The outputs and the state keep it.
         bias: Whether to add the two bias vectors.
         device: Where the parameters are made.
         dtype: Their dtype.
@@ -298,9 +243,9 @@ class VariationalLSTMCell(LoopedCell[VariationalLSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        name, sizes = type(self).__name__, (input_size, hidden_size)
-        _check_options(name, *sizes, dropout_x=dropout_x, dropout_h=dropout_h)
-        super().__init__(input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
+        check_probability(type(self).__name__, "dropout_x", dropout_x)
+        check_probability(type(self).__name__, "dropout_h", dropout_h)
         self.dropout_x, self.dropout_h = float(dropout_x), float(dropout_h)
 
     def redraw(self, state: VariationalLSTMState) -> VariationalLSTMState:
@@ -370,71 +315,14 @@ class VariationalLSTM(LoopedLayer[VariationalLSTMState]):
     state that was begun in evaluation has masks of ones, hence no dropout if it is
     carried into training.
 
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of hidden state and cell state.
-        dropout_x: Probability that a feature of the input is dropped; at least 0, below
-            1.
-        dropout_h: Probability that a unit of the hidden state is hidden from the gates;
-            at least 0, below 1. The outputs and the state keep it.
-        bias: Whether to add the two bias vectors.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`:
-          `VariationalLSTMState(h, c, mask_x, mask_h)`, each (batch, hidden) but
-          `mask_x` (batch, input), or None for `initial_state`; `lengths`: (batch,)
-          integers, the rest of each row is padding
-        - returns: `y` (batch, time, hidden), zero in the padding, and the
-          `VariationalLSTMState` after each row's last real step
-
-    Cost:
-        O(T D^2) time, T steps one after the other; O(D) state.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size.
-
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
         the inputs' share of all steps computed at once. From one state all three give
         the same result, in training too.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1; a probability is below
-            0 or not below 1.
-        TypeError: `state` is no `VariationalLSTMState`; `lengths` is not of an integer
-            dtype; a size is no int; a probability is no number.
-
-    Source:
-        Gal & Ghahramani (2016); the differences stand in `VariationalLSTMCell`.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        *,
-        dropout_x: float,
-        dropout_h: float,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        name, sizes = "VariationalLSTM", (input_size, hidden_size)
-        _check_options(name, *sizes, dropout_x=dropout_x, dropout_h=dropout_h)
-        super().__init__(
-            VariationalLSTMCell(
-                input_size,
-                hidden_size,
-                dropout_x=dropout_x,
-                dropout_h=dropout_h,
-                bias=bias,
-                device=device,
-                dtype=dtype,
-            )
-        )
+    @built_from(VariationalLSTMCell)
+    def __init__(self) -> None: ...
 
     def redraw(self, state: VariationalLSTMState) -> VariationalLSTMState:
         r"""The same `h` and `c` with masks drawn anew: between chunks, if wanted.
@@ -504,11 +392,3 @@ class LockedDropout(nn.Module):
 def _mask(like: Tensor, p: float, training: bool) -> Tensor:
     # Not in place: torch.func.vmap refuses to write different draws into one tensor.
     return torch.bernoulli(like, 1 - p) / (1 - p) if training else torch.ones_like(like)
-
-
-def _check_options(
-    where: str, input_size: int, hidden_size: int, **probabilities: float
-) -> None:
-    check_sizes(where, input_size, hidden_size)
-    for name, value in probabilities.items():
-        check_probability(where, name, value)

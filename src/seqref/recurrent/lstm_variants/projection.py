@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqref.errors import check_size
-from seqref.recurrent._base import check_sizes
+from seqref.recurrent._base import built_from, check_sizes
 from seqref.recurrent._looped import Device, LoopedCell, LoopedLayer, cell_update
 from seqref.recurrent.lstm import LSTMState
 
@@ -64,8 +64,15 @@ class ProjectedLSTMCell(LoopedCell[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _check_options(type(self).__name__, input_size, hidden_size, proj_size)
-        super().__init__(input_size, hidden_size, bias, device, dtype)
+        name = type(self).__name__
+        check_sizes(name, input_size, hidden_size)
+        check_size(name, "proj_size", proj_size)
+        if proj_size >= hidden_size:
+            raise ValueError(
+                f"{name}: `proj_size` must be below hidden_size={hidden_size}, got "
+                f"{proj_size}"
+            )
+        super().__init__(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
         self.proj_size = proj_size
         like = self.weight_hh
         self.weight_hh = nn.Parameter(like.new_empty(4 * hidden_size, proj_size))
@@ -97,79 +104,14 @@ class ProjectedLSTM(LoopedLayer[LSTMState]):
 
     with the gates $i_t, f_t, g_t, o_t$ as in `ProjectedLSTMCell`.
 
-    Args:
-        input_size: Width of each input vector.
-        hidden_size: Width of cell state and gates.
-        proj_size: Width of hidden state and output; below `hidden_size`.
-        bias: Whether to add the two bias vectors.
-        device: Where the parameters are made.
-        dtype: Their dtype.
-
-    Shapes:
-        - `x`: (batch, time, input); `state`: `LSTMState(h, c)`, (batch, proj) and
-          (batch, hidden), or None for zeros; `lengths`: (batch,) integers, the rest of
-          each row is padding
-        - returns: `y` (batch, time, proj), zero in the padding, and the `LSTMState`
-          after each row's last real step
-
-    Cost:
-        O(T D (I + P)) time, T steps one after the other; O(D + P) state.
-
-    Initialisation:
-        Every parameter uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the hidden size, as
-        in `torch.nn.LSTM`.
-
     Forms:
         `step` (one step), `scan` (a loop over it), and `forward`, the same loop with
         the inputs' share of all steps computed at once.
-
-    Raises:
-        ValueError: `x`, `state` or `lengths` has the wrong shape, dtype or device; a
-            length is below 0 or above time; a size is below 1, or `proj_size` not
-            below `hidden_size`.
-        TypeError: `state` is no `LSTMState`; `lengths` is not of an integer dtype; a
-            size is no int.
-
-    Source:
-        The equations of `torch.nn.LSTM` with `proj_size`; its documentation names
-        Sak, Senior & Beaufays (2014).
-        Differs: batch first; one layer, one direction.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        proj_size: int,
-        *,
-        bias: bool = True,
-        device: Device = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        _check_options("ProjectedLSTM", input_size, hidden_size, proj_size)
-        super().__init__(
-            ProjectedLSTMCell(
-                input_size,
-                hidden_size,
-                proj_size,
-                bias=bias,
-                device=device,
-                dtype=dtype,
-            )
-        )
+    @built_from(ProjectedLSTMCell)
+    def __init__(self) -> None: ...
 
     @property
     def proj_size(self) -> int:
         return self.cell.proj_size
-
-
-def _check_options(
-    where: str, input_size: int, hidden_size: int, proj_size: int
-) -> None:
-    check_sizes(where, input_size, hidden_size)
-    check_size(where, "proj_size", proj_size)
-    if proj_size >= hidden_size:
-        raise ValueError(
-            f"{where}: `proj_size` must be below hidden_size={hidden_size}, got "
-            f"{proj_size}"
-        )
