@@ -181,6 +181,11 @@ def norms_by_depth(
     return norms
 
 
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of a sample; zero for a sample of one."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def of_chain(chain: Chain, config: Config) -> dict:
     """Median and deviation over seeds, and a summary at each depth."""
     of_seeds = [
@@ -191,7 +196,7 @@ def of_chain(chain: Chain, config: Config) -> dict:
     return {
         "by_depth": [lab.spread(norms) for norms in by_depth.values()],
         "median": {f"lag_{k}": lab.median(by_depth[k]) for k in config.lags},
-        "deviation": {f"lag_{k}": statistics.stdev(by_depth[k]) for k in config.lags},
+        "deviation": {f"lag_{k}": deviation(by_depth[k]) for k in config.lags},
     }
 
 
@@ -232,8 +237,8 @@ NORMS = {f"lag {lag}": lab.cell(f"log10.lag_{lag}", lab.power_of_ten) for lag in
 def over_seeds(lag: int) -> lab.Cell:
     """The median of a chain's norm, with the deviation of its logarithm."""
     median = lab.cell(f"median.lag_{lag}", lab.power_of_ten)
-    deviation = lab.cell(f"deviation.lag_{lag}", lab.number, 2)
-    return lambda chain: f"{median(chain)} ({deviation(chain)})"
+    spread = lab.cell(f"deviation.lag_{lag}", lab.number, 2)
+    return lambda chain: f"{median(chain)} ({spread(chain)})"
 
 
 experiment = lab.Experiment(
