@@ -114,6 +114,13 @@ def suite(session: nox.Session) -> None:
 
 
 @nox.session
+def new(session: nox.Session) -> None:
+    """Lay out the files of a concept (`-- recurrent/name --layer Name`), to fill in."""
+    session.env["PYTHONPATH"] = str(ROOT / "tools")
+    session.run("python", "-m", "scaffold", *session.posargs)
+
+
+@nox.session
 def site(session: nox.Session) -> None:
     """Build the site into site/, strictly (needs neither torch nor Node.js)."""
     install_docs(session)
