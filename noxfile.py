@@ -148,7 +148,7 @@ def lint(session: nox.Session) -> None:
     session.install("-c", LOCK, *GROUPS["lint"])
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
-    session.env["PYTHONPATH"] = str(ROOT / "src")
+    session.env["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     session.run("lint-imports")
 
 

@@ -108,6 +108,7 @@ def test_claims_on_time_are_those_of_modules_that_read_the_timer():
     shared = {
         "experiments/lab/record.py",
         "experiments/lab/timer.py",
+        "experiments/lab/timing.py",
         "experiments/speed/_fused_timing.py",
         "experiments/speed/_timing.py",
     }

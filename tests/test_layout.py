@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -82,6 +83,15 @@ EXPERIMENTS = {
 @pytest.mark.parametrize("stem", EXPERIMENTS)
 def test_an_experiment_has_its_record(stem):
     assert (DOCS / "_data" / f"{stem}.json").is_file()
+
+
+def test_every_subject_is_in_the_contracts_on_imports():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    subjects = {f"experiments.{folder}" for folder in EXPERIMENTS.values()}
+    contracts = settings["tool"]["importlinter"]["contracts"][1:]
+    for contract in contracts:
+        listed = contract.get("modules") or contract["forbidden_modules"]
+        assert set(listed) == subjects, contract["name"]
 
 
 def test_a_test_of_experiments_lies_where_they_do():
@@ -323,13 +333,18 @@ def lint_imports(folder):
         ("errors", "from seqref.ops import _padding"),
         ("attention/__init__", "import seqref.recurrent.lstm"),
         ("loose", "x = 1"),
+        ("errors", "import experiments.counts"),
+        ("experiments/lab/claim", "import experiments.models.first_model"),
+        ("experiments/bptt/bptt_sums", "from experiments.memory import _sweep"),
     ],
 )
 def test_imports_go_one_way(tmp_path, module, planted):
     pytest.importorskip("importlinter", reason="import-linter is installed for lint")
     hidden = shutil.ignore_patterns("__pycache__")
     shutil.copytree(SOURCE, tmp_path / "seqref", ignore=hidden)
-    path = tmp_path / "seqref" / f"{module}.py"
+    shutil.copytree(LAB, tmp_path / "experiments", ignore=hidden)
+    folder = tmp_path if module.startswith("experiments/") else tmp_path / "seqref"
+    path = folder / f"{module}.py"
     path.parent.mkdir(exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(f"\n{planted}\n")
