@@ -111,7 +111,7 @@ def test_a_record_has_its_experiment():
 FILL = "FILL" + " IN"
 
 
-def test_nothing_is_left_to_fill_in():
+def test_no_concept_is_left_to_fill_in():
     """What `nox -s new` lays out passes here when no place says so any more."""
     folders = (SOURCE, DOCS, TESTS, LAB)
     files = [p for f in folders for p in f.rglob("*") if p.suffix in TEXTS]
