@@ -72,8 +72,7 @@ def gradient(
 
 def draw(config: Config, seed: int) -> Float[Tensor, "batch time input"]:
     """Standard normal inputs."""
-    size = (config.batch_size, config.steps, config.input_size)
-    return torch.randn(size, generator=lab.generator(seed), dtype=torch.float64)
+    return lab.normal(seed, config.batch_size, config.steps, config.input_size)
 
 
 def by_size(config: Config, name: str, seed: int) -> dict[str, list[float]]:

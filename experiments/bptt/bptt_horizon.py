@@ -36,9 +36,7 @@ def build(config: Config, steps: int) -> tuple[LSTM, Float[Tensor, "1 time 1"]]:
     seed = config.seeds[0]
     with lab.seeded(seed):
         layer = LSTM(1, config.hidden_size, dtype=torch.float64)
-    random = lab.generator(seed + 1000)
-    x = torch.randn(1, steps, 1, generator=random, dtype=torch.float64)
-    return layer, x.requires_grad_()
+    return layer, lab.normal(seed + 1000, 1, steps, 1).requires_grad_()
 
 
 def outputs_in_window(

@@ -37,10 +37,8 @@ def problem(config: Config, seed: int, *, every: bool) -> tuple[RNN, Tensor, Ten
     with lab.seeded(seed):
         layer = RNN(config.input_size, config.hidden_size, dtype=torch.float64)
     random = lab.generator(seed + 1000)
-    x, grad_y = (
-        torch.randn(1, config.steps, width, generator=random, dtype=torch.float64)
-        for width in (config.input_size, config.hidden_size)
-    )
+    x = lab.normal(random, 1, config.steps, config.input_size)
+    grad_y = lab.normal(random, 1, config.steps, config.hidden_size)
     if not every:
         grad_y[:, :-1] = 0
     return layer, x, grad_y

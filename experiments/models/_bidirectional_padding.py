@@ -58,8 +58,7 @@ def errors(
     width, lengths = config.padding_width, config.lengths
     layer = build(kind, width, forget_bias, seed)
     given = torch.tensor(lengths).repeat_interleave(config.padding_rows)
-    size = (len(given), config.padded_to, width)
-    x = torch.randn(size, generator=lab.generator(seed + 1000), dtype=torch.float64)
+    x = lab.normal(seed + 1000, len(given), config.padded_to, width)
     real = torch.arange(config.padded_to) < given[:, None]
     packed, others = final_states(layer, x.masked_fill(~real[..., None], 0.0), given)
     by_length = {}
