@@ -74,14 +74,14 @@ def first_state(layer: RNN, x: Tensor, grad_y: Tensor) -> dict[str, float]:
 
 def weight(layer: RNN, x: Tensor, grad_y: Tensor) -> dict[str, float]:
     r"""Errors of the two sums for $\bar W_{hh}$, and how far their terms are apart."""
-    weight_ih, tied, *biases = layer.cell.weights
+    weight_ih, tied, bias_ih, bias_hh = layer.cell.weights
     losses = (grad_y * layer(x)[0]).sum((0, 2))
     (true,) = torch.autograd.grad(losses.sum(), tied, retain_graph=True)
     by_loss = [torch.autograd.grad(t, tied, retain_graph=True)[0] for t in losses]
     copies = [tied.detach().clone().requires_grad_() for _ in losses]
     h_t, loss = x.new_zeros(1, len(tied)), x.new_zeros(())
     for x_t, copy, grad in zip(x.unbind(1), copies, grad_y.unbind(1), strict=True):
-        h_t = rnn_step(x_t, h_t, (weight_ih, copy, *biases))
+        h_t = rnn_step(x_t, h_t, (weight_ih, copy, bias_ih, bias_hh))
         loss = loss + (grad * h_t).sum()
     by_use = torch.autograd.grad(loss, copies)
     # The first use multiplies h_0 = 0, so its gradient is zero; the second counts.

@@ -1,5 +1,6 @@
 r"""What a bidirectional layer of torch.nn returns for a padded batch, and should."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from seqref.interop import from_torch
 
 
 def build(
-    kind: type[nn.RNNBase], width: int, forget_bias: float, seed: int
+    kind: Callable[..., nn.RNNBase], width: int, forget_bias: float, seed: int
 ) -> nn.RNNBase:
     """A bidirectional layer of torch.nn as it comes, `forget_bias` added (LSTM)."""
     options: Any = {"batch_first": True, "bidirectional": True, "dtype": torch.float64}
@@ -52,7 +53,7 @@ def final_states(
 
 
 def errors(
-    kind: type[nn.RNNBase], forget_bias: float, config: Any, seed: int
+    kind: Callable[..., nn.RNNBase], forget_bias: float, config: Any, seed: int
 ) -> dict[str, list[float]]:
     r"""By way and length: the norm of the error over the norm of the right state."""
     width, lengths = config.padding_width, config.lengths
