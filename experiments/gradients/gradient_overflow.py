@@ -262,7 +262,7 @@ experiment = lab.Experiment(
         ),
     ],
     numbers=[
-        lab.everything,
+        lab.all_but("clipped_default_share_of_first_half"),
         {
             "clipped_default_share_of_first_half": lambda cases: lab.power_of_ten(
                 math.log10(cases["clipped_default"]["share_of_first_half"])

@@ -18,7 +18,7 @@ from experiments.lab.drawing import DASHES, Theme, label_ends, label_line, power
 from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.figures import Lines, band, line, lines
 from experiments.lab.networks import parameter_count, zero_biases_
-from experiments.lab.numbers import each, everything
+from experiments.lab.numbers import all_but, each, everything
 from experiments.lab.quantity import value_of
 from experiments.lab.seeding import generator, normal, seeded
 from experiments.lab.statistics import (
@@ -59,6 +59,7 @@ __all__ = [
     "Theme",
     "Track",
     "above",
+    "all_but",
     "all_of",
     "at_least",
     "at_most",

@@ -12,6 +12,7 @@ from experiments.lab.numbers import Numbers, numbers_of
 from experiments.lab.tables import Pivot, Table
 
 T = TypeVar("T")
+NEITHER = "Experiment: give either `measure` with `cases`, or `run`"
 FOLDER = Path(__file__).resolve().parents[1]
 
 
@@ -87,7 +88,7 @@ class Experiment:
                 f"{type(self.small).__name__}, got {type(self.full).__name__}"
             )
         if (self.run is None) == (self.measure is None):
-            raise TypeError("Experiment: give either `measure` with `cases`, or `run`")
+            raise TypeError(NEITHER)
 
     @property
     def timed(self) -> bool:
@@ -109,19 +110,25 @@ class Experiment:
                     f"experiment {self.name}: `run` must return `series` and `cases`, "
                     f"and may return `numbers`, got {got}"
                 )
+        elif self.measure is not None:
+            found = self._by_case(self.measure, config, track)
         else:
-            found = self._by_case(config, track)
-        numbers = numbers_of(self.numbers, found["cases"], found["series"])
-        numbers |= found.get("numbers", {})
+            raise TypeError(NEITHER)
+        numbers = numbers_of(
+            [*self.numbers, lambda cases: found.get("numbers", {})],
+            found["cases"],
+            found["series"],
+        )
         return {"numbers": numbers, "series": found["series"], "cases": found["cases"]}
 
-    def _by_case(self, config: Any, track: Track) -> dict[str, Any]:
+    def _by_case(
+        self, measure: Callable[..., Any], config: Any, track: Track
+    ) -> dict[str, Any]:
         declared = self.cases(config) if callable(self.cases) else self.cases
         cases: dict[str, Any] = {}
         series = {**self.axes(config), **{key: {} for key in self.series}}
         for name, case in track(list(declared.items()), self.name):
-            if self.measure is not None:
-                cases[name] = dict(self.measure(case, config))
+            cases[name] = dict(measure(case, config))
             for key in self.series:
                 series[key][name] = cases[name].pop(key)
         return {"series": series, "cases": cases}

@@ -56,6 +56,19 @@ def everything(cases: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def all_but(*names: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """`everything` but these: a number's whole name, or a key of every case."""
+
+    def numbers(cases: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {
+            name: {k: v for k, v in case.items() if k not in names}
+            for name, case in cases.items()
+        }
+        return {k: v for k, v in everything(kept).items() if k not in names}
+
+    return numbers
+
+
 # Numbers of each case, numbers by name from all the cases (those of `series` begin
 # with that word), or a function of the cases.
 Numbers = Sequence[
@@ -66,14 +79,22 @@ Numbers = Sequence[
 def numbers_of(
     declared: Numbers, cases: Mapping[str, Any], series: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What is declared, taken from the cases and the series."""
-    found: dict[str, Any] = {}
+    r"""What is declared, taken from the cases and the series.
+
+    Raises:
+        ValueError: A name is declared twice.
+    """
+    numbers: dict[str, Any] = {}
     whole = {**cases, "series": series}
     for part in declared:
         if isinstance(part, Each):
-            found |= part.of(cases)
+            more = part.of(cases)
         elif isinstance(part, Mapping):
-            found |= {name: value_of(whole, path) for name, path in part.items()}
+            more = {name: value_of(whole, path) for name, path in part.items()}
         else:
-            found |= part(cases)
-    return found
+            more = part(cases)
+        twice = sorted(numbers.keys() & more.keys())
+        if twice:
+            raise ValueError(f"numbers: declared twice: {', '.join(twice)}")
+        numbers |= more
+    return numbers

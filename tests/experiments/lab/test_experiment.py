@@ -15,7 +15,7 @@ from experiments.lab import provenance, seeding
 from experiments.lab.claim import Claim, above, judge
 from experiments.lab.experiment import Experiment, from_module
 from experiments.lab.files import write_whole
-from experiments.lab.numbers import each
+from experiments.lab.numbers import all_but, each, everything
 from experiments.lab.record import load, measure, rounded, save
 from experiments.lab.statistics import (
     by_place,
@@ -177,6 +177,19 @@ def test_full_is_what_the_class_of_small_has_by_default():
         Experiment(small=2, run=print)
     with pytest.raises(TypeError, match="either `measure` with `cases`, or `run`"):
         Experiment(small=Sizes(2))
+
+
+def test_a_number_that_is_declared_twice_is_refused():
+    twice = toy(numbers=[{"total": "cause.value"}])
+    with pytest.raises(ValueError, match="declared twice: total"):
+        twice.result(Config(2))
+
+
+def test_all_but_what_is_said_otherwise():
+    cases = {"a": {"x": 1, "y": 2, "z": [3]}, "b": {"x": 4}}
+    assert everything(cases) == {"a_x": 1, "a_y": 2, "b_x": 4}
+    assert all_but("x")(cases) == {"a_y": 2}
+    assert all_but("a_x")(cases) == {"a_y": 2, "b_x": 4}
 
 
 def test_cases_are_measured_one_by_one_and_series_kept_apart():
