@@ -18,7 +18,8 @@ def test_the_grid_is_wider_than_the_other_and_else_the_same():
 
 
 def test_a_case_takes_the_rates_of_one_width_together():
-    config = replace(WIDE.small, hidden_sizes=(4, 8), lag=6, updates=1, seeds=(0, 1))
+    sizes = {"hidden_sizes": (4, 8), "learning_rates": (0.1, 0.2, 0.3)}
+    config = replace(WIDE.small, lag=6, updates=1, seeds=(0, 1), **sizes)
     result = WIDE.result(config)
     rows = result["series"]["rows"]
     for row in rows:
