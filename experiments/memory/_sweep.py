@@ -1,9 +1,8 @@
 r"""A grid of runs: what each cell gave over its seeds, and cells taken together."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import product
 from typing import Any
 
 from experiments import lab
@@ -26,10 +25,12 @@ def grid(
     """
     several = hasattr(config, "hidden_sizes")
     widths = config.hidden_sizes if several else [config.hidden_size]
-    settings = product(recipes or config.recipes, lags, widths, config.learning_rates)
     return [
         Cell(recipe, width, rate, lag, config.updates, horizon(lag))
-        for recipe, lag, width, rate in settings
+        for recipe in recipes or config.recipes
+        for lag in lags
+        for width in widths
+        for rate in config.learning_rates
     ]
 
 
@@ -112,7 +113,7 @@ def swept(
 def at_least(share: float) -> lab.Check:
     """A check that so large a share of the runs solved the task."""
 
-    def check(case: Row) -> lab.Outcome:
+    def check(case: Mapping[str, Any]) -> lab.Outcome:
         runs = case["runs"]
         least = next(good for good in range(runs + 1) if good / runs >= share)
         return lab.Outcome.at_least(case["good"], least, runs)
@@ -120,7 +121,7 @@ def at_least(share: float) -> lab.Check:
     return lab.all_of(check, number="share.share")
 
 
-def fewer_than_half(case: Row) -> lab.Outcome:
+def fewer_than_half(case: Mapping[str, Any]) -> lab.Outcome:
     """A check that less than half of the runs solved the task."""
     most = math.ceil(case["runs"] / 2) - 1
     count = lab.Outcome.at_most(case["good"], most, case["runs"])

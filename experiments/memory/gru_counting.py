@@ -61,23 +61,26 @@ HAND = {
 }
 
 
-def measure_trained(config: Config, name: str, updates: int) -> dict:
-    """Layers of torch.nn over all seeds: which n are right, and how far."""
-    kind, width = TRAINED[name]
-    shown = config.train_to
+def trained(config: Config, name: str, updates: int, seed: int) -> Network:
+    """A layer of torch.nn and its read-out, after so many updates."""
+    (kind, width), shown = TRAINED[name], config.train_to
+    with lab.seeded(seed):
+        network = Network(layer_of(kind, 2, width, horizon=0), 1)
     cell = Cell(kind, width, config.learning_rate, shown, updates, horizon=0)
+    train(counting(shown), network, cell, shown, seed, decay=True)
+    return network
+
+
+def measure_trained(config: Config, name: str, updates: int) -> dict:
+    """One kind over all seeds: which n are right, and how far."""
+    networks = [trained(config, name, updates, seed) for seed in config.seeds]
     x, targets = Words().draw(config.try_to)
-    good = []
-    for seed in config.seeds:
-        with lab.seeded(seed):
-            network = Network(layer_of(kind, 2, width, cell.horizon), 1)
-        train(counting(shown), network, cell, shown, seed, decay=True)
-        with torch.no_grad():
-            good.append(words_right(network(x)[..., 0], targets))
+    with torch.no_grad():
+        good = [words_right(network(x)[..., 0], targets) for network in networks]
     reaches = [reach(row) for row in good]
     return {
-        "parameters": lab.parameter_count(network.layer),
-        "train_to": shown,
+        "parameters": lab.parameter_count(networks[0].layer),
+        "train_to": config.train_to,
         "reach": lab.spread(map(float, reaches)),
         "reaches": reaches,
         "share_right": torch.stack(good).double().mean(0).tolist(),

@@ -52,14 +52,14 @@ LABELS = {
 
 def layer_of(config: Config, name: str) -> nn.Module:
     """The layer of a kind."""
-    sizes, x, h = (config.features, config.width), config.dropout_x, config.dropout_h
+    sizes = config.features, config.width
     if name == "zoneout":
-        rates = {"zoneout_c": config.zoneout_c, "zoneout_h": config.zoneout_h}
-        return ZoneoutLSTM(*sizes, **rates)
+        c, h = config.zoneout_c, config.zoneout_h
+        return ZoneoutLSTM(*sizes, zoneout_c=c, zoneout_h=h)
     if name.startswith("variational"):
-        alone = {"variational_inputs": (x, 0.0), "variational_state": (0.0, h)}
-        dropout_x, dropout_h = alone.get(name, (x, h))
-        return VariationalLSTM(*sizes, dropout_x=dropout_x, dropout_h=dropout_h)
+        x = 0.0 if name == "variational_state" else config.dropout_x
+        h = 0.0 if name == "variational_inputs" else config.dropout_h
+        return VariationalLSTM(*sizes, dropout_x=x, dropout_h=h)
     return LSTM(*sizes)
 
 

@@ -93,15 +93,35 @@ def test_a_run_has_every_case_and_test_rows_are_not_trained_on(monkeypatch):
     case = found["cases"]["gru"]["accuracy"]
     assert case["0"] == case["40"]
     assert 0 <= case["0"]["low"] <= case["0"]["median"] <= case["0"]["high"] <= 1
-    assert (
-        found["numbers"]["gru"]
-        == found["numbers"]["gru_40"]
-        == 100 * case["0"]["median"]
-    )
-    for name in ("gru", "first_step", "last_column"):
-        accuracy = {steps: found["numbers"][name + steps] for steps in ("", "_40")}
-        case = found["cases"][name]
-        above = (accuracy[""] - found["numbers"]["linear"]) / 100
-        below = (found["numbers"]["gru"] - accuracy["_40"]) / 100
-        assert case["above_linear"] == pytest.approx(above)
-        assert case["below_lengths"] == pytest.approx(below)
+
+
+def test_a_case_is_compared_with_the_linear_model_and_with_lengths(monkeypatch):
+    known = {"lengths": (0.75, 0.75), "first_step": (0.25, 0.25)}
+    known["last_column"] = 0.5, 0.125
+    linear = {True: 0.625, False: 0.375}
+
+    def trained(config, kind, mode, parts, seed):
+        return dict(zip(("0", "40"), known[mode], strict=True))
+
+    def fitted(inputs, parts):
+        return linear[inputs is experiment.as_images]
+
+    monkeypatch.setattr(experiment, "accuracies", trained)
+    monkeypatch.setattr(experiment, "linear_accuracy", fitted)
+    result = EXPERIMENT.result(TINY)
+    cases, numbers = result["cases"], result["numbers"]
+    networks = [name for name in cases if "linear" not in name]
+    above = {name: cases[name]["above_linear"] for name in networks}
+    below = {name: cases[name]["below_lengths"] for name in networks}
+    assert above == {"gru": 0.375, "first_step": -0.125, "last_column": 0.125}
+    assert below == {"gru": 0, "first_step": 0.5, "last_column": 0.625}
+    assert numbers == {
+        "gru": 75,
+        "gru_40": 75,
+        "first_step": 25,
+        "first_step_40": 25,
+        "last_column": 50,
+        "last_column_40": 12.5,
+        "linear": 37.5,
+        "linear_image": 62.5,
+    }
