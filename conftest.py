@@ -2,6 +2,7 @@ r"""Loads the plugin that runs the Markdown pages (tools/pageblocks)."""
 
 import importlib.util
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ import pytest
 # another, and a run of minutes takes an hour.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# torch.compile keeps what it compiled in a folder that all processes share, and takes
+# it from there under another instruction set too: then the numbers are wrong.
+if "ATEN_CPU_CAPABILITY" in os.environ:
+    os.environ.setdefault(
+        "TORCHINDUCTOR_CACHE_DIR",
+        f"{tempfile.gettempdir()}/torchinductor_{os.environ['ATEN_CPU_CAPABILITY']}",
+    )
 
 _DOCS = Path(__file__).parent / "docs"
 _NEEDED = (
