@@ -6,26 +6,8 @@ import torch
 from experiments.bptt import bptt_memory
 from experiments.bptt._job import KINDS, Job
 from experiments.bptt.bptt_memory import kept_bytes
-from seqref.testing import LiveBytes
 
 CONFIG = bptt_memory.Config(2, 4, (16,), 4, (0,))
-
-
-def test_live_bytes_counts_each_memory_once_and_until_it_is_free():
-    outside = torch.zeros(100)
-    with LiveBytes([outside]) as live:
-        a = torch.zeros(10)
-        b = a[:5].view(5, 1)
-        assert live.now == 40
-        del a
-        assert live.now == 40
-        c = outside[:50] + 1
-        assert live.now == 240
-        del b, c
-        assert live.now == 0
-        outside.view(10, 10)
-        assert live.now == 0
-    assert live.peak == 240
 
 
 def test_kept_bytes_counts_what_the_backward_pass_needs():
