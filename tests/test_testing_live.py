@@ -28,5 +28,6 @@ def test_gradients_count_and_what_was_there_before_does_not():
         y = weight * 2
         assert live.now == 40
         (gradient,) = torch.autograd.grad(y.sum(), weight)
-        assert live.peak >= 120
+        # y and the gradient are alive at one time.
+        assert live.peak >= 80
     assert gradient.tolist() == [2.0] * 10
