@@ -201,7 +201,7 @@ def test_an_unknown_cell_is_refused():
         def forward(self, x_t, state=None):
             raise AssertionError("a test should not reach a step of this cell")
 
-    both = nn.ModuleList([seqref.LSTM(3, 5), OtherCell(3, 5, True, None, None)])
+    both = nn.ModuleList([seqref.LSTM(3, 5), OtherCell(3, 5)])
     unchanged(both, orthogonal_, TypeError, "got OtherCell at `1`; nothing was")
     unchanged(both[1], orthogonal_, TypeError, "got OtherCell; nothing was")
 
