@@ -8,145 +8,100 @@ elsewhere.
 """
 
 import math
-import statistics
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from experiments.bptt import bptt_memory
+from experiments import lab
 from experiments.bptt._job import KINDS, Job
-from experiments.lab import timer
-from experiments.lab.claim import Claim, Outcome
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.tables import number, table
+from experiments.lab import ratio_cells, timing
 
 
 @dataclass(frozen=True)
 class Config:
     """Batch size, widths, steps, rounds, seed."""
 
+    batch_size: int = 8
+    hidden_sizes: tuple[int, ...] = (32, 256)
+    time: int = 576
+    rounds: int = 9
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a job needs to know."""
+
     batch_size: int
-    hidden_sizes: tuple[int, ...]
-    time: int
-    rounds: int
+    hidden_size: int
     seeds: tuple[int, ...]
 
 
-SMALL = Config(batch_size=8, hidden_sizes=(256,), time=64, rounds=7, seeds=(0,))
-FULL = Config(batch_size=8, hidden_sizes=(32, 256), time=576, rounds=9, seeds=(0,))
 FORMS = {"loop": "loop over steps", "call": "one call a chunk"}
+# What is timed, by what its cases are called.
+NAMES = {"checkpointed": "checkpointed", "full_again": timing.AGAIN}
 
-Runs = Mapping[str, Callable[[], Any]]
 
-
-def contestants(config: Config, kind: str, form: str, width: int) -> Runs:
-    """One graph (twice, for the noise) and chunks of √T, on the same job."""
-    sizes = bptt_memory.Config(
-        config.batch_size, width, (config.time,), config.time, config.seeds
-    )
-    job = Job(sizes, kind, config.time, loop=form == "loop")
-    size = math.isqrt(config.time)
-    return {
-        "full": lambda: job.full(config.time),
-        "full_again": lambda: job.full(config.time),
-        "checkpointed": lambda: job.checkpointed(size),
+def contestants(
+    config: Config, kind: str, form: str, width: int
+) -> dict[str, timing.Contestant]:
+    """One graph, and chunks of √T, on the same job."""
+    size = Size(config.batch_size, width, config.seeds)
+    job = Job(size, kind, config.time, loop=form == "loop")
+    runs = {
+        "full": partial(job.full, config.time),
+        "checkpointed": partial(job.checkpointed, math.isqrt(config.time)),
     }
+    return {name: timing.Contestant(run, job.outside()) for name, run in runs.items()}
 
 
-def ratios(runs: Runs, rounds: int) -> dict[str, list[float]]:
-    """Processor time over that of `full` in the same round."""
-    found: dict[str, list[float]] = {name: [] for name in runs if name != "full"}
-    for run in runs.values():
-        run()
-    for _ in range(rounds):
-        took = {}
-        for name, run in runs.items():
-            began = timer.processor()
-            run()
-            took[name] = timer.processor() - began
-        for name, values in found.items():
-            values.append(took[name] / took["full"])
-    return found
-
-
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
-    """Time every kind, form and width; keep median and quartiles of the ratios."""
-    rows = []
+def run(config: Config, track: lab.Track) -> dict[str, Any]:
+    """Time every kind, form and width."""
     jobs = [
-        (kind, form, width)
+        {"kind": kind, "form": form, "width": width}
         for form in FORMS
         for width in config.hidden_sizes
         for kind in KINDS
     ]
-    for kind, form, width in track(jobs, "bptt_checkpoint_time"):
-        found = ratios(contestants(config, kind, form, width), config.rounds)
-        for name, values in found.items():
-            low, middle, high = statistics.quantiles(values, n=4)
-            labels = {"kind": kind, "form": form, "hidden_size": width}
-            quartiles = {"median": middle, "low": low, "high": high}
-            rows.append({**labels, "contestant": name, **quartiles})
+    rows = []
+    with timing.setting():
+        for job in track(jobs, "bptt_checkpoint_time"):
+            runs = contestants(config, **job)
+            rows.append({**job, **timing.compare(runs, "full", config.rounds)})
     cases = {
-        f"{name}_{form}_{width}": ends(rows, name, form, width)
-        for name in ("checkpointed", "full_again")
+        f"{label}_{form}_{width}": timing.ends(rows, name, form=form, width=width)
+        for label, name in NAMES.items()
         for form in FORMS
         for width in config.hidden_sizes
     }
-    numbers = {
-        f"{name}_{key}": value
-        for name, case in cases.items()
-        for key, value in case.items()
-    }
-    return {"numbers": numbers, "series": {"rows": rows}, "cases": cases}
+    return {"series": {"rows": rows}, "cases": cases}
 
 
-def ends(
-    rows: list[dict[str, Any]], name: str, form: str, width: int
-) -> dict[str, float]:
-    """Lowest and highest median of one contestant over the kinds of layer."""
-    wanted = (name, form, width)
-    found = [
-        row["median"]
-        for row in rows
-        if (row["contestant"], row["form"], row["hidden_size"]) == wanted
-    ]
-    return {"low": min(found), "high": max(found)}
-
-
-def _costs_time(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.above(case["low"], 1.15)
-
-
-CLAIMS = (
-    Claim(
-        "recompute.time",
-        "Recomputing the chunks, one call for each at width 256, takes more than 1.15 "
-        "times the processor time of one graph, for each kind of layer.",
-        _costs_time,
-        case="checkpointed_call_256",
-        control="full_again_call_256",
-        timed=True,
-    ),
-)
-
-
-def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """Ratios by form, width and kind: median, quartiles in brackets."""
-    cells: dict[tuple[str, int, str], list[str]] = {}
-    for row in record["series"]["rows"]:
-        text = f"{row['median']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
-        key = (row["form"], row["hidden_size"], row["kind"])
-        cells.setdefault(key, []).append(text)
-    rows = [
-        [f"{kind.upper()}, {FORMS[form]}", number(width), again, recomputed]
-        for (form, width, kind), (again, recomputed) in cells.items()
-    ]
-    return {"ratios": table(["layer", "D", "one graph again", "recomputed"], rows)}
-
-
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
+experiment = lab.Experiment(
+    small=Config(hidden_sizes=(256,), time=64, rounds=7),
     run=run,
-    claims=CLAIMS,
-    tables=tables,
+    claims=[
+        lab.Claim(
+            "recompute.time",
+            "Recomputing the chunks, one call for each at width 256, takes more than "
+            "1.15 times the processor time of one graph, for each kind of layer.",
+            lab.above("low", 1.15),
+            case="checkpointed_call_256",
+            control="full_again_call_256",
+            timed=True,
+        )
+    ],
+    numbers=[lab.everything],
+    tables={
+        "ratios": lab.Table(
+            rows="series.rows",
+            columns={
+                "layer": lambda row: f"{row['kind'].upper()}, {FORMS[row['form']]}",
+                "D": "width",
+                "one graph again": ratio_cells.ratio(timing.AGAIN),
+                "recomputed": ratio_cells.ratio("checkpointed"),
+                "peak memory": ratio_cells.memory("checkpointed"),
+            },
+        )
+    },
 )

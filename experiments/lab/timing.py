@@ -3,13 +3,15 @@ r"""The one timer: contestants in rounds, on one thread, in ratios to one of the
 Every contestant is called once in each round, and the order of a round is that of the
 one before, reversed: what runs after its like finds its numbers in the cache. A ratio
 is the time of a contestant over that of the base in the same round. The base runs twice
-in each, and its second time over its first says what such a ratio is worth.
+in each, and its second time over its first says what such a ratio is worth. After the
+rounds every contestant is called once more, and its memory is counted.
 """
 
 import statistics
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,12 +20,57 @@ from torch import Tensor
 from experiments.lab import timer
 from seqref.testing import LiveBytes
 
-Run = Callable[[], Any]
 # The base once more: what differs there from 1 is noise.
 AGAIN = "again"
 # By setting, whether torch may use oneDNN.
 SETTINGS = {"as_it_comes": True, "without_onednn": False}
 LABELS = {"as_it_comes": "as it comes", "without_onednn": "without oneDNN"}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    r"""A call that is timed.
+
+    Args:
+        run: The call.
+        outside: Tensors that are there before it, such as inputs and parameters; they
+            are no part of its memory.
+        units: How much work a call is; its time is divided by it.
+        counted: Whether its memory is counted. That of compiled code is not: it runs as
+            plain code under `LiveBytes`.
+    """
+
+    run: Callable[[], Any]
+    outside: Sequence[Tensor] = ()
+    units: int = 1
+    counted: bool = True
+
+
+def passes(
+    call: Callable[[], Tensor],
+    inputs: Iterable[Tensor],
+    *,
+    train: bool = True,
+    others: Iterable[Tensor] = (),
+) -> Contestant:
+    r"""A forward pass without gradients, or one with a backward pass to all `inputs`.
+
+    Args:
+        call: The forward pass.
+        inputs: What gets a gradient: the input and the parameters.
+        train: Whether there is a backward pass.
+        others: Further tensors that are there before it.
+    """
+    wanted = list(inputs)
+
+    def forward() -> None:
+        with torch.no_grad():
+            call()
+
+    def training() -> None:
+        torch.autograd.grad(call().square().sum(), wanted)
+
+    return Contestant(training if train else forward, [*wanted, *others])
 
 
 @contextmanager
@@ -43,27 +90,12 @@ def setting(threads: int = 1, onednn: bool = True) -> Iterator[None]:
                 torch.set_num_threads(before)
 
 
-def forward_of(call: Callable[[], Tensor]) -> Run:
-    """One forward pass without gradients."""
-
-    def run() -> None:
-        with torch.no_grad():
-            call()
-
-    return run
+def settings_on(device: str) -> list[str]:
+    """Names of the settings; on a GPU there is no oneDNN to switch off."""
+    return [name for name, onednn in SETTINGS.items() if onednn or device == "cpu"]
 
 
-def training_of(call: Callable[[], Tensor], inputs: Iterable[Tensor]) -> Run:
-    """One forward and one backward pass, to all of `inputs`."""
-    wanted = list(inputs)
-
-    def run() -> None:
-        torch.autograd.grad(call().square().sum(), wanted)
-
-    return run
-
-
-def seconds(run: Run, device: str = "cpu") -> float:
+def seconds(run: Callable[[], Any], device: str = "cpu") -> float:
     r"""Time of one call.
 
     Processor time on one thread of a CPU, time by the wall anywhere else: on several
@@ -82,56 +114,94 @@ def seconds(run: Run, device: str = "cpu") -> float:
 
 
 def rounds_of(
-    runs: Mapping[str, Run], base: str, rounds: int, device: str = "cpu"
+    contestants: Mapping[str, Contestant], base: str, rounds: int, device: str = "cpu"
 ) -> dict[str, list[float]]:
-    """Seconds of every contestant and of the base once more, round by round."""
-    contestants = {**runs, AGAIN: runs[base]}
-    for run in runs.values():
-        run()
-    took: dict[str, list[float]] = {name: [] for name in contestants}
-    order = list(contestants)
+    """Seconds a unit of every contestant, and of the base once more, by round."""
+    runners = {**contestants, AGAIN: contestants[base]}
+    for contestant in contestants.values():
+        contestant.run()
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    order = list(runners)
     for _ in range(rounds):
         for name in order:
-            took[name].append(seconds(contestants[name], device))
+            took = seconds(runners[name].run, device)
+            times[name].append(took / runners[name].units)
         order.reverse()
-    return took
+    return times
+
+
+def peak_of(contestant: Contestant, device: str = "cpu") -> int | None:
+    """The most bytes that its tensors take at one time in a call; None: not counted."""
+    if not contestant.counted:
+        return None
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        contestant.run()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with LiveBytes(contestant.outside) as live:
+        contestant.run()
+    return live.peak
 
 
 def compare(
-    runs: Mapping[str, Run], base: str, rounds: int, device: str = "cpu"
-) -> dict[str, dict[str, float]]:
-    r"""Time over that of `base` in the same round, by contestant.
+    contestants: Mapping[str, Contestant], base: str, rounds: int, device: str = "cpu"
+) -> dict[str, Any]:
+    r"""Time over that of `base` in the same round, and memory, by contestant.
 
     Args:
-        runs: What is timed, by name.
+        contestants: What is timed, by name.
         base: The one whose time the others are divided by.
         rounds: Number of rounds, of at least two; before them each is called once.
         device: Where it runs; on "cuda" a call ends when the device has ended.
 
     Returns:
-        Median and quartiles (`median`, `low`, `high`) for every contestant but the
-        base, and under `AGAIN` those of the base over itself.
+        `seconds`, the median of the base's; `peak`, the most bytes that it takes at one
+        time; `ratios` with median and quartiles (`median`, `low`, `high`) and `peak` of
+        every other contestant, and under `AGAIN` of the base over itself.
     """
-    took = rounds_of(runs, base, rounds, device)
-    return {
-        name: quartiles([a / b for a, b in zip(times, took[base], strict=True)])
-        for name, times in took.items()
+    times = rounds_of(contestants, base, rounds, device)
+    ratios: dict[str, dict[str, Any]] = {
+        name: quartiles([a / b for a, b in zip(values, times[base], strict=True)])
+        for name, values in times.items()
         if name != base
     }
-
-
-def peaks(runs: Mapping[str, Run], outside: Iterable[Tensor] = ()) -> dict[str, int]:
-    """The most bytes of tensors that are alive at one time in a call, by contestant."""
-    found = {}
-    for name, run in runs.items():
-        run()
-        with LiveBytes(outside) as live:
-            run()
-        found[name] = live.peak
-    return found
+    peaks = {name: peak_of(runner, device) for name, runner in contestants.items()}
+    for name, ratio in ratios.items():
+        ratio["peak"] = peaks[base if name == AGAIN else name]
+    seconds_of_base = statistics.median(times[base])
+    return {"seconds": seconds_of_base, "peak": peaks[base], "ratios": ratios}
 
 
 def quartiles(values: Sequence[float]) -> dict[str, float]:
     """Median and quartiles."""
     low, middle, high = statistics.quantiles(values, n=4)
     return {"median": middle, "low": low, "high": high}
+
+
+def medians(rows: Iterable[Mapping[str, Any]], name: str, **where: Any) -> list[float]:
+    r"""The median ratios of a contestant, in the order of the rows.
+
+    Args:
+        rows: Each what `compare` returned, with quantities that tell the rows apart.
+        name: The contestant; rows without it are left out.
+        where: The rows that have these values alone.
+    """
+    return [
+        row["ratios"][name]["median"]
+        for row in rows
+        if name in row["ratios"] and all(row[key] == v for key, v in where.items())
+    ]
+
+
+def ends(
+    rows: Iterable[Mapping[str, Any]], name: str, stem: str = "", **where: Any
+) -> dict[str, float]:
+    """`low` and `high`, the ends of the `medians`, if any; `<stem>_low` with a stem."""
+    values = medians(rows, name, **where)
+    prefix = f"{stem}_" if stem else ""
+    if not values:
+        return {}
+    return {f"{prefix}low": min(values), f"{prefix}high": max(values)}

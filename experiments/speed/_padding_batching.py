@@ -1,15 +1,13 @@
 r"""How much of a batch is padding, by the way in which rows are put together."""
 
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from experiments.lab.seeding import generator
-from experiments.lab.statistics import median
+from experiments import lab
 from seqref.recurrent.variable_length import (
     bucket_batches,
     padding_fraction,
@@ -21,7 +19,7 @@ Batches = list[list[int]]
 
 def skewed_lengths(rows: int, seed: int) -> Int[Tensor, " rows"]:
     """Lengths with a normal logarithm: many short rows, few long ones, about 20."""
-    drawn = torch.randn(rows, generator=generator(seed))
+    drawn = torch.randn(rows, generator=lab.generator(seed))
     return (3 + 0.6 * drawn).exp().round().long() + 1
 
 
@@ -49,22 +47,15 @@ def between(lengths: Tensor, batches: Batches) -> float:
     """The share of the lengths' variance that lies between the batches."""
     known = lengths.double()
     total = (known - known.mean()).square().sum()
-    inner = sum(
-        (known[rows] - known[rows].mean()).square().sum()
-        for rows in map(_index, batches)
-    )
+    parts = [known[torch.tensor(rows)] for rows in batches]
+    inner = sum((part - part.mean()).square().sum() for part in parts)
     return 1 - float(inner / total)
-
-
-def _index(rows: list[int]) -> Tensor:
-    return torch.tensor(rows)
 
 
 def describe(lengths: Tensor, batches: Batches) -> dict[str, float]:
     """Padding, number and sizes of the batches, and what they have lost in chance."""
-    known = lengths.tolist()
     sizes = [len(rows) for rows in batches]
-    steps = [len(rows) * max(known[row] for row in rows) for rows in batches]
+    steps = [len(rows) * int(lengths[torch.tensor(rows)].max()) for rows in batches]
     return {
         "padding": padding_fraction(lengths, batches),
         "batches": len(batches),
@@ -78,29 +69,26 @@ def describe(lengths: Tensor, batches: Batches) -> dict[str, float]:
 def ways(config: Any, seed: int) -> dict[str, dict[str, float]]:
     """Every way of batching on one draw of lengths."""
     lengths = skewed_lengths(config.rows, seed)
-    random, size = generator(seed + 1000), config.batch_size
-    found = {"random": random_batches(lengths, size, random)}
+    random, size = lab.generator(seed + 1000), config.batch_size
+    batched = {"random": random_batches(lengths, size, random)}
     for width in config.bucket_widths:
-        found[f"width_{width}"] = fixed_buckets(lengths, width, size, random)
-    found["sorted"] = bucket_batches(lengths, size, generator=random)
-    budget = config.max_tokens
-    found["tokens"] = token_batches(lengths, budget, generator=random)
-    return {way: describe(lengths, batches) for way, batches in found.items()}
+        batched[f"width_{width}"] = fixed_buckets(lengths, width, size, random)
+    batched["sorted"] = bucket_batches(lengths, size, generator=random)
+    batched["tokens"] = token_batches(lengths, config.max_tokens, generator=random)
+    return {way: describe(lengths, batches) for way, batches in batched.items()}
 
 
 def over_seeds(config: Any) -> dict[str, dict[str, float]]:
-    """Medians over the draws of lengths."""
+    """Medians over the draws of lengths, counts as whole numbers."""
     runs = [ways(config, seed) for seed in config.seeds]
-    return {
-        way: {key: median(run[way][key] for run in runs) for key in runs[0][way]}
+    medians = {
+        way: {key: lab.median(run[way][key] for run in runs) for key in runs[0][way]}
         for way in runs[0]
     }
-
-
-def case_of(found: Mapping[str, Mapping[str, float]], way: str) -> dict[str, float]:
-    """One way beside random batches."""
-    return {
-        "padding": found[way]["padding"],
-        "random_padding": found["random"]["padding"],
-        "between": found[way]["between"],
-    }
+    for of_way in medians.values():
+        of_way |= {
+            key: round(of_way[key])
+            for key in ("batches", "fewest_rows", "most_rows", "most_steps")
+        }
+        of_way["padding_over_random"] = of_way["padding"] / medians["random"]["padding"]
+    return medians

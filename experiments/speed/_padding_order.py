@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from experiments.lab.seeding import generator, seeded
+from experiments import lab
 
 INPUT, CLASSES = 6, 4
 Packer = Callable[[Tensor, Tensor], PackedSequence]
@@ -42,7 +42,7 @@ def batch_of(
     rows: int, time: int, seed: int
 ) -> tuple[Float[Tensor, "rows time input"], Int[Tensor, " rows"]]:
     """Random rows in float64, padded with random numbers, no two alike."""
-    random = generator(seed)
+    random = lab.generator(seed)
     x = torch.randn(rows, time, INPUT, generator=random, dtype=torch.float64)
     lengths = torch.randint(1, time + 1, (rows,), generator=random)
     return x, lengths
@@ -51,7 +51,7 @@ def batch_of(
 @torch.no_grad()
 def places(packer: Packer, seed: int, rows: int = 64, time: int = 12) -> dict[str, Any]:
     """Whether torch refuses, and the share of rows that come back at their place."""
-    with seeded(seed):
+    with lab.seeded(seed):
         layer = nn.LSTM(INPUT, 8, batch_first=True, dtype=torch.float64)
     x, lengths = batch_of(rows, time, seed)
     alone = [layer(x[i : i + 1, : lengths[i]])[1][0][0, 0] for i in range(rows)]
@@ -87,8 +87,8 @@ def draw(
 
 def accuracy(packer: Packer, updates: int, seed: int) -> float:
     """Trained with rows in this packer's order, tested with rows in their own."""
-    random = generator(seed)
-    with seeded(seed):
+    random = lab.generator(seed)
+    with lab.seeded(seed):
         model = Classifier()
     optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(updates):
@@ -112,7 +112,7 @@ def readings(
     The largest error of an element, by what was read: the two last entries of `h_n` of
     a packed batch, the same of a batch that was not packed, the two first entries.
     """
-    with seeded(seed):
+    with lab.seeded(seed):
         layer = nn.LSTM(
             INPUT,
             8,

@@ -2,26 +2,22 @@ r"""What the variants of the LSTM cost on a CPU, beside `torch.nn.LSTM`.
 
 Processor times of a forward pass and of a forward with a backward pass, at equal sizes,
 in interleaved rounds of one process on one thread. What is stored is the ratio to
-`torch.nn.LSTM`, timed right before. `torch.nn.LSTM` with a projection to a quarter of
-the width is one of the layers, and it is also measured with oneDNN switched off,
-against `torch.nn.LSTM` under the same setting.
+`torch.nn.LSTM` in the same round. `torch.nn.LSTM` with a projection to a quarter of the
+width is one of the layers, and it is also measured with oneDNN switched off, against
+`torch.nn.LSTM` under the same setting.
 """
 
-import statistics
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from experiments.lab import timer
-from experiments.lab.claim import Claim, Outcome
-from experiments.lab.experiment import Experiment, Track, untracked
-from experiments.lab.seeding import generator, seeded
-from experiments.lab.tables import number, table
+from experiments import lab
+from experiments.lab import ratio_cells, timing
+from experiments.speed._layers import Size, normal_input, over
 from seqref import (
     LSTM,
     LayerNormLSTM,
@@ -30,27 +26,22 @@ from seqref import (
     ZoneoutLSTM,
 )
 
-Size = tuple[int, int, int]
-Run = Callable[[], None]
-
 
 @dataclass(frozen=True)
 class Config:
     """Sizes as (batch, time, width), rounds, threads, seed of inputs and weights."""
 
-    sizes: tuple[Size, ...]
-    rounds: int
-    threads: int
-    seeds: tuple[int, ...]
+    sizes: tuple[Size, ...] = (
+        (1, 256, 256),
+        (8, 128, 256),
+        (32, 64, 128),
+        (16, 64, 512),
+    )
+    rounds: int = 5
+    threads: int = 1
+    seeds: tuple[int, ...] = (0,)
 
 
-SMALL = Config(sizes=((8, 64, 128),), rounds=5, threads=1, seeds=(0,))
-FULL = Config(
-    sizes=((1, 256, 256), (8, 128, 256), (32, 64, 128), (16, 64, 512)),
-    rounds=5,
-    threads=1,
-    seeds=(0,),
-)
 BASE = "nn.LSTM"
 PROJECTED = "nn.LSTM, projected"
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
@@ -62,169 +53,98 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "ZoneoutLSTM": lambda d: ZoneoutLSTM(d, d, zoneout_c=0.5, zoneout_h=0.05),
     "VariationalLSTM": lambda d: VariationalLSTM(d, d, dropout_x=0.3, dropout_h=0.3),
 }
-CASES = {"as_it_comes": True, "without_onednn": False}
+# What a number begins with, by what it is of.
+STEMS = {
+    PROJECTED: "nn_projected",
+    "ProjectedLSTM": "projected",
+    "LayerNormLSTM": "layer_norm",
+    "ZoneoutLSTM": "zoneout",
+    "VariationalLSTM": "variational",
+    timing.AGAIN: "noise",
+}
+LABELS = {
+    timing.AGAIN: "`nn.LSTM` again",
+    PROJECTED: "`nn.LSTM`, projected",
+    **{name: f"`{name}`" for name in LAYERS if name not in (BASE, PROJECTED)},
+}
+PASSES = {"forward": False, "training": True}
 
 
-@contextmanager
-def one_setting(threads: int, onednn: bool) -> Iterator[None]:
-    """This number of threads, and oneDNN on or off, inside; both put back after."""
-    before = torch.get_num_threads()
-    with warnings.catch_warnings():
-        # torch warns that the setting of Intel's GPUs, which comes along, is idle here,
-        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")
-        # and once that oneDNN has no LSTM with a projection.
-        warnings.filterwarnings("ignore", "LSTM with projections is not supported")
-        with torch.backends.mkldnn.flags(enabled=onednn):
-            torch.set_num_threads(threads)
-            try:
-                yield
-            finally:
-                torch.set_num_threads(before)
+def compare(config: Config, size: Size, train: bool, place: str) -> dict[str, Any]:
+    """All layers as torch comes, and the two of torch without oneDNN."""
+    onednn, seed = timing.SETTINGS[place], config.seeds[0]
+    x = normal_input(size, seed)
+    # Zoneout and dropout draw from torch's generator.
+    with timing.setting(config.threads, onednn), lab.seeded(seed):
+        runs = {
+            name: over(LAYERS[name](size[2]), x, train=train)
+            for name in (LAYERS if onednn else (BASE, PROJECTED))
+        }
+        return timing.compare(runs, BASE, config.rounds)
 
 
-def task(name: str, size: Size, seed: int, train: bool) -> Run:
-    """One forward pass, or one forward and one backward pass."""
-    batch, steps, width = size
-    with seeded(seed):
-        layer = LAYERS[name](width)
-    x = torch.randn(batch, steps, width, generator=generator(seed))
-    x.requires_grad_(train)
-    inputs = [x, *layer.parameters()]
-
-    def forward() -> None:
-        with torch.no_grad():
-            layer(x)
-
-    def forward_and_backward() -> None:
-        torch.autograd.grad(layer(x)[0].square().sum(), inputs)
-
-    return forward_and_backward if train else forward
-
-
-def seconds(run: Run) -> float:
-    """Processor time of one call, after another one that warms the caches."""
-    run()
-    began = timer.processor()
-    run()
-    return timer.processor() - began
-
-
-def ratios(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Each over the base in each round; the base itself for the noise."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            reference = seconds(runs[BASE])
-            found[name].append(seconds(run) / reference)
-    return found
-
-
-def measure_size(config: Config, size: Size, train: bool) -> list[dict[str, Any]]:
-    """Median and quartiles of each ratio at one size, in both settings."""
-    rows = []
-    for case, onednn in CASES.items():
-        names = LAYERS if onednn else (BASE, PROJECTED)
-        with one_setting(config.threads, onednn), seeded(config.seeds[0]):
-            runs = {n: task(n, size, config.seeds[0], train) for n in names}
-            found = ratios(runs, config.rounds)
-        for name, values in found.items():
-            low, middle, high = statistics.quantiles(values, n=4)
-            row = {"median": middle, "low": low, "high": high}
-            where = {"size": list(size), "training": train, "case": case}
-            rows.append({"layer": name, **where, **row})
-    return rows
-
-
-def run(config: Config, track: Track = untracked) -> dict[str, Any]:
-    """Time every size and pass."""
-    jobs = [(size, train) for size in config.sizes for train in (False, True)]
-    rows = [
-        row
-        for job in track(jobs, "lstm_variants_speed")
-        for row in measure_size(config, *job)
+def run(config: Config, track: lab.Track) -> dict[str, Any]:
+    """Time every size, pass and setting."""
+    jobs = [
+        {"size": size, "train": train, "place": place}
+        for size in config.sizes
+        for train in PASSES.values()
+        for place in timing.SETTINGS
     ]
-    cases = {}
-    for case in CASES:
-        found = [
-            r["median"]
-            for r in rows
-            if (r["case"], r["layer"], r["training"]) == (case, PROJECTED, True)
-        ]
-        cases[case] = {"lowest": min(found), "highest": max(found)}
-    return {"numbers": summary(rows), "series": {"rows": rows}, "cases": cases}
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Lowest and highest median over the sizes, and the counts of parameters."""
-    found: dict[str, Any] = {}
-    keys = {
-        PROJECTED: "nn_projected",
-        "ProjectedLSTM": "projected",
-        "LayerNormLSTM": "layer_norm",
-        "ZoneoutLSTM": "zoneout",
-        "VariationalLSTM": "variational",
-        BASE: "noise",
+    rows = [
+        {**job, **compare(config, **job)} for job in track(jobs, "lstm_variants_speed")
+    ]
+    cases = {
+        place: timing.ends(rows, PROJECTED, train=True, place=place)
+        for place in timing.SETTINGS
     }
-    for name, key in keys.items():
-        for training in (False, True):
-            medians = [
-                row["median"]
-                for row in rows
-                if (row["layer"], row["training"], row["case"])
-                == (name, training, "as_it_comes")
-            ]
-            stem = f"{key}_{'training' if training else 'forward'}"
-            found[f"{stem}_low"], found[f"{stem}_high"] = min(medians), max(medians)
-    plain, narrow = (
-        sum(p.numel() for p in LAYERS[name](256).parameters())
-        for name in (BASE, PROJECTED)
-    )
-    return found | {"parameters_plain": plain, "parameters_projected": narrow}
+    numbers = {
+        key: value
+        for name, stem in STEMS.items()
+        for word, train in PASSES.items()
+        for key, value in timing.ends(
+            rows, name, f"{stem}_{word}", train=train, place="as_it_comes"
+        ).items()
+    }
+    for name, word in {BASE: "plain", PROJECTED: "projected"}.items():
+        with torch.device("meta"):
+            layer = LAYERS[name](256)
+        numbers[f"parameters_{word}"] = sum(p.numel() for p in layer.parameters())
+    return {"numbers": numbers, "series": {"rows": rows}, "cases": cases}
 
 
-def _slower(case: Mapping[str, Any]) -> Outcome:
-    return Outcome.above(case["lowest"], 1.1)
+def of_pass(record: Mapping[str, Any], *, train: bool) -> str:
+    """A line for a layer: ratios by size, and the ends of its memory over the sizes."""
+    lines = []
+    for place, suffix in {"as_it_comes": "", "without_onednn": ", no oneDNN"}.items():
+        rows = [
+            row
+            for row in record["series"]["rows"]
+            if (row["train"], row["place"]) == (train, place)
+        ]
+        for name, label in LABELS.items():
+            if name in rows[0]["ratios"]:
+                ratios = map(ratio_cells.ratio(name), rows)
+                memory = ratio_cells.memory_span(rows, name)
+                lines.append([label + suffix, *ratios, memory])
+    sizes = [f"B {b}, T {t}, D {d}" for b, t, d in record["run"]["config"]["sizes"]]
+    return lab.table(["layer", *sizes, "peak memory"], lines)
 
 
-CLAIMS = (
-    Claim(
-        "C142",
-        "On this CPU a training step of torch.nn.LSTM with a projection to a quarter "
-        "of the width takes more than 1.1 times as long as one without, at every size; "
-        "with oneDNN switched off for both it does not.",
-        _slower,
-        case="as_it_comes",
-        control="without_onednn",
-        timed=True,
-    ),
-)
-
-
-def tables(record: Mapping[str, Any]) -> dict[str, str]:
-    """Ratios by layer, size and pass: median, quartiles in brackets."""
-    rows = record["series"]["rows"]
-    sizes = [tuple(size) for size in record["run"]["config"]["sizes"]]
-    headers = ["layer", *(f"B {b}, T {t}, D {d}" for b, t, d in sizes)]
-    found = {}
-    for training, stem in ((False, "forward"), (True, "training")):
-        lines: dict[str, list[str]] = {}
-        for row in rows:
-            if row["training"] == training:
-                label = f"`{row['layer'].split(',')[0]}`"
-                label += ", projected" if row["layer"] == PROJECTED else ""
-                label += ", no oneDNN" if row["case"] == "without_onednn" else ""
-                cell = (
-                    f"{number(row['median'])} ({row['low']:.2f} to {row['high']:.2f})"
-                )
-                lines.setdefault(label, []).append(cell)
-        found[stem] = table(headers, [[k, *cells] for k, cells in lines.items()])
-    return found
-
-
-experiment = Experiment(
-    small=SMALL,
-    full=FULL,
+experiment = lab.Experiment(
+    small=Config(sizes=((8, 64, 128),)),
     run=run,
-    claims=CLAIMS,
-    tables=tables,
+    claims=[
+        lab.Claim(
+            "C142",
+            "On this CPU a training step of torch.nn.LSTM with a projection to a "
+            "quarter of the width takes more than 1.1 times as long as one without, at "
+            "every size; with oneDNN switched off for both it does not.",
+            lab.above("low", 1.1),
+            case="as_it_comes",
+            control="without_onednn",
+            timed=True,
+        )
+    ],
+    tables={word: partial(of_pass, train=train) for word, train in PASSES.items()},
 )
