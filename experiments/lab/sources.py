@@ -21,7 +21,7 @@ ASIDE = tuple(
     f"experiments.lab.{name}"
     for name in (
         *("commands", "drawing", "figures", "files", "margin_tables", "margins"),
-        *("progress", "rendering", "sources", "tables"),
+        *("progress", "ratio_cells", "rendering", "sources", "tables"),
     )
 )
 

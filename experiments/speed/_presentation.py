@@ -6,7 +6,6 @@ from typing import Any
 
 from experiments import lab
 from experiments.lab import ratio_cells, timing
-from experiments.lab.drawing import Theme
 from experiments.lab.tables import Cell
 
 Rows = Sequence[Mapping[str, Any]]
@@ -40,7 +39,7 @@ def by_setting(series: str, lines: Mapping[str, str | Cell], name: str) -> lab.P
 
 def draw_by_size(
     figure: Any,
-    theme: Theme,
+    theme: lab.Theme,
     panels: Mapping[str, Rows],
     names: Mapping[str, str],
     base: str,

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from experiments import lab
 from experiments.lab import ratio_cells, timing
-from experiments.lab.drawing import Theme
 from experiments.lab.tables import Cell, caption
 from experiments.speed._layers import (
     Size,
@@ -254,7 +253,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def draw_ratios(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
+def draw_ratios(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
     """Ratios by size, one panel for a setting; disturbed lines are left out."""
     rows = record["series"]["rows"]
     panels = {

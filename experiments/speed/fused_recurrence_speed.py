@@ -13,7 +13,6 @@ from typing import Any
 
 from experiments import lab
 from experiments.lab import ratio_cells, timing
-from experiments.lab.drawing import Theme
 from experiments.lab.tables import Cell
 from experiments.speed._fused_contestants import KINDS, contestants, loops
 from experiments.speed._layers import Size
@@ -170,7 +169,7 @@ def memory_of_index(row: Mapping[str, Any]) -> float:
     return row["ratios"]["indexed"]["peak"] / row["ratios"]["unbound"]["peak"]
 
 
-def draw_training(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
+def draw_training(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
     """The ratio of a training step by size, one panel for a layer of torch.nn."""
     rows = [row for row in record["series"]["rows"] if row["train"]]
     panels = {

@@ -14,7 +14,6 @@ from torch import nn
 
 from experiments import lab
 from experiments.lab import ratio_cells, timing
-from experiments.lab.drawing import DASHES, Theme
 from experiments.speed import _padding_batching as batching
 from experiments.speed import _padding_order as order
 from experiments.speed._layers import (
@@ -117,13 +116,13 @@ def batching_table(record: Mapping[str, Any]) -> lab.Table:
     )
 
 
-def draw_packing(figure: Any, record: Mapping[str, Any], theme: Theme) -> None:
+def draw_packing(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
     """Packed over padded against the share of real steps, one panel for a setting."""
     rows = record["series"]["packing"]
     sizes = record["run"]["config"]["sizes"]
     panels = figure.subplots(1, len(timing.SETTINGS), sharey=True)
     for axes, (place, title) in zip(panels, timing.LABELS.items(), strict=True):
-        for size, colour, dash in zip(sizes, theme.colours, DASHES, strict=False):
+        for size, colour, dash in zip(sizes, theme.colours, lab.DASHES, strict=False):
             line = [r for r in rows if (r["size"], r["setting"]) == (size, place)]
             shares = [100 * row["real"] for row in line]
             heights = [math.log2(ratio) for ratio in timing.medians(line, "packed")]

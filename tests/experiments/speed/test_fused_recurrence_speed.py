@@ -8,31 +8,30 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments.lab.experiment import find
-from experiments.lab.record import measure
-from experiments.speed import _fused_indexing as indexing
-from experiments.speed import _fused_tables as presentation
-from experiments.speed import _fused_timing as timing
+from experiments.lab import timing
+from experiments.lab.experiment import find, untracked
+from experiments.lab.record import measure, rounded
+from experiments.lab.timing import Contestant
+from experiments.speed import _fused_contestants as parts
 from experiments.speed import fused_recurrence_speed as experiment
 
 
-@pytest.mark.parametrize("kind", timing.KINDS)
-def test_contestants_compute_the_same_gradients(kind, monkeypatch):
-    found = []
+@pytest.mark.parametrize("name", parts.KINDS)
+def test_contestants_compute_the_same_gradients(name, monkeypatch):
+    made = []
     grad = torch.autograd.grad
 
     def keep(*arguments):
-        found.append(grad(*arguments))
-        return found[-1]
+        made.append(grad(*arguments))
+        return made[-1]
 
     monkeypatch.setattr(torch.autograd, "grad", keep)
-    runs = timing.contestants(kind, (2, 5, 4), 0, training=True)
-    for name, run in runs.items():
-        if name != "products":
-            run()
-    assert len(found) == (3 if kind == "ChoGRU" else 5)
-    for other in found[1:]:
-        for expected, got in zip(found[0], other, strict=True):
+    runs = parts.contestants(parts.KINDS[name], (2, 5, 4), 0, train=True)
+    for contestant in runs.values():
+        contestant.run()
+    assert len(made) == (2 if name == "ChoGRU" else 4)
+    for other in made[1:]:
+        for expected, got in zip(made[0], other, strict=True):
             torch.testing.assert_close(got, expected)
 
 
@@ -53,61 +52,63 @@ class Products(TorchDispatchMode):
 
 def test_the_products_are_those_of_the_recurrence():
     """As many of each size as the form by hand makes, in both passes."""
-    for kind in ("RNN", "LSTM"):
-        for training in (False, True):
+    for name in ("RNN", "LSTM"):
+        for train in (False, True):
             counts = []
-            runs = timing.contestants(kind, (2, 5, 4), 0, training=training)
-            for name in ("parallel", "products"):
+            runs = parts.contestants(parts.KINDS[name], (2, 5, 4), 0, train=train)
+            for contestant in ("parallel", "products"):
                 with Products() as mode:
-                    runs[name]()
+                    runs[contestant].run()
                 counts.append(mode.calls)
             assert counts[0] == counts[1]
-            assert counts[0].total() == (14 if training else 6)
-
-
-def test_ratio_is_time_over_that_of_the_base(clock):
-    runs = {"torch.nn": clock.taking(9, 1, 2), "slow": clock.taking(9, 3, 8)}
-    assert timing.ratios(runs, 2) == {"slow": [3.0, 4.0]}
-    runs = {"torch.nn": clock.taking(1), "slow": clock.taking(4)}
-    assert timing.ratios(runs, 2, "slow") == {"torch.nn": [0.25, 0.25]}
-
-
-def test_threads_are_put_back():
-    before = torch.get_num_threads()
-    with timing.threads(1):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+            assert counts[0].total() == (14 if train else 6)
 
 
 def test_the_two_loops_are_cut_alike():
     x = torch.randn(2, 3, 4)
-    for mine, other in zip(indexing.indexed(x), indexing.unbound(x), strict=True):
+    for mine, other in zip(parts.indexed(x), parts.unbound(x), strict=True):
         assert torch.equal(mine, other)
 
 
+def test_a_loop_is_over_the_shortest_that_unbinds(monkeypatch, clock):
+    seconds = {"indexed_3": 2, "unbound_3": 1, "indexed_12": 30, "unbound_12": 4}
+    runs = {name: Contestant(clock.taking(took)) for name, took in seconds.items()}
+    monkeypatch.setattr(experiment, "loops", lambda lengths: runs)
+    with timing.setting():
+        short, long = experiment.time_index((3, 12))
+    assert (short["steps"], long["steps"]) == (3, 12)
+    medians = [
+        row["ratios"][cut]["median"] for row in (short, long) for cut in experiment.CUTS
+    ]
+    assert medians == [2, 1, 30, 4]
+
+
 def test_a_target_is_reached_or_not():
-    row = {"kind": "RNN", "contestant": "parallel", "size": [8, 256, 64]}
-    row |= {"training": True, "low": 0.1, "high": 0.9}
+    row = {"kind": "RNN", "size": [8, 256, 64], "train": True}
     for value, verdict in ((0.6, "reached"), (0.61, "not reached")):
-        text = presentation.of_targets([row | {"median": value}])
+        ratios = {"parallel": {"median": value, "low": 0.1, "high": 0.9}}
+        rows = [row | {"ratios": ratios}]
+        text = experiment.targets_table({"series": {"rows": rows}})
         assert text.splitlines()[-1].endswith(f"| {verdict} |")
-    assert "RNN" not in presentation.of_targets(
-        [row | {"median": 1, "training": False}]
-    )
+        rows = [row | {"ratios": ratios, "train": False}]
+        assert "RNN" not in experiment.targets_table({"series": {"rows": rows}})
 
 
 def test_where_all_takes_equally_long_no_claim_stands():
-    tiny = replace(experiment.SMALL, sizes=((2, 5, 4),), rounds=2, index_steps=(3, 12))
-    record = measure(replace(find("fused_recurrence_speed"), small=tiny))
+    found = find("fused_recurrence_speed")
+    tiny = replace(found.small, sizes=((2, 5, 4),), rounds=2, index_steps=(3, 12))
+    record = measure(replace(found, small=tiny))
     claims = record["claims"]
     assert set(claims) == {"C81", "C130", "C131"}
     assert claims["C81"]["control_holds"], "no slower, so no control"
     assert not claims["C130"]["holds"]
     assert not claims["C131"]["holds"]
     rows = record["series"]["rows"]
-    assert len(rows) == 2 * (3 * 5 + 2)
-    assert all(row["low"] == row["median"] == row["high"] == 1 for row in rows)
-    assert "training" in experiment.tables(record)
+    assert len(rows) == 2 * 4
+    ratios = [ratio for row in rows for ratio in row["ratios"].values()]
+    assert len(ratios) == 2 * (3 * 5 + 2)
+    assert all(r["low"] == r["median"] == r["high"] == 1 for r in ratios)
+    assert found.rendered(record)["index"].splitlines()[2].startswith("| 3 | 1.00")
 
 
 def test_on_a_device(device, tmp_path, monkeypatch, request):
@@ -122,10 +123,10 @@ def test_on_a_device(device, tmp_path, monkeypatch, request):
     else:
         request.getfixturevalue("real_clock")
         name = torch.cuda.get_device_name()
-    result = experiment.run(config)
-    tables = experiment.tables(result)
+    result = rounded(experiment.run(config, untracked), "on a device")
+    tables = find("fused_recurrence_speed").rendered(result)
     text = f"{name}, torch {torch.__version__}\n\n" + "\n".join(
-        f"{name}\n\n{tables[name]}" for name in ("training", "forward")
+        f"{part}\n\n{tables[part]}" for part in ("training", "forward", "memory")
     )
     folder = Path("runs") / "experiments"
     folder.mkdir(parents=True, exist_ok=True)
