@@ -69,10 +69,11 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
             runs = contestants(config, **job)
             rows.append({**job, **timing.compare(runs, "full", config.rounds)})
     cases = {
-        f"{label}_{form}_{width}": timing.ends(rows, name, form=form, width=width)
+        f"{label}_{form}_{width}": {"low": min(ratios), "high": max(ratios)}
         for label, name in NAMES.items()
         for form in FORMS
         for width in config.hidden_sizes
+        if (ratios := timing.medians(rows, name, form=form, width=width))
     }
     return {"series": {"rows": rows}, "cases": cases}
 

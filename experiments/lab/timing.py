@@ -196,12 +196,24 @@ def medians(rows: Iterable[Mapping[str, Any]], name: str, **where: Any) -> list[
     ]
 
 
-def ends(
-    rows: Iterable[Mapping[str, Any]], name: str, stem: str = "", **where: Any
+def ranges(
+    rows: Iterable[Mapping[str, Any]], stem: Callable[[Any, str], str | None]
 ) -> dict[str, float]:
-    """`low` and `high`, the ends of the `medians`, if any; `<stem>_low` with a stem."""
-    values = medians(rows, name, **where)
-    prefix = f"{stem}_" if stem else ""
-    if not values:
-        return {}
-    return {f"{prefix}low": min(values), f"{prefix}high": max(values)}
+    r"""The lowest and the highest median ratio, `<stem>_low` and `<stem>_high`.
+
+    Args:
+        rows: Each what `compare` returned, with quantities that tell the rows apart.
+        stem: Of a row and a contestant's name; what has one stem is put together, and
+            what has none is left out.
+    """
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        for name, ratio in row["ratios"].items():
+            key = stem(row, name)
+            if key is not None:
+                groups.setdefault(key, []).append(ratio["median"])
+    return {
+        f"{key}_{word}": end(medians)
+        for key, medians in groups.items()
+        for word, end in (("low", min), ("high", max))
+    }

@@ -10,6 +10,17 @@ from seqref.recurrent.variable_length import pack, unpack
 
 # Batch, time and width.
 Size = tuple[int, int, int]
+# Where the LSTM is compared with what is said to be faster.
+SIZES: tuple[Size, ...] = (
+    (1, 1024, 64),
+    (8, 256, 64),
+    (32, 64, 64),
+    (1, 1024, 256),
+    (8, 256, 256),
+    (32, 128, 256),
+    (8, 128, 512),
+    (64, 64, 512),
+)
 
 
 def normal_input(size: Size, seed: int, device: str = "cpu") -> Tensor:

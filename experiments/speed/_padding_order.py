@@ -64,18 +64,6 @@ def places(packer: Packer, seed: int, rows: int = 64, time: int = 12) -> dict[st
     return {"refused": 0, "at_their_place": (error < 1e-10).double().mean().item()}
 
 
-class Classifier(nn.Module):
-    """An LSTM and a head on its final hidden state."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(CLASSES, 16, batch_first=True)
-        self.head = nn.Linear(16, CLASSES)
-
-    def forward(self, packed: PackedSequence) -> Float[Tensor, "rows classes"]:
-        return self.head(self.lstm(packed)[1][0][0])
-
-
 def draw(
     rows: int, random: torch.Generator
 ) -> tuple[Float[Tensor, "rows time classes"], Int[Tensor, " rows"], Tensor]:
@@ -86,21 +74,22 @@ def draw(
 
 
 def accuracy(packer: Packer, updates: int, seed: int) -> float:
-    """Trained with rows in this packer's order, tested with rows in their own."""
+    """Trained with rows in this packer's order, tested with rows in their own.
+
+    The classifier is an LSTM with a head on its final hidden state.
+    """
     random = lab.generator(seed)
     with lab.seeded(seed):
-        model = Classifier()
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.02)
+        lstm, head = nn.LSTM(CLASSES, 16, batch_first=True), nn.Linear(16, CLASSES)
+    optimiser = torch.optim.Adam([*lstm.parameters(), *head.parameters()], lr=0.02)
     for _ in range(updates):
         x, lengths, labels = draw(32, random)
-        loss = cross_entropy(model(packer(x, lengths)), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        scores = head(lstm(packer(x, lengths))[1][0][0])
+        lab.descend(optimiser, cross_entropy(scores, labels))
     x, lengths, labels = draw(1000, random)
     with torch.no_grad():
-        found = model(told(x, lengths)).argmax(1)
-    return (found == labels).double().mean().item()
+        answers = head(lstm(told(x, lengths))[1][0][0]).argmax(1)
+    return (answers == labels).double().mean().item()
 
 
 @torch.no_grad()

@@ -6,18 +6,18 @@ switched off; what is stored is the ratio to the padded LSTM in the same round. 
 is in `gru_speed`; here it runs only at sizes and threads that were not measured there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from experiments import lab
 from experiments.lab import ratio_cells, timing
 from experiments.lab.tables import Cell, caption
 from experiments.speed._layers import (
+    SIZES,
     Size,
     lengths_of,
     normal_input,
@@ -42,17 +42,7 @@ ALL = {"gru": "GRU", **NAMES}
 class Config:
     """Sizes as (batch, time, hidden); edges are sizes at which a title may end."""
 
-    # Those of gru_speed.
-    sizes: tuple[Size, ...] = (
-        (1, 1024, 64),
-        (8, 256, 64),
-        (32, 64, 64),
-        (1, 1024, 256),
-        (8, 256, 256),
-        (32, 128, 256),
-        (8, 128, 512),
-        (64, 64, 512),
-    )
+    sizes: tuple[Size, ...] = SIZES
     edges: tuple[Size, ...] = (
         (256, 4, 64),
         (256, 4, 256),
@@ -69,24 +59,16 @@ class Config:
     device: str = "cpu"
 
 
-class CausalLayer(nn.Module):
-    r"""`torch.nn.TransformerEncoderLayer` that looks back only, without dropout."""
-
-    def __init__(self, width: int, feed_forward: int) -> None:
-        super().__init__()
-        self.layer = nn.TransformerEncoderLayer(
-            width,
-            max(1, width // HEAD),
-            feed_forward,
-            dropout=0.0,
-            batch_first=True,
-            norm_first=True,
-        )
-
-    def forward(
-        self, x: Float[Tensor, "batch time width"], mask: Float[Tensor, "time time"]
-    ) -> Float[Tensor, "batch time width"]:
-        return self.layer(x, src_mask=mask, is_causal=True)
+def attention(width: int, feed_forward: int) -> nn.Module:
+    r"""A Transformer layer without dropout; a mask makes it look back only."""
+    return nn.TransformerEncoderLayer(
+        width,
+        max(1, width // HEAD),
+        feed_forward,
+        dropout=0.0,
+        batch_first=True,
+        norm_first=True,
+    )
 
 
 def modules(width: int, seed: int = 0, device: str = "cpu") -> dict[str, nn.Module]:
@@ -99,8 +81,8 @@ def modules(width: int, seed: int = 0, device: str = "cpu") -> dict[str, nn.Modu
         made = {
             "lstm": nn.LSTM(width, width, batch_first=True),
             "gru": nn.GRU(width, width, batch_first=True),
-            "transformer": CausalLayer(width, 4 * width),
-            "transformer_equal": CausalLayer(width, 2 * width),
+            "transformer": attention(width, 4 * width),
+            "transformer_equal": attention(width, 2 * width),
         }
     return {name: module.to(device) for name, module in made.items()}
 
@@ -119,7 +101,9 @@ def multiply_adds(steps: int, width: int) -> dict[str, int]:
     return {"lstm": 8 * weights, "transformer": 12 * weights + 2 * steps**2 * width}
 
 
-def contestants(config: Config, size: Size) -> dict[str, timing.Contestant]:
+def contestants(
+    config: Config, size: Size, without: Collection[str] = ()
+) -> dict[str, timing.Contestant]:
     r"""A training step of the padded LSTM and of everything beside it.
 
     A batch of one row has no padding, and there is nothing to pack.
@@ -132,8 +116,10 @@ def contestants(config: Config, size: Size) -> dict[str, timing.Contestant]:
     )
 
     def attending(layer: nn.Module) -> timing.Contestant:
-        inputs = [x, *layer.parameters()]
-        return timing.passes(lambda: layer(x, mask), inputs, others=[mask])
+        def forward() -> Tensor:
+            return layer(x, src_mask=mask, is_causal=True)
+
+        return timing.passes(forward, [x, *layer.parameters()], others=[mask])
 
     runs = {"padded": over(made["lstm"], x), "gru": over(made["gru"], x)}
     if batch > 1:
@@ -141,66 +127,44 @@ def contestants(config: Config, size: Size) -> dict[str, timing.Contestant]:
         runs["packed"] = over_packed(made["lstm"], x, lengths)
     for name in ("transformer", "transformer_equal"):
         runs[name] = attending(made[name])
-    return runs
-
-
-def timed(
-    config: Config,
-    sizes: Sequence[Size],
-    names: Mapping[str, str],
-    track: lab.Track,
-    threads: int,
-    settings: Sequence[str] = ("as_it_comes",),
-) -> list[dict[str, Any]]:
-    """Ratios to the padded LSTM by size and setting, of these contestants alone."""
-    jobs = [(size, place) for size in sizes for place in settings]
-    rows = []
-    for size, place in track(jobs, f"cpu_speed, {threads} threads"):
-        with timing.setting(threads, timing.SETTINGS[place]):
-            every = contestants(config, size)
-            chosen = {n: run for n, run in every.items() if n in ("padded", *names)}
-            row = timing.compare(chosen, "padded", config.rounds, config.device)
-        rows.append({"size": size, "setting": place, **row})
-    return rows
+    return {name: run for name, run in runs.items() if name not in without}
 
 
 def run(config: Config, track: lab.Track) -> dict[str, Any]:
-    """Time every size, the edges, and some sizes on more threads."""
-    on_device = timing.settings_on(config.device)
-    # On a GPU there is no other experiment that has the GRU.
-    names = NAMES if config.device == "cpu" else ALL
-    threads = config.threads
-    rows = timed(config, config.sizes, names, track, threads, on_device)
-    edges = timed(config, config.edges, ALL, track, threads)
-    more = timed(config, config.more_sizes, ALL, track, config.more_threads)
+    """Time every size in each setting, the edges, and some sizes on more threads."""
+    places, plain = timing.settings_on(config.device), "as_it_comes"
+    jobs = [(place, size, place) for size in config.sizes for place in places]
+    jobs += [("edges", size, plain) for size in config.edges]
+    jobs += [("threads", size, plain) for size in config.more_sizes]
+    rows = []
+    for part, size, place in track(jobs, "cpu_speed"):
+        threads = config.more_threads if part == "threads" else config.threads
+        # `gru_speed` has the GRU at these sizes, on a CPU.
+        without = ("gru",) if (part, config.device) == (place, "cpu") else ()
+        with timing.setting(threads, timing.SETTINGS[place]):
+            runs = contestants(config, size, without)
+            compared = timing.compare(runs, "padded", config.rounds, config.device)
+        rows.append({"part": part, "size": size, **compared})
     widths = sorted({size[2] for size in config.sizes})
     counts = [{"width": width, **parameters(width)} for width in widths]
-    series = {"rows": rows, "edges": edges, "threads": more, "parameters": counts}
     cases: dict[str, Any] = {
-        f"{place}_{name}": timing.ends(rows, name, setting=place)
-        for place in on_device
+        f"{place}_{name}": {"lowest": min(ratios)}
+        for place in places
         for name in NAMES
+        if (ratios := timing.medians(rows, name, part=place))
     }
     for label, steps in (("short", 16), ("as_long_as_wide", 256), ("long", 4096)):
         work = multiply_adds(steps, 256)
         cases[f"work_{label}"] = {"work": work["transformer"] / work["lstm"]}
-    return {"numbers": numbers(series, cases), "series": series, "cases": cases}
-
-
-def numbers(series: Mapping[str, Rows], cases: Mapping[str, Any]) -> dict[str, Any]:
-    """Scalars for sentences: lowest and highest median, over sizes and by size."""
-    found = {name: case["work"] for name, case in cases.items() if "work" in case}
-    for name in (timing.AGAIN, *ALL):
-        for place in timing.SETTINGS:
-            ends = timing.ends(series["rows"], name, f"{place}_{name}", setting=place)
-            found |= ends
-        for part in ("edges", "threads"):
-            found |= timing.ends(series[part], name, f"{part}_{name}")
-    for row in series["edges"]:
-        batch, steps, width = row["size"]
-        for name, ratio in row["ratios"].items():
-            found[f"b{batch}_t{steps}_d{width}_{name}"] = ratio["median"]
-    return found
+    numbers = timing.ranges(rows, lambda row, name: f"{row['part']}_{name}")
+    numbers |= {name: case["work"] for name, case in cases.items() if "work" in case}
+    for row in rows:
+        if row["part"] == "edges":
+            place = "b{}_t{}_d{}".format(*row["size"])
+            for name, ratio in row["ratios"].items():
+                numbers[f"{place}_{name}"] = ratio["median"]
+    series = {"rows": rows, "parameters": counts}
+    return {"numbers": numbers, "series": series, "cases": cases}
 
 
 def disturbed(row: Mapping[str, Any]) -> bool:
@@ -228,22 +192,26 @@ def of_ratios(rows: Rows) -> lab.Table:
     return lab.Table(ratio_cells.SIZE | columns | again, rows=lambda record: rows)
 
 
+def part_of(record: Mapping[str, Any], *parts: str) -> Rows:
+    """The rows of one part, or of several."""
+    return [row for row in record["series"]["rows"] if row["part"] in parts]
+
+
 def tables(record: Mapping[str, Any]) -> dict[str, Any]:
     """Ratios in each setting, at the edges and on more threads; memory; parameters."""
-    series, run = record["series"], record["run"]
-    places = {
-        place: [row for row in series["rows"] if row["setting"] == place]
-        for place in timing.SETTINGS
+    made: dict[str, Any] = {
+        part: of_ratios(rows)
+        for part in (*timing.SETTINGS, "edges", "threads")
+        if (rows := part_of(record, part))
     }
-    parts = places | {part: series[part] for part in ("edges", "threads")}
-    made: dict[str, Any] = {k: of_ratios(rows) for k, rows in parts.items() if rows}
-    if series["threads"]:
+    if "threads" in made:
+        run = record["run"]
         config = run["config"] | {"threads": run["config"]["more_threads"]}
         made["threads_run"] = caption({**record, "run": run | {"config": config}})
     made["memory"] = lab.Table(
         ratio_cells.SIZE
         | {label: ratio_cells.memory(name) for name, label in NAMES.items()},
-        rows=lambda record: places["as_it_comes"] + series["edges"],
+        rows=lambda record: part_of(record, "as_it_comes", "edges"),
     )
     made["parameters"] = lab.Table(
         {"D": "width", "LSTM": "lstm"}
@@ -255,11 +223,7 @@ def tables(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def draw_ratios(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
     """Ratios by size, one panel for a setting; disturbed lines are left out."""
-    rows = record["series"]["rows"]
-    panels = {
-        label: [row for row in rows if row["setting"] == place]
-        for place, label in timing.LABELS.items()
-    }
+    panels = {label: part_of(record, place) for place, label in timing.LABELS.items()}
     draw_by_size(figure, theme, panels, NAMES, "padded LSTM", leave_out=disturbed)
 
 
@@ -268,7 +232,7 @@ def slower(identifier: str, sentence: str, name: str) -> lab.Claim:
     return lab.Claim(
         identifier,
         sentence,
-        lab.above("low", 1.1),
+        lab.above("lowest", 1.1),
         case=f"as_it_comes_{name}",
         control=f"without_onednn_{name}",
         timed=True,

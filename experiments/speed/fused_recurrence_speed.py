@@ -76,7 +76,12 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
             rows.append({**job, **compared})
         index = time_index(config.index_steps) if config.index_steps else []
     cases = {backend: training_case(rows, backend) for backend in BACKENDS}
-    numbers = numbers_of(rows)
+    numbers = timing.ranges(rows, stem)
+    for row in rows:
+        place = "b{}_t{}_d{}".format(*row["size"])
+        for name, ratio in row["ratios"].items():
+            if name != timing.AGAIN:
+                numbers[f"{stem(row, name)}_{place}"] = ratio["median"]
     if index:
         first, last = index[0], index[-1]
         times = last["steps"] / first["steps"]
@@ -110,19 +115,11 @@ def time_index(lengths: tuple[int, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def numbers_of(rows: Rows) -> dict[str, float]:
-    """Lowest and highest median over the sizes, and each size's, for sentences."""
-    numbers = timing.ends(rows, timing.AGAIN, "noise")
-    for row in rows:
-        batch, steps, width = row["size"]
-        word = "training" if row["train"] else "forward"
-        for name in filter(timing.AGAIN.__ne__, row["ratios"]):
-            stem = f"{row['kind'].lower()}_{name.replace('.', '_')}_{word}"
-            where = {"kind": row["kind"], "train": row["train"]}
-            numbers |= timing.ends(rows, name, stem, **where)
-            median = row["ratios"][name]["median"]
-            numbers[f"{stem}_b{batch}_t{steps}_d{width}"] = median
-    return numbers
+def stem(row: Mapping[str, Any], name: str) -> str:
+    """What the numbers of a contestant begin with."""
+    word = "training" if row["train"] else "forward"
+    of_layer = f"{row['kind'].lower()}_{name.replace('.', '_')}_{word}"
+    return "noise" if name == timing.AGAIN else of_layer
 
 
 def training_case(rows: Rows, backend: str) -> dict[str, float]:

@@ -85,7 +85,8 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
     ]
     rows = [compare(config, *job) for job in track(jobs, "packing")]
     cases = orders(config) | batching.over_seeds(config)
-    numbers = timing.ends(rows, timing.AGAIN, "noise")
+    again = timing.medians(rows, timing.AGAIN)
+    numbers = {"noise_low": min(again), "noise_high": max(again)}
     for row in rows:
         place, share = row["setting"], round(100 * row["share"])
         ratio = row["ratios"]["packed"]["median"]

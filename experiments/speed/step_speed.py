@@ -93,11 +93,10 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
     single = {row["hidden"]: row["seconds"] for row in rows if row["rows"] == 1}
     for row in rows:
         row["a_stream"] = row["seconds"] / row["rows"] / single[row["hidden"]]
-    numbers = {
+    numbers = timing.ranges(rows, lambda row, name: name.replace(".", "_"))
+    numbers |= {
         f"a_stream_{row['hidden']}_{row['rows']}": row["a_stream"] for row in rows
     }
-    for name in rows[0]["ratios"]:
-        numbers |= timing.ends(rows, name, name.replace(".", "_"))
     most = max(row["rows"] for row in rows)
     batched = next(r for r in rows if (r["hidden"], r["rows"]) == (min(single), most))
     separate = batched["ratios"]["one_by_one"]["median"] * batched["a_stream"]

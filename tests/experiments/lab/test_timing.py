@@ -198,12 +198,25 @@ def test_rows_of_some_values_alone():
     assert timing.medians(rows, "a") == [3, 1, 2]
     assert timing.medians(rows, "b") == [9]
     assert timing.medians(rows, "a", place="here") == [3, 2]
-    assert timing.ends(rows, "a") == {"low": 1, "high": 3}
-    assert timing.ends(rows, "a", "a_here", place="here") == {
+
+
+def test_ranges_are_of_what_has_one_stem():
+    rows = [
+        {"place": "here", "ratios": {"a": {"median": 3}, "b": {"median": 9}}},
+        {"place": "there", "ratios": {"a": {"median": 1}}},
+        {"place": "here", "ratios": {"a": {"median": 2}}},
+    ]
+    found = timing.ranges(rows, lambda row, name: f"{name}_{row['place']}")
+    assert found == {
         "a_here_low": 2,
         "a_here_high": 3,
+        "a_there_low": 1,
+        "a_there_high": 1,
+        "b_here_low": 9,
+        "b_here_high": 9,
     }
-    assert timing.ends(rows, "b", place="there") == {}
+    found = timing.ranges(rows, lambda row, name: "of_a" if name == "a" else None)
+    assert found == {"of_a_low": 1, "of_a_high": 3}
 
 
 def test_on_a_device(device):

@@ -31,11 +31,6 @@ def test_where_all_takes_equally_long_no_claim_on_time_stands():
         assert judged["number"] == judged["control_number"] == 1
 
 
-def test_sizes_are_those_of_the_gru():
-    assert find("cpu_speed").full.sizes == find("gru_speed").full.sizes
-    assert find("cpu_speed").full.threads == find("gru_speed").full.threads
-
-
 @pytest.mark.parametrize("width", [64, 256, 512])
 def test_equal_parameters_are_equal_but_for_the_vectors(width):
     found = experiment.parameters(width)
@@ -47,13 +42,17 @@ def test_equal_parameters_are_equal_but_for_the_vectors(width):
 
 def test_the_transformer_layer_looks_back_only_and_has_no_dropout():
     torch.manual_seed(0)
-    layer = experiment.CausalLayer(64, 128).double()
+    layer = experiment.attention(64, 128).double()
     x = torch.randn(2, 6, 64, dtype=torch.float64)
     mask = nn.Transformer.generate_square_subsequent_mask(6, dtype=torch.float64)
-    y = layer(x, mask)
-    assert torch.equal(y, layer(x, mask))
+
+    def call():
+        return layer(x, src_mask=mask, is_causal=True)
+
+    y = call()
+    assert torch.equal(y, call())
     x[:, 4] += 1
-    changed = (layer(x, mask) - y).abs().amax((0, 2)) > 0
+    changed = (call() - y).abs().amax((0, 2)) > 0
     assert changed.tolist() == [False] * 4 + [True] * 2
 
 
@@ -66,7 +65,7 @@ def test_multiply_adds_are_those_of_a_counter(steps):
     mask = nn.Transformer.generate_square_subsequent_mask(steps)
     found = {}
     for name, module in experiment.modules(width).items():
-        arguments = (x, mask) if name == "transformer" else (x,)
+        arguments = (x, mask)[: 2 if name == "transformer" else 1]
         if name in ("lstm", "transformer"):
             counter = FlopCounterMode(display=False)
             plain = timing.setting(onednn=False)
@@ -95,16 +94,16 @@ def test_all_contestants_train_the_same_width(monkeypatch):
 
 def test_lines_that_sentences_quote_are_not_disturbed():
     """Of each setting the lowest and highest ratios, and the edges that are quoted."""
-    series = load("cpu_speed", DOCS / "_data")["series"]
-    for setting in {row["setting"] for row in series["rows"]}:
-        here = [row for row in series["rows"] if row["setting"] == setting]
+    record = load("cpu_speed", DOCS / "_data")
+    for setting in timing.SETTINGS:
+        here = experiment.part_of(record, setting)
         assert sum(experiment.disturbed(row) for row in here) <= 1
         for name in ("packed", "transformer", "transformer_equal", "again"):
             found = [row for row in here if name in row["ratios"]]
             found.sort(key=lambda row: row["ratios"][name]["median"])
             assert not experiment.disturbed(found[0]), (setting, name)
             assert not experiment.disturbed(found[-1]), (setting, name)
-    edges = {tuple(row["size"]): row for row in series["edges"]}
+    edges = {tuple(row["size"]): row for row in experiment.part_of(record, "edges")}
     pattern = re.compile(r"cpu_speed\.numbers\.b(\d+)_t(\d+)_d(\d+)_")
     texts = [*DOCS.rglob("*.md"), *DOCS.rglob("*.yml")]
     found = {m for text in texts for m in pattern.findall(text.read_text("utf-8"))}
@@ -137,13 +136,14 @@ def test_a_run_has_all_its_parts():
     before = torch.get_num_threads(), torch.backends.mkldnn.enabled
     record = measure(replace(find("cpu_speed"), small=tiny))
     assert (torch.get_num_threads(), torch.backends.mkldnn.enabled) == before
-    series = record["series"]
-    assert len(series["rows"]) == 4
-    assert set(series["edges"][0]["ratios"]) == {timing.AGAIN, *experiment.ALL}
+    assert len(record["series"]["rows"]) == 4 + 2
+    (edge,) = experiment.part_of(record, "edges")
+    assert set(edge["ratios"]) == {timing.AGAIN, *experiment.ALL}
     assert {"threads_gru_low", "b2_t2_d4_packed"} <= set(record["numbers"])
     # By the clock of the tests all lines are quiet; one that is not:
-    series["threads"][0]["ratios"]["again"] |= {"low": 0.9, "high": 1.1}
-    series["threads"][0]["ratios"]["packed"] |= {"low": 0.9, "high": 1.3}
+    (noisy,) = experiment.part_of(record, "threads")
+    noisy["ratios"]["again"] |= {"low": 0.9, "high": 1.1}
+    noisy["ratios"]["packed"] |= {"low": 0.9, "high": 1.3}
     tables = find("cpu_speed").rendered(record)
     assert tables["as_it_comes"].count("\n") == 2 + 2
     assert tables["as_it_comes"].count("none") == 1
