@@ -43,7 +43,6 @@ INDEX_ROUNDS = 5
 FEW = 512
 BACKENDS = {name: name for name in ("reference", "parallel", "torch")}
 CUTS = ("indexed", "unbound")
-PASSES = {"forward": False, "training": True}
 # What a training step should take at most, as a ratio to torch.nn.
 TARGETS = {
     **{
@@ -63,7 +62,7 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         {"kind": kind, "size": size, "train": train}
         for kind in KINDS
         for size in config.sizes
-        for train in PASSES.values()
+        for train in (False, True)
     ]
     rows = []
     with timing.setting(config.threads):
@@ -141,7 +140,7 @@ def training_case(rows: Rows, backend: str) -> dict[str, float]:
 def of_pass(columns: Mapping[str, Cell], *, train: bool) -> lab.Table:
     """One line for a layer and a size."""
     lines = {"layer": lambda row: row["kind"], **ratio_cells.SIZE}
-    return lab.Table(lines | columns, rows="series.rows", where={"train": train})
+    return lab.Table({**lines, **columns}, rows="series.rows", where={"train": train})
 
 
 def targets_table(record: Mapping[str, Any]) -> str:
