@@ -94,6 +94,18 @@ def test_every_subject_is_in_the_contracts_on_imports():
         assert set(listed) == subjects, contract["name"]
 
 
+def test_an_experiment_imports_no_experiment():
+    names = {f"experiments.{folder}.{stem}" for stem, folder in EXPERIMENTS.items()}
+    for path in LAB.glob("*/*.py"):
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom):
+                found = {f"{node.module}.{alias.name}" for alias in node.names}
+                assert not names & {*found, node.module}, f"{path}:{node.lineno}"
+            elif isinstance(node, ast.Import):
+                found = {alias.name for alias in node.names}
+                assert not names & found, f"{path}:{node.lineno}"
+
+
 def test_a_test_of_experiments_lies_where_they_do():
     """`test_<name>.py` in its folder, or of what is shared there, or of the lab."""
     shared = {(path.parent.name, path.stem.lstrip("_")) for path in LAB.glob("*/*.py")}

@@ -55,7 +55,11 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         rows.append({"size": size, "setting": place, "training": train, **compared})
     numbers = timing.ranges(rows, stem)
     cases = {
-        place: {"lowest": numbers[f"{place}_training_low"]} for place in timing.SETTINGS
+        place: {
+            "lowest": numbers[f"{place}_training_low"],
+            "highest": numbers[f"{place}_training_high"],
+        }
+        for place in timing.SETTINGS
     }
     return {"numbers": numbers, "series": {"rows": rows}, "cases": cases}
 
@@ -72,9 +76,10 @@ experiment = lab.Experiment(
     claims=[
         lab.Claim(
             "C49",
-            "On this CPU a training step of torch.nn.GRU takes more than 1.1 times as "
-            "long as one of torch.nn.LSTM at every size; without oneDNN it does not.",
-            lab.above("lowest", 1.1),
+            "On this CPU there is a size at which a training step of torch.nn.GRU "
+            "takes more than 1.5 times as long as one of torch.nn.LSTM; without oneDNN "
+            "there is none.",
+            lab.above("highest", 1.5),
             case="as_it_comes",
             control="without_onednn",
             timed=True,

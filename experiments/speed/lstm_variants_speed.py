@@ -95,10 +95,10 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
     rows = [
         {**job, **compare(config, **job)} for job in track(jobs, "lstm_variants_speed")
     ]
-    cases = {
-        place: {"lowest": min(timing.medians(rows, PROJECTED, train=True, place=place))}
-        for place in timing.SETTINGS
-    }
+    cases = {}
+    for place in timing.SETTINGS:
+        ratios = timing.medians(rows, PROJECTED, train=True, place=place)
+        cases[place] = {"lowest": min(ratios), "highest": max(ratios)}
     plain = [row for row in rows if timing.SETTINGS[row["place"]]]
     numbers = timing.ranges(
         plain, lambda row, name: f"{STEMS[name]}_{PASSES[row['train']]}"
@@ -134,10 +134,10 @@ experiment = lab.Experiment(
     claims=[
         lab.Claim(
             "C142",
-            "On this CPU a training step of torch.nn.LSTM with a projection to a "
-            "quarter of the width takes more than 1.1 times as long as one without, at "
-            "every size; with oneDNN switched off for both it does not.",
-            lab.above("lowest", 1.1),
+            "On this CPU there is a size at which a training step of torch.nn.LSTM "
+            "with a projection to a quarter of the width takes more than 1.25 times as "
+            "long as one without; with oneDNN switched off for both there is none.",
+            lab.above("highest", 1.25),
             case="as_it_comes",
             control="without_onednn",
             timed=True,
