@@ -121,6 +121,17 @@ def new(session: nox.Session) -> None:
 
 
 @nox.session
+def sabotage(session: nox.Session) -> None:
+    """Plant each fault of tests/sabotages, half an hour, and say what notices it.
+
+    Arguments are names of faults or of subjects: only these are planted.
+    """
+    install(session, "-e", ".[test,docs]", *GROUPS["lint"], *GROUPS["types"])
+    session.env["PYTHONPATH"] = str(ROOT / "tools")
+    session.run("python", "-m", "sabotage", *session.posargs)
+
+
+@nox.session
 def site(session: nox.Session) -> None:
     """Build the site into site/, strictly (needs neither torch nor Node.js)."""
     install_docs(session)
