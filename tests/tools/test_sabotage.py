@@ -31,6 +31,7 @@ def test_no_two_break_the_same():
 def test_its_old_text_stands_in_the_tree(sabotage):
     """And a fault in Python is one that Python can read."""
     text = replaced(sabotage, ROOT)
+    assert sabotage.new in text
     if sabotage.file.endswith(".py"):
         compile(text, sabotage.file, "exec")
 
