@@ -1,10 +1,15 @@
 """Each check, each branch, each message."""
 
+import math
+from fractions import Fraction
+
+import numpy
 import pytest
 import torch
 
 from seqref import errors
 
+F64 = torch.float64
 AXES = (("batch", None), ("time", None), ("input_size", 3))
 
 
@@ -106,6 +111,76 @@ def test_size_too_small():
         errors.check_size("f", "n", 0)
     with pytest.raises(ValueError, match=r"^f: `n` must be at least 0, got -1$"):
         errors.check_size("f", "n", -1, minimum=0)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, numpy.float32(0.5), Fraction(1, 2)])
+def test_number_of_any_real_kind_passes(value):
+    assert errors.check_number("f", "x", value, minimum=0.5, finite_in=F64) is None
+
+
+def test_number_at_its_bounds():
+    assert errors.check_number("f", "x", math.inf) is None
+    assert errors.check_number("f", "x", math.inf, minimum=0) is None
+    assert errors.check_number("f", "x", 0, minimum=0, maximum=0) is None
+    assert errors.check_number("f", "x", 0.1, above=0, below=0.2) is None
+    assert errors.check_probability("f", "p", 0) is None
+    assert errors.check_probability("f", "p", 1 - 1e-12) is None
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (True, "bool"),
+        ("2", "str"),
+        (None, "NoneType"),
+        (1j, "complex"),
+        (torch.tensor(0.5), "Tensor"),
+    ],
+)
+def test_number_of_another_kind(value, kind):
+    message = rf"^f: `x` must be a number, got {kind}$"
+    with pytest.raises(TypeError, match=message):
+        errors.check_number("f", "x", value)
+    with pytest.raises(TypeError, match=message):
+        errors.check_probability("f", "x", value)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("value", "bounds", "message"),
+    [
+        (math.nan, {}, "a number, got nan"),
+        (-1, {"minimum": 0}, "at least 0, got -1"),
+        (0.0, {"above": 0}, "above 0, got 0.0"),
+        (2, {"below": 2}, "below 2, got 2"),
+        (2, {"above": 0, "maximum": 1}, "above 0 and at most 1, got 2"),
+        (math.inf, {"above": 0, "finite_in": F64}, "above 0 and finite, got inf"),
+        (1e39, {"finite_in": torch.float32}, r"finite in float32, got 1e\+39"),
+        (0, {"above": 0, "hint": "None?"}, r"above 0, got 0 \(None\?\)"),
+    ],
+)
+def test_number_out_of_bounds(value, bounds, message):
+    with pytest.raises(ValueError, match=rf"^f: `x` must be {message}$"):
+        errors.check_number("f", "x", value, **bounds)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    "bounds",
+    [{"minimum": 0}, {"above": 0}, {"below": 1}, {"maximum": 1}, {"finite_in": F64}],
+)
+def test_nan_lies_within_no_bound(bounds):
+    with pytest.raises(ValueError, match=r"got nan$"):
+        errors.check_number("f", "x", math.nan, **bounds)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("value", [-1e-12, 1, 1.5, math.nan, math.inf])
+def test_no_probability(value):
+    message = rf"^f: `p` must be at least 0 and below 1, got {value}$"
+    with pytest.raises(ValueError, match=message):
+        errors.check_probability("f", "p", value)
 
 
 def test_generator():

@@ -766,6 +766,8 @@ def test_state_without_gradient_may_be_declared():
         (Leaky(), inputs(0), {}, ValueError, r"time at least 1, got \(2, 0, 3\)"),
         (Leaky(), torch.ones(3), {}, ValueError, r"\(batch, time, \.\.\.\) .* \(3,\)"),
         (Leaky(), inputs() / 0, {}, ValueError, r"`x` must be finite"),
+        (Leaky(), inputs(), {"rtol": -1.0}, ValueError, r"`rtol` must be at least 0"),
+        (Leaky(), inputs(), {"atol": "0"}, TypeError, r"`atol` must be a number, got"),
         (
             Leaky(),
             inputs(),

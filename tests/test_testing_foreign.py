@@ -389,10 +389,10 @@ def test_atol_is_the_difference_that_may_be_left():
 @pytest.mark.parametrize(
     ("atol", "error", "words"),
     [
-        (-1.0, ValueError, "`atol` must be finite and at least 0, got -1.0"),
-        (float("nan"), ValueError, "`atol` must be finite and at least 0, got nan"),
-        ("1", TypeError, "`atol` must be a float or None, got str"),
-        (True, TypeError, "`atol` must be a float or None, got bool"),
+        (-1.0, ValueError, "`atol` must be at least 0 and finite, got -1.0"),
+        (float("nan"), ValueError, "`atol` must be at least 0 and finite, got nan"),
+        ("1", TypeError, "`atol` must be a number, got str"),
+        (True, TypeError, "`atol` must be a number, got bool"),
     ],
 )
 def test_bad_tolerances(atol, error, words):

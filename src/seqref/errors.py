@@ -7,6 +7,7 @@ Every check is called at the top of the public method that the user called, with
 
 import importlib
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -110,6 +111,73 @@ def check_size(where: str, name: str, value: int, minimum: int = 1) -> None:
         raise TypeError(f"{where}: `{name}` must be an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{where}: `{name}` must be at least {minimum}, got {value}")
+
+
+def check_number(
+    where: str,
+    name: str,
+    value: Any,
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    maximum: float | None = None,
+    finite_in: torch.dtype | None = None,
+    hint: str = "",
+) -> None:
+    r"""Raise unless `value` is a real number within the bounds that are given.
+
+    Args:
+        where: The method that the user called.
+        name: The argument's name.
+        value: What came; NaN lies within no bounds, and without any it is refused too.
+        minimum: The least that may come.
+        above: What it must be above.
+        below: What it must be below.
+        maximum: The most that may come.
+        finite_in: The dtype in which it must be finite.
+        hint: One known cause; goes in brackets.
+
+    Raises:
+        TypeError: `value` is no number (a bool and a tensor are none).
+        ValueError: `value` is NaN or out of bounds.
+    """
+    if not isinstance(value, int | float | Real) or isinstance(value, bool):
+        raise TypeError(
+            f"{where}: `{name}` must be a number, got {type(value).__name__}"
+        )
+    # An int may be larger than any float, and NumPy's narrow floats warn of the bound.
+    number = value if isinstance(value, int) else float(value)
+    bounds: list[tuple[str, bool]] = []
+    if minimum is not None:
+        bounds.append((f"at least {minimum}", number >= minimum))
+    if above is not None:
+        bounds.append((f"above {above}", number > above))
+    if below is not None:
+        bounds.append((f"below {below}", number < below))
+    if maximum is not None:
+        bounds.append((f"at most {maximum}", number <= maximum))
+    if finite_in is not None:
+        wide = finite_in == torch.float64
+        words = "finite" if wide else f"finite in {str(finite_in).partition('.')[2]}"
+        bounds.append((words, abs(number) <= torch.finfo(finite_in).max))
+    if all(holds for _, holds in bounds or [("", number == number)]):
+        return
+    wanted = " and ".join(words for words, _ in bounds) or "a number"
+    tail = f" ({hint})" if hint else ""
+    raise ValueError(f"{where}: `{name}` must be {wanted}, got {value}{tail}")
+
+
+def check_probability(where: str, name: str, value: Any) -> None:
+    r"""Raise unless `value` is a number of at least 0 and below 1.
+
+    At 1 nothing would be left to divide by, or no state would ever change.
+
+    Raises:
+        TypeError: `value` is no number.
+        ValueError: it is below 0, not below 1, or NaN.
+    """
+    check_number(where, name, value, minimum=0, below=1)
 
 
 def check_choice(where: str, name: str, value: object, choices: Sequence[str]) -> None:

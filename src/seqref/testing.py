@@ -22,7 +22,7 @@ from seqref._contract.subject import (
     is_smooth,
     property_named,
 )
-from seqref.errors import check_tensor
+from seqref.errors import check_number, check_tensor
 
 __all__ = [
     "LiveBytes",
@@ -105,11 +105,12 @@ def check_sequence_layer(
         AssertionError: a property fails; the message begins with its name and says
             what differs and by how much.
         TypeError: `layer` is no module, lacks a member or declares `causal = False`;
-            `x` is no tensor or not floating.
-        ValueError: `x` has too few axes, rows or steps, or is not finite; `dtype` is
-            neither torch.float64 nor torch.float32.
+            `x` is no tensor or not floating; a tolerance is no number.
+        ValueError: `x` has too few axes, rows or steps, or is not finite; a tolerance
+            is negative or not finite; `dtype` is neither torch.float64 nor
+            torch.float32.
     """
-    _check_arguments(layer, x, dtype)
+    _check_arguments(layer, x, atol, rtol, dtype)
     devices = [x.device] if x.is_cuda else []
     with torch.enable_grad(), torch.random.fork_rng(devices):
         with property_named("protocol"):
@@ -126,7 +127,9 @@ def check_sequence_layer(
     return Report(tuple(checked), skipped)
 
 
-def _check_arguments(layer: nn.Module, x: Tensor, dtype: torch.dtype) -> None:
+def _check_arguments(
+    layer: nn.Module, x: Tensor, atol: float, rtol: float, dtype: torch.dtype
+) -> None:
     where = "check_sequence_layer"
     if not isinstance(layer, nn.Module):
         raise TypeError(
@@ -143,6 +146,8 @@ def _check_arguments(layer: nn.Module, x: Tensor, dtype: torch.dtype) -> None:
                 f"{where}: `layer` must have a method {member}, and "
                 f"{type(layer).__name__} has none"
             )
+    for name, tolerance in (("atol", atol), ("rtol", rtol)):
+        check_number(where, name, tolerance, minimum=0, finite_in=torch.float64)
     if dtype not in COMPLEX:
         raise ValueError(
             f"{where}: `dtype` must be torch.float64 or torch.float32, got {dtype}"

@@ -232,7 +232,7 @@ def test_progress_without_tqdm_names_the_extra(monkeypatch):
         (
             lambda m, s: train(m, s, sgd(m), 1, max_norm=0.0),
             ValueError,
-            "`max_norm` must be positive or None, got 0.0",
+            "`max_norm` must be above 0, got 0.0 ",
         ),
         (lambda m, s: train(m, [], sgd(m), 1), ValueError, "none in pass 1$"),
         (

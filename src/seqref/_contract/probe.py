@@ -1,6 +1,5 @@
 r"""What a check of any model has: runs of it, and comparisons with words for them."""
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,6 +11,7 @@ from seqref._contract.again import Again
 from seqref._contract.compare import differ, sentence
 from seqref._contract.outputs import Outputs
 from seqref._contract.runs import Inputs, Runs
+from seqref.errors import check_number
 
 DTYPES = (torch.float64, torch.float32)
 DEAF = (
@@ -127,11 +127,5 @@ def _check_arguments(
         raise ValueError(
             f"{where}: `dtype` must be torch.float64 or torch.float32, got {dtype}"
         )
-    if atol is None:
-        return
-    if isinstance(atol, bool) or not isinstance(atol, int | float):
-        raise TypeError(
-            f"{where}: `atol` must be a float or None, got {type(atol).__name__}"
-        )
-    if not (atol >= 0 and math.isfinite(atol)):
-        raise ValueError(f"{where}: `atol` must be finite and at least 0, got {atol}")
+    if atol is not None:
+        check_number(where, "atol", atol, minimum=0, finite_in=torch.float64)

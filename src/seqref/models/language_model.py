@@ -1,6 +1,5 @@
 r"""A language model over any causal layer: embedding, layer, linear head."""
 
-from numbers import Real
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from seqref.errors import (
     can_be_read,
     check_generator,
+    check_number,
     check_shape,
     check_size,
     check_tensor,
@@ -141,15 +141,7 @@ class LanguageModel(nn.Module):
         check_size(where, "length", length, minimum=0)
         if prompt.shape[1] == 0:
             raise ValueError(f"{where}: `prompt` must hold at least 1 token, got 0")
-        if isinstance(temperature, bool) or not isinstance(temperature, Real):
-            raise TypeError(
-                f"{where}: `temperature` must be a number, got "
-                f"{type(temperature).__name__}"
-            )
-        if not temperature >= 0:
-            raise ValueError(
-                f"{where}: `temperature` must be at least 0, got {temperature}"
-            )
+        check_number(where, "temperature", temperature, minimum=0)
         check_generator(where, generator)
         logits, state = self(prompt)
         scores = logits[:, -1]

@@ -33,6 +33,7 @@ class RecurrentCell(nn.Module, ABC, Generic[State]):
 
     n_blocks: int
     state_type: type[State]
+    least_hidden_size = 1
 
     def __init__(
         self,
@@ -44,7 +45,9 @@ class RecurrentCell(nn.Module, ABC, Generic[State]):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(type(self).__name__, input_size, hidden_size)
+        where = type(self).__name__
+        check_size(where, "input_size", input_size)
+        check_size(where, "hidden_size", hidden_size, minimum=self.least_hidden_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
@@ -124,12 +127,6 @@ class RecurrentCell(nn.Module, ABC, Generic[State]):
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, bias={self.bias}"
-
-
-def check_sizes(name: str, input_size: int, hidden_size: int) -> None:
-    r"""Raise unless both are integers of at least 1; `name` is the class called."""
-    check_size(name, "input_size", input_size)
-    check_size(name, "hidden_size", hidden_size)
 
 
 class RefusesTorchWeights(nn.Module):

@@ -2,13 +2,12 @@ r"""Initialisations that set how long a recurrent layer remembers before trainin
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from seqref.errors import check_generator
+from seqref.errors import check_generator, check_number
 from seqref.recurrent import lstm_variants as variants
 from seqref.recurrent._base import RecurrentCell
 from seqref.recurrent.gru import ChoGRUCell, GRUCell
@@ -262,8 +261,7 @@ def chrono_(
     """
     where = "chrono_"
     horizon = _finite(where, "horizon", horizon)
-    if horizon <= 2:
-        raise ValueError(f"{where}: `horizon` must be above 2, got {horizon}")
+    check_number(where, "horizon", horizon, above=2)
     check_generator(where, generator)
     sites = list(_sites(where, module))
     _check_kinds(where, sites, ("LSTM", "GRU"), "a gate that keeps")
@@ -412,12 +410,7 @@ def _check_biases(where: str, sites: list[_Site]) -> None:
             )
 
 
-def _finite(where: str, name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(
-            f"{where}: `{name}` must be a number, got {type(value).__name__}"
-        )
+def _finite(where: str, name: str, value: Any) -> float:
     # Random numbers are drawn in float32 unless the parameters are wider.
-    if not abs(cast(float, value)) <= torch.finfo(torch.float32).max:
-        raise ValueError(f"{where}: `{name}` must be finite in float32, got {value}")
+    check_number(where, name, value, finite_in=torch.float32)
     return float(value)

@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from seqref.errors import Axis, check_lengths, check_shape, check_size, check_tensor
+from seqref.errors import (
+    Axis,
+    check_lengths,
+    check_probability,
+    check_shape,
+    check_size,
+    check_tensor,
+)
 from seqref.ops._padding import blank_padding, real_steps
 from seqref.recurrence import output_width, width_of
 from seqref.recurrent._base import RefusesTorchWeights
@@ -284,15 +291,7 @@ def _checked_layers(layers: Any) -> list[nn.Module]:
 
 
 def _check_dropout(dropout: Any, n_layers: int) -> None:
-    if not isinstance(dropout, int | float) or isinstance(dropout, bool):
-        raise TypeError(
-            f"Stacked: `dropout` must be a number, got {type(dropout).__name__}"
-        )
-    # Written so that NaN is refused too.
-    if not 0 <= dropout < 1:
-        raise ValueError(
-            f"Stacked: `dropout` must be at least 0 and below 1, got {dropout}"
-        )
+    check_probability("Stacked", "dropout", dropout)
     if dropout > 0 and n_layers == 1:
         raise ValueError(
             "Stacked: `dropout` must be 0 for one layer, since it acts between layers, "

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from seqref.errors import check_shape, check_size, check_tensor
+from seqref.errors import check_number, check_shape, check_size, check_tensor
 
 UNK = "\N{REPLACEMENT CHARACTER}"
 
@@ -316,6 +316,8 @@ def split_text(text: str, heldout: float = 0.1, tune: float = 0.1) -> Corpus:
         None: a design of this package.
     """
     _check_text("split_text", text)
+    for name, share in (("heldout", heldout), ("tune", tune)):
+        check_number("split_text", name, share)
     if not (heldout > 0 and tune > 0 and heldout + tune < 1):
         raise ValueError(
             "split_text: `heldout` and `tune` must be positive and sum to less than 1, "

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from seqref.errors import check_size
+from seqref.errors import check_number, check_size
 from seqref.tasks._batch import Batch, check_draw, check_dtype
 
 
@@ -47,16 +47,9 @@ class DelayedRecall:
     def __post_init__(self) -> None:
         check_size("DelayedRecall", "lag", self.lag)
         check_size("DelayedRecall", "symbols", self.symbols, minimum=2)
-        if isinstance(self.noise, bool) or not isinstance(self.noise, int | float):
-            raise TypeError(
-                "DelayedRecall: `noise` must be a number, got "
-                f"{type(self.noise).__name__}"
-            )
-        if not (math.isfinite(self.noise) and self.noise >= 0):
-            raise ValueError(
-                "DelayedRecall: `noise` must be finite and at least 0, got "
-                f"{self.noise}"
-            )
+        check_number(
+            "DelayedRecall", "noise", self.noise, minimum=0, finite_in=torch.float64
+        )
 
     @property
     def time(self) -> int:

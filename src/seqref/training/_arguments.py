@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from seqref.errors import check_size
+from seqref.errors import check_number, check_size
 from seqref.recurrence import detach_state
 
 
@@ -26,8 +26,9 @@ def check_arguments(
         TypeError, ValueError: as `fit` says.
     """
     check_size("fit", "steps", steps, minimum=0)
-    if max_norm is not None and not max_norm > 0:
-        raise ValueError(f"fit: `max_norm` must be positive or None, got {max_norm}")
+    if max_norm is not None:
+        hint = "None clips nothing"
+        check_number("fit", "max_norm", max_norm, above=0, hint=hint)
     if isinstance(scheduler, ReduceLROnPlateau):
         raise TypeError(
             "fit: `scheduler` must be one that steps by itself, got ReduceLROnPlateau: "

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from seqref import __version__
-from seqref.errors import import_extra
+from seqref.errors import check_number, import_extra
 from seqref.models import LanguageModel
 from seqref.recurrent import LSTM
 from seqref.tasks import Corpus, Streams, Vocabulary, read_text, split_text
@@ -146,11 +146,8 @@ def prepare(arguments: argparse.Namespace) -> Run:
     text = digest(corpus)
     begun = complete(arguments, text, checkpoints)
     _check_long_enough(arguments, corpus)
-    if not (0 < arguments.learning_rate <= 1):
-        raise ValueError(
-            "train-lm: `--learning-rate` must be above 0 and at most 1, "
-            f"got {arguments.learning_rate}"
-        )
+    rate = arguments.learning_rate
+    check_number("train-lm", "--learning-rate", rate, above=0, maximum=1)
     if not -(2**63) <= arguments.seed < 2**64:
         raise ValueError(
             f"train-lm: `--seed` must fit in 64 bits, got {arguments.seed}"

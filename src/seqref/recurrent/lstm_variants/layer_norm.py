@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from seqref.errors import check_size
+from seqref.errors import check_number
 from seqref.recurrent._base import built_from
 from seqref.recurrent._looped import Device, LoopedCell, LoopedLayer, cell_update
 from seqref.recurrent.lstm import LSTMState
-from seqref.recurrent.lstm_variants._checks import check_number
 
 
 class LayerNormLSTMCell(LoopedCell[LSTMState]):
@@ -65,6 +64,8 @@ class LayerNormLSTMCell(LoopedCell[LSTMState]):
     """
 
     state_type = LSTMState
+    # The norm of one number is zero, whatever the number.
+    least_hidden_size = 2
 
     def __init__(
         self,
@@ -76,16 +77,11 @@ class LayerNormLSTMCell(LoopedCell[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        name = type(self).__name__
-        check_size(name, "input_size", input_size)
-        # The norm of one number is zero, whatever the number.
-        check_size(name, "hidden_size", hidden_size, minimum=2)
-        check_number(name, "eps", eps)
-        if not 0 < eps < math.inf:
-            raise ValueError(f"{name}: `eps` must be above 0 and finite, got {eps}")
         super().__init__(
             input_size, hidden_size, bias=False, device=device, dtype=dtype
         )
+        where = type(self).__name__
+        check_number(where, "eps", eps, above=0, finite_in=torch.float64)
         self.bias, self.eps = bias, eps
         norm = partial(nn.LayerNorm, eps=eps, bias=bias, device=device, dtype=dtype)
         self.norm_ih = norm(4 * hidden_size)

@@ -7,11 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from seqref.errors import check_shape, check_tensor
+from seqref.errors import check_probability, check_shape, check_tensor
 from seqref.recurrent._base import built_from
 from seqref.recurrent._looped import Device, LoopedCell, LoopedLayer, cell_update
 from seqref.recurrent.lstm import LSTMState
-from seqref.recurrent.lstm_variants._checks import check_probability
 
 
 def zoneout(

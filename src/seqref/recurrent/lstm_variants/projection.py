@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqref.errors import check_size
-from seqref.recurrent._base import built_from, check_sizes
+from seqref.recurrent._base import built_from
 from seqref.recurrent._looped import Device, LoopedCell, LoopedLayer, cell_update
 from seqref.recurrent.lstm import LSTMState
 
@@ -64,15 +64,14 @@ class ProjectedLSTMCell(LoopedCell[LSTMState]):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        name = type(self).__name__
-        check_sizes(name, input_size, hidden_size)
-        check_size(name, "proj_size", proj_size)
+        super().__init__(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
+        where = type(self).__name__
+        check_size(where, "proj_size", proj_size)
         if proj_size >= hidden_size:
             raise ValueError(
-                f"{name}: `proj_size` must be below hidden_size={hidden_size}, got "
+                f"{where}: `proj_size` must be below hidden_size={hidden_size}, got "
                 f"{proj_size}"
             )
-        super().__init__(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
         self.proj_size = proj_size
         like = self.weight_hh
         self.weight_hh = nn.Parameter(like.new_empty(4 * hidden_size, proj_size))
