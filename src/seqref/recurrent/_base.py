@@ -24,7 +24,30 @@ Cell = TypeVar("Cell", bound="RecurrentCell[Any]")
 Arguments = ParamSpec("Arguments")
 
 
-class RecurrentCell(nn.Module, ABC, Generic[State]):
+class HasState(nn.Module, ABC, Generic[State]):
+    r"""`initial_state`, the same for a cell and for its layer."""
+
+    def initial_state(self, batch_size: int) -> State:
+        r"""Zeros with the dtype and device of the parameters.
+
+        A mask that is part of the state is drawn in training and one in evaluation.
+
+        Shapes:
+            - returns: each field (batch, hidden)
+
+        Raises:
+            ValueError: `batch_size` is below 0.
+            TypeError: `batch_size` is no int.
+        """
+        where = f"{type(self).__name__}.initial_state"
+        check_size(where, "batch_size", batch_size, minimum=0)
+        return self._fresh_state(batch_size)
+
+    @abstractmethod
+    def _fresh_state(self, batch_size: int) -> State: ...
+
+
+class RecurrentCell(HasState[State]):
     r"""Parameters named and laid out as in `torch.nn`'s cells, and the checks.
 
     A concrete cell sets `n_blocks`, the number of gates and candidates stacked in each
@@ -70,23 +93,7 @@ class RecurrentCell(nn.Module, ABC, Generic[State]):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def initial_state(self, batch_size: int) -> State:
-        r"""Zeros with the dtype and device of the parameters.
-
-        A mask that is part of the state is drawn in training and one in evaluation.
-
-        Shapes:
-            - returns: each field (batch, hidden)
-
-        Raises:
-            ValueError: `batch_size` is below 0.
-            TypeError: `batch_size` is no int.
-        """
-        where = f"{type(self).__name__}.initial_state"
-        check_size(where, "batch_size", batch_size, minimum=0)
-        return self._zeros(batch_size)
-
-    def _zeros(self, batch_size: int) -> State:
+    def _fresh_state(self, batch_size: int) -> State:
         widths = [self._axis(field)[1] for field in self._fields()]
         fields = [self.weight_hh.new_zeros(batch_size, width) for width in widths]
         return self.state_type(*fields)
@@ -108,7 +115,7 @@ class RecurrentCell(nn.Module, ABC, Generic[State]):
         check_shape(where, "x_t", x_t, axes, hint)
         check_like_parameters(where, "x_t", x_t, self.weight_ih)
         if state is None:
-            return self._zeros(x_t.shape[0])
+            return self._fresh_state(x_t.shape[0])
         return self._checked_state(where, state, x_t.shape[0])
 
     def _checked_state(self, where: str, state: Any, batch: int) -> State:
@@ -155,7 +162,7 @@ class RefusesTorchWeights(nn.Module):
         )
 
 
-class RecurrentLayer(RefusesTorchWeights, ABC, Generic[Cell, State]):
+class RecurrentLayer(RefusesTorchWeights, HasState[State], Generic[Cell, State]):
     r"""A cell over a whole sequence: `initial_state`, `step`, and the checks.
 
     A concrete layer is `built_from` its cell and sets `forward`.
@@ -186,21 +193,8 @@ class RecurrentLayer(RefusesTorchWeights, ABC, Generic[Cell, State]):
     def bias(self) -> bool:
         return self.cell.bias
 
-    def initial_state(self, batch_size: int) -> State:
-        r"""Zeros with the dtype and device of the parameters.
-
-        A mask that is part of the state is drawn in training and one in evaluation.
-
-        Shapes:
-            - returns: each field (batch, hidden)
-
-        Raises:
-            ValueError: `batch_size` is below 0.
-            TypeError: `batch_size` is no int.
-        """
-        where = f"{type(self).__name__}.initial_state"
-        check_size(where, "batch_size", batch_size, minimum=0)
-        return self.cell._zeros(batch_size)
+    def _fresh_state(self, batch_size: int) -> State:
+        return self.cell._fresh_state(batch_size)
 
     @abstractmethod
     def step(self, x_t: Tensor, state: State | None = None) -> tuple[Tensor, State]: ...
@@ -219,7 +213,7 @@ class RecurrentLayer(RefusesTorchWeights, ABC, Generic[Cell, State]):
         if lengths is not None:
             check_lengths(where, lengths, batch, time)
         if state is None:
-            return self.cell._zeros(batch)
+            return self.cell._fresh_state(batch)
         return self.cell._checked_state(where, state, batch)
 
 

@@ -266,7 +266,7 @@ class VariationalLSTMCell(LoopedCell[VariationalLSTMState]):
             check_shape(where, "state.h", state.h, axes)
             batch = state.h.shape[0]
         state = self._checked_state(where, state, batch)
-        fresh = self._zeros(batch)
+        fresh = self._fresh_state(batch)
         return state._replace(mask_x=fresh.mask_x, mask_h=fresh.mask_h)
 
     def _axis(self, field: str) -> tuple[str, int]:
@@ -274,8 +274,8 @@ class VariationalLSTMCell(LoopedCell[VariationalLSTMState]):
             return "input_size", self.input_size
         return "hidden_size", self.hidden_size
 
-    def _zeros(self, batch_size: int) -> VariationalLSTMState:
-        state = super()._zeros(batch_size)
+    def _fresh_state(self, batch_size: int) -> VariationalLSTMState:
+        state = super()._fresh_state(batch_size)
         return state._replace(
             mask_x=_mask(state.mask_x, self.dropout_x, self.training),
             mask_h=_mask(state.mask_h, self.dropout_h, self.training),
