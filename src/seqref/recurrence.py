@@ -1,9 +1,16 @@
-r"""What every causal layer promises, and the one loop over time.
+r"""What every causal layer promises, and the loop over the steps of any layer.
 
 A causal layer has three members: `initial_state`, `step` and the call over a whole
 sequence. `step` is the definition; `scan` loops it. A state is a NamedTuple of tensors
 with the batch as first axis, or a tuple of such states. It is passed in and returned,
 never stored on the module and never written in place.
+
+Beside `scan` stands the loop in an op's `reference.py`. An op knows no layers and is
+below this module, and its loop is a part of its definition, to be read alone: inputs
+have three axes, the states are a flat tuple, and the first of them is the output.
+`scan` takes inputs with any number of axes, states of any structure, and outputs that
+are no part of the state; with `lengths` that costs time in each step, which a narrow
+layer notices. So layers without an op of their own run the reference's loop too.
 """
 
 from collections.abc import Callable

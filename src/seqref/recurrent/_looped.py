@@ -1,4 +1,4 @@
-r"""Cells and layers without an op of their own: one loop over time, in Python."""
+r"""Cells and layers without an op of their own, run by the reference's loop."""
 
 from abc import abstractmethod
 from typing import Any, TypeVar
