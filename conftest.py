@@ -12,13 +12,12 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# torch.compile keeps what it compiled in a folder that all processes share, and takes
-# it from there under another instruction set too: then the numbers are wrong.
-if "ATEN_CPU_CAPABILITY" in os.environ:
-    os.environ.setdefault(
-        "TORCHINDUCTOR_CACHE_DIR",
-        f"{tempfile.gettempdir()}/torchinductor_{os.environ['ATEN_CPU_CAPABILITY']}",
-    )
+# torch.compile keeps what it compiled in a folder that all processes share, and takes it
+# from there under another instruction set too: the numbers are wrong, or the process
+# dies. Here each run, and each worker of a run, has a folder of its own.
+if "TORCHINDUCTOR_CACHE_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
+    _COMPILED = tempfile.TemporaryDirectory(prefix="torchinductor-")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = _COMPILED.name
 
 _DOCS = Path(__file__).parent / "docs"
 _NEEDED = (

@@ -701,6 +701,24 @@ def test_one_page_on_one_worker(site):
         assert len(site.record(page)) == 8
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_worker_that_crashes_costs_one_test(site, workers):
+    site.pytester.makepyfile(
+        """
+        import os
+        import pytest
+
+        @pytest.mark.parametrize("i", range(20))
+        def test_each(i):
+            if i == 10:
+                os._exit(1)
+        """
+    )
+    result = site.pytester.runpytest_subprocess("-n", workers, timeout=300)
+    result.assert_outcomes(passed=19, failed=1)
+    result.stdout.fnmatch_lines(["*'gw?' crashed while running*test_each?10?*"])
+
+
 def test_readme_runs_when_it_is_named_and_data_does_not(site):
     (site.root / "README.md").write_text(python("print(1)") + output("2"))
     (site.root / "docs/_data").mkdir()

@@ -87,6 +87,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             path = nodeid.partition("::")[0]
             return path if path.endswith(".md") else nodeid
 
+        def remove_node(self, node: Any) -> str | None:
+            # pytest-xdist 3.8.0 hands out again all that a crashed worker had, the test
+            # that crashed and those that were done included, and then waits for ever
+            # (its issues 1323, 1327).
+            work = self.assigned_work.pop(node)
+            left = [test for unit in work.values() for test in unit if not unit[test]]
+            for scope, unit in work.items():
+                unit = {test: False for test in unit if test in left[1:]}
+                if unit:
+                    self.workqueue[scope] = unit
+            for other in self.assigned_work:
+                self._reschedule(other)
+            return left[0] if left else None
+
+        def schedule(self) -> None:
+            # A worker needs two units: it begins the last test that it has only when
+            # it is given another one or told to end.
+            super().schedule()
+            for node in self.nodes:
+                self._reschedule(node)
+
     return PageScheduling(config, log)
 
 
