@@ -12,8 +12,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# torch.compile keeps what it compiled in a folder that all processes share, and takes it
-# from there under another instruction set too: the numbers are wrong, or the process
+# torch.compile keeps what it compiled in a folder that all processes share, and takes
+# it from there under another instruction set too: the numbers are wrong, or the process
 # dies. Here each run, and each worker of a run, has a folder of its own.
 if "TORCHINDUCTOR_CACHE_DIR" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
     _COMPILED = tempfile.TemporaryDirectory(prefix="torchinductor-")
