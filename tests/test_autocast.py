@@ -9,17 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from seqref import (
-    GRU,
-    LSTM,
-    RNN,
-    Bidirectional,
-    ChoGRU,
-    LSTMState,
-    ProjectedLSTM,
-    Stacked,
-)
+from seqref import LSTM, Bidirectional, LSTMState, Stacked
 from seqref.models import LanguageModel, SequenceClassifier
+from tests.layers import LAYERS
 
 BATCH, TIME, INPUT, HIDDEN = 3, 6, 4, 5
 DTYPES = [torch.bfloat16, torch.float16]
@@ -29,14 +21,7 @@ def both_ways():
     return Bidirectional(LSTM(INPUT, HIDDEN), LSTM(INPUT, HIDDEN))
 
 
-LAYERS = {
-    "RNN": lambda: RNN(INPUT, HIDDEN),
-    "GRU": lambda: GRU(INPUT, HIDDEN),
-    "ChoGRU": lambda: ChoGRU(INPUT, HIDDEN),
-    "LSTM": lambda: LSTM(INPUT, HIDDEN),
-    "ProjectedLSTM": lambda: ProjectedLSTM(INPUT, HIDDEN, 3),
-    "Bidirectional": both_ways,
-    "Stacked": lambda: Stacked([LSTM(INPUT, HIDDEN), LSTM(HIDDEN, HIDDEN)]),
+COMPOSITIONS = {
     "both": lambda: Stacked([both_ways(), LSTM(2 * HIDDEN, HIDDEN)]),
 }
 
@@ -53,7 +38,7 @@ class Scores(nn.Module):
         return self.model(tokens)
 
 
-MODELS = {
+MODELS = COMPOSITIONS | {
     "SequenceClassifier": lambda: SequenceClassifier(LSTM(INPUT, HIDDEN), 3),
     "LanguageModel": Scores,
 }
@@ -80,7 +65,8 @@ def assert_near(result, expected):
 @pytest.mark.parametrize("name", [*LAYERS, *MODELS])
 def test_a_whole_call_is_near_the_call_in_float32(name, training, dtype):
     x, calls = draw(), [{}]
-    model = (LAYERS | MODELS)[name]()
+    model = LAYERS[name](INPUT, HIDDEN) if name in LAYERS else MODELS[name]()
+    model.eval()
     if name != "LanguageModel":
         calls += [{"lengths": torch.tensor(one)} for one in ([TIME] * 3, [6, 2, 4])]
     for options in calls:
@@ -89,7 +75,7 @@ def test_a_whole_call_is_near_the_call_in_float32(name, training, dtype):
             with torch.autocast("cpu", dtype):
                 result = model(x, **options)
         assert_near(result, expected)
-        if name in LAYERS:
+        if name in LAYERS or name in COMPOSITIONS:
             assert {t.dtype for t in tensors_of(result)} == {torch.float32}
         if training:
             tensors_of(result)[0].float().square().mean().backward()

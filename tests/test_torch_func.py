@@ -17,34 +17,17 @@ from seqref.recurrent import (
     token_batches,
     truncated_chunks,
 )
+from seqref.recurrent._looped import LoopedLayer
+from tests.layers import LAYERS, OF_A_CELL
 
 # torch's own, the first time that it differentiates forwards.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 X, H = 2, 3
 EXACT = {"atol": 1e-10, "rtol": 1e-10}
-NOISE = {
-    "zoneout": (seqref.ZoneoutLSTM, {"zoneout_c": 0.2, "zoneout_h": 0.1}),
-    "variational": (seqref.VariationalLSTM, {"dropout_x": 0.2, "dropout_h": 0.1}),
-}
-LAYERS = {
-    "rnn": lambda: seqref.RNN(X, H),
-    "relu": lambda: seqref.RNN(X, H, nonlinearity="relu"),
-    "lstm": lambda: seqref.LSTM(X, H),
-    "gru": lambda: seqref.GRU(X, H),
-    "cho_gru": lambda: seqref.ChoGRU(X, H),
-    "lstm_1997": lambda: seqref.LSTM1997(X, H),
-    "coupled": lambda: seqref.CoupledGateLSTM(X, H),
-    "peephole": lambda: seqref.PeepholeLSTM(X, H),
-    "layer_norm": lambda: seqref.LayerNormLSTM(X, H),
-    "projected": lambda: seqref.ProjectedLSTM(X, 4, H),
-    **{
-        name: lambda kind=kind, options=options: kind(X, H, **options)
-        for name, (kind, options) in NOISE.items()
-    },
-    "stacked": lambda: seqref.Stacked([seqref.GRU(X, H), seqref.PeepholeLSTM(H, H)]),
+COMPOSITIONS = {
+    "looped": lambda: seqref.Stacked([seqref.GRU(X, H), seqref.PeepholeLSTM(H, H)]),
     "residual": lambda: seqref.Stacked([seqref.LSTM(X, X)], residual=True),
-    "bidirectional": lambda: seqref.Bidirectional(seqref.GRU(X, H), seqref.LSTM(X, H)),
     "deep": lambda: seqref.Stacked(
         [seqref.Bidirectional(seqref.RNN(X, 2), seqref.RNN(X, 2)), seqref.RNN(4, H)]
     ),
@@ -53,7 +36,8 @@ LAYERS = {
 
 def build(name):
     torch.manual_seed(1)
-    return LAYERS[name]().double().eval()
+    module = LAYERS[name](X, H) if name in LAYERS else COMPOSITIONS[name]()
+    return module.double().eval()
 
 
 def flat(y, state):
@@ -109,7 +93,7 @@ def by_autograd(function, of, *others):
     return dict(zip(leaves, found, strict=True))
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [*LAYERS, *COMPOSITIONS])
 def test_gradients_of_each_row(name):
     layer, (x, lengths) = build(name), drawn(batch=5)
     parameters = parameters_of(layer)
@@ -131,7 +115,7 @@ def test_gradients_of_each_row(name):
 
 
 @pytest.mark.parametrize("jacobian", [jacrev, jacfwd])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [*LAYERS, *COMPOSITIONS])
 def test_jacobians_of_each_row(name, jacobian):
     layer, (x, lengths) = build(name), drawn()
     parameters, row = parameters_of(layer), row_of(layer)
@@ -144,7 +128,7 @@ def test_jacobians_of_each_row(name, jacobian):
         torch.testing.assert_close(got[i], want, **EXACT)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", [*LAYERS, *COMPOSITIONS])
 def test_nested_transforms(name):
     layer, (x, lengths) = build(name), drawn()
     parameters, row = parameters_of(layer), row_of(layer)
@@ -178,7 +162,7 @@ def test_nested_transforms(name):
             torch.testing.assert_close(pairs[i, j], loss(x_row, length), **EXACT)
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm", "peephole"])
+@pytest.mark.parametrize("name", ["GRU", "LSTM", "PeepholeLSTM"])
 def test_scan(name):
     layer, (x, lengths) = build(name), drawn(batch=5)
 
@@ -189,7 +173,7 @@ def test_scan(name):
     check(jacfwd(grad(loss)), (0, 0), x, lengths)
 
 
-@pytest.mark.parametrize("name", ["stacked", "bidirectional", "deep"])
+@pytest.mark.parametrize("name", ["Stacked", "looped", "Bidirectional", "deep"])
 def test_classifier(name):
     torch.manual_seed(3)
     model = SequenceClassifier(build(name), 3).double().eval()
@@ -204,7 +188,7 @@ def test_classifier(name):
     check(jacrev(loss, argnums=1), (None, 0, 0), parameters, x, lengths)
 
 
-@pytest.mark.parametrize("name", ["rnn", "lstm", "peephole", "stacked"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "PeepholeLSTM", "Stacked", "looped"])
 def test_language_model(name):
     torch.manual_seed(3)
     model = LanguageModel(6, build(name)).double().eval()
@@ -280,7 +264,7 @@ def test_what_needs_the_numbers_themselves_refuses():
 def test_values_that_can_be_read_are_checked_under_a_gradient():
     """Nothing is mapped here, so that a wrong value is an error as always."""
     x, bad = torch.randn(2, 4, X), torch.tensor([9, 1])
-    layer = build("lstm").float()
+    layer = build("LSTM").float()
     message = r"^LSTM\.forward: `lengths` must be at most time=4, got 9$"
     for transform in (grad, jacrev, jacfwd):
         with pytest.raises(ValueError, match=message):
@@ -333,7 +317,7 @@ def one_graph(function):
 
 
 # These have no kernel that a graph must be left for.
-GRAPHS = ("lstm_1997", "coupled", "peephole", "layer_norm", "projected", *NOISE)
+GRAPHS = [name for name in OF_A_CELL if issubclass(LAYERS[name].kind, LoopedLayer)]
 
 
 @pytest.mark.compile
@@ -365,7 +349,7 @@ def test_compositions_in_one_graph():
     with pytest.raises(RuntimeError, match=message):
         compiled(x, torch.tensor([4, 0, 3]))
 
-    model = LanguageModel(6, build("peephole")).double()
+    model = LanguageModel(6, build("PeepholeLSTM")).double()
     compiled = one_graph(model)
     tokens = torch.randint(6, (2, 4))
     torch.testing.assert_close(compiled(tokens)[0], model(tokens)[0], **EXACT)
@@ -388,7 +372,7 @@ def test_functions_in_one_graph():
         assert torch.equal(compiled(torch.tensor(good)), function(torch.tensor(good)))
         with pytest.raises(RuntimeError, match=f"^{name}: a value of .* out of range$"):
             compiled(torch.tensor(wrong))
-    layer = build("peephole").float()
+    layer = build("PeepholeLSTM").float()
     one = scan(layer, h, None, lengths)
     two = one_graph(lambda h, n: scan(layer, h, None, n))(h, lengths)
     torch.testing.assert_close(flat(*two), flat(*one))
@@ -396,7 +380,7 @@ def test_functions_in_one_graph():
 
 @pytest.mark.compile
 def test_gradients_of_each_row_in_one_graph():
-    layer, (x, lengths) = build("peephole"), drawn()
+    layer, (x, lengths) = build("PeepholeLSTM"), drawn()
 
     def loss(x_row, length):
         return layer(x_row[None], None, length[None])[0].sin().sum()

@@ -6,21 +6,16 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from seqref import (
     GRU,
     LSTM,
-    LSTM1997,
-    RNN,
     Bidirectional,
-    ChoGRU,
-    LayerNormLSTM,
-    PeepholeLSTM,
     ProjectedLSTM,
     Stacked,
-    ZoneoutLSTM,
 )
 from seqref.interop import from_torch
 from seqref.models import SequenceClassifier
 from seqref.testing import check_padding_invariance, check_row_order
+from tests.layers import HIDDEN, INPUT, LAYERS
 
-INPUT, HIDDEN, CLASSES = 3, 5, 4
+CLASSES = 4
 LENGTHS = torch.tensor([7, 2, 9, 1])
 
 
@@ -28,20 +23,10 @@ def both(kind=LSTM, width=INPUT):
     return Bidirectional(kind(width, HIDDEN), kind(width, HIDDEN))
 
 
-LAYERS = {
-    "RNN": lambda: RNN(INPUT, HIDDEN),
-    "LSTM": lambda: LSTM(INPUT, HIDDEN),
-    "GRU": lambda: GRU(INPUT, HIDDEN),
-    "ChoGRU": lambda: ChoGRU(INPUT, HIDDEN),
-    "LSTM1997": lambda: LSTM1997(INPUT, HIDDEN),
-    "PeepholeLSTM": lambda: PeepholeLSTM(INPUT, HIDDEN),
-    "LayerNormLSTM": lambda: LayerNormLSTM(INPUT, HIDDEN),
-    "ProjectedLSTM": lambda: Bidirectional(
+COMPOSITIONS = {
+    "two projections": lambda: Bidirectional(
         ProjectedLSTM(INPUT, 6, 4), ProjectedLSTM(INPUT, 6, 3)
     ),
-    "ZoneoutLSTM": lambda: ZoneoutLSTM(INPUT, HIDDEN, zoneout_c=0.3, zoneout_h=0.1),
-    "Stacked": lambda: Stacked([LSTM(INPUT, 6), GRU(6, HIDDEN)]),
-    "Bidirectional": both,
     "two kinds": lambda: Bidirectional(LSTM(INPUT, HIDDEN), GRU(INPUT, 4)),
     "stack of both": lambda: Stacked([both(), both(width=2 * HIDDEN)]),
     "three layers": lambda: Stacked([LSTM(INPUT, 6), both(width=6), GRU(10, HIDDEN)]),
@@ -49,10 +34,11 @@ LAYERS = {
 }
 
 
-@pytest.fixture(params=LAYERS)
+@pytest.fixture(params=[*LAYERS, *COMPOSITIONS])
 def model(request):
     torch.manual_seed(0)
-    return SequenceClassifier(LAYERS[request.param](), CLASSES).double().eval()
+    layer = (LAYERS | COMPOSITIONS)[request.param]()
+    return SequenceClassifier(layer, CLASSES).double().eval()
 
 
 def batch(seed=1):
@@ -125,7 +111,7 @@ def test_equals_torch(kind, n_layers, bidirectional):
 
 def test_the_summary_of_both_directions_is_what_each_reads_last():
     torch.manual_seed(0)
-    model = SequenceClassifier(LAYERS["two kinds"](), CLASSES).double()
+    model = SequenceClassifier(COMPOSITIONS["two kinds"](), CLASSES).double()
     x = batch()
     _, state = model.layer(x, None, LENGTHS)
     close(

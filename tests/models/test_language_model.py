@@ -5,42 +5,21 @@ import torch
 from torch import nn
 
 from seqref import (
-    GRU,
     LSTM,
-    LSTM1997,
     RNN,
     Bidirectional,
-    ChoGRU,
-    CoupledGateLSTM,
-    LayerNormLSTM,
-    PeepholeLSTM,
     ProjectedLSTM,
     Stacked,
-    VariationalLSTM,
-    ZoneoutLSTM,
 )
 from seqref.models import LanguageModel
 from seqref.recurrence import map_state
 from seqref.testing import check_causality, check_state_carry, check_target_shift
+from tests.layers import CAUSAL, LAYERS
 
 VOCAB = 7
-LAYERS = {
-    "RNN": lambda: RNN(3, 5),
-    "LSTM": lambda: LSTM(3, 5),
-    "GRU": lambda: GRU(3, 5),
-    "ChoGRU": lambda: ChoGRU(3, 5),
-    "Stacked": lambda: Stacked([LSTM(3, 6), Stacked([GRU(6, 4), RNN(4, 5)])]),
-    "LSTM1997": lambda: LSTM1997(3, 5),
-    "PeepholeLSTM": lambda: PeepholeLSTM(3, 5),
-    "CoupledGateLSTM": lambda: CoupledGateLSTM(3, 5),
-    "LayerNormLSTM": lambda: LayerNormLSTM(3, 5),
-    "ProjectedLSTM": lambda: ProjectedLSTM(3, 6, 4),
-    "VariationalLSTM": lambda: VariationalLSTM(3, 5, dropout_x=0.2, dropout_h=0.3),
-    "ZoneoutLSTM": lambda: ZoneoutLSTM(3, 5, zoneout_c=0.3, zoneout_h=0.1),
-}
 
 
-@pytest.fixture(params=LAYERS)
+@pytest.fixture(params=CAUSAL)
 def model(request):
     torch.manual_seed(0)
     # Noise is for training: in evaluation each of the layers is a function.

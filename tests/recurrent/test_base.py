@@ -5,6 +5,7 @@ import io
 import math
 import pickle
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,34 +13,40 @@ from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 
 import seqref
-from seqref.recurrence import detach_state, map_state, reset_rows, select_rows
+from seqref.recurrence import (
+    detach_state,
+    map_state,
+    output_width,
+    reset_rows,
+    select_rows,
+)
+from seqref.recurrent._looped import LoopedLayer
+from tests.layers import LAYERS, OF_A_CELL
 
-KINDS = {
-    "tanh": (seqref.RNN, {}),
-    "relu": (seqref.RNN, {"nonlinearity": "relu"}),
-    "lstm": (seqref.LSTM, {}),
-    "gru": (seqref.GRU, {}),
-    "cho_gru": (seqref.ChoGRU, {}),
-}
-NAMES = list(KINDS)
-CELLS = {
-    "tanh": seqref.RNNCell,
-    "lstm": seqref.LSTMCell,
-    "gru": seqref.GRUCell,
-    "cho_gru": seqref.ChoGRUCell,
-}
+NAMES = OF_A_CELL
+SILENT = [name for name in NAMES if not LAYERS[name].is_noisy]
 TORCH_OWN_WARNING = "ignore:The .grad attribute of a Tensor that is not a leaf"
 
 
 def build(name, **options):
-    kind, chosen = KINDS[name]
-    return kind(3, 5, **chosen, **options)
+    """In evaluation, where no layer draws a random number."""
+    return LAYERS[name](**options).eval()
 
 
-def state_of(layer, batch=2, **options):
-    return layer.cell.state_type(
-        *(torch.randn(batch, 5, **options) for _ in layer.initial_state(1))
-    )
+def cell_of(name):
+    """The case of a layer's cell, which takes the same arguments."""
+    case = LAYERS[name]
+    return replace(case, kind=vars(case.kind)["__init__"].cell_type)
+
+
+def state_of(layer, batch=2):
+    return map_state(torch.randn_like, layer.initial_state(batch))
+
+
+def width(layer, field):
+    """The width of a field of the state, by what it stands for."""
+    widths = {"h": output_width(layer), "mask_x": layer.input_size}
+    return widths.get(field, layer.hidden_size)
 
 
 def equal(one, other, tolerance=1e-6):
@@ -52,13 +59,20 @@ def equal(one, other, tolerance=1e-6):
 
 
 @pytest.mark.parametrize("hidden", [1, 4, 400])
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", NAMES)
 def test_initialisation_is_uniform_within_its_bound(name, hidden):
-    cell = CELLS[name](300, hidden)
+    case = cell_of(name)
+    hidden = max(
+        hidden, case.kind.least_hidden_size, 2 * ("proj_size" in case.arguments)
+    )
+    cell = case(300, hidden)
     bound = 1 / math.sqrt(hidden)
-    for parameter in cell.parameters():
+    for key, parameter in cell.named_parameters():
         assert parameter.requires_grad
-        assert parameter.abs().max() <= bound
+        if key.startswith("norm"):
+            assert torch.equal(parameter, torch.full_like(parameter, "weight" in key))
+        else:
+            assert parameter.abs().max() <= bound
     drawn = cell.weight_ih.detach() / bound
     assert drawn.max() > 0.95
     assert drawn.min() < -0.95
@@ -75,12 +89,14 @@ def test_reset_draws_anew_and_seeds_repeat(name):
     torch.manual_seed(3)
     again = build(name).state_dict()
     layer.cell.reset_parameters()
-    assert list(again) == [
-        f"cell.{n}" for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    ]
+    shared = [f"cell.{n}" for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    if layer.cell.bias_ih is None:
+        shared = shared[:2]
+    assert list(again)[: len(shared)] == shared
     for key, value in first.items():
         assert torch.equal(value, again[key])
-        assert not torch.equal(value, layer.state_dict()[key])
+        if "norm" not in key:
+            assert not torch.equal(value, layer.state_dict()[key])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -95,9 +111,11 @@ def test_sizes_weights_and_factory_options(name):
     assert weight_ih.dtype == torch.float64
     assert weight_ih.device.type == "meta"
     state = layer.initial_state(4)
-    assert all(t.device.type == "meta" and t.shape == (4, 5) for t in state)
-    assert all(t.dtype == torch.float64 for t in state)
-    assert all(t.shape == (0, 5) for t in layer.cell.initial_state(0))
+    assert all(t.device.type == "meta" and t.dtype == torch.float64 for t in state)
+    for field, value in state._asdict().items():
+        assert value.shape == (4, width(layer, field))
+    for field, value in layer.cell.initial_state(0)._asdict().items():
+        assert value.shape == (0, width(layer, field))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +126,9 @@ def test_initial_states_do_not_share_memory(name):
         assert isinstance(one, layer.cell.state_type)
         tensors = [*one, *two]
         assert len({t.data_ptr() for t in tensors}) == len(tensors)
-        assert not any(t.count_nonzero() for t in tensors)
+        for field, value in one._asdict().items():
+            # A mask is one where it leaves all as it is.
+            assert torch.equal(value, torch.full_like(value, field.startswith("mask")))
 
 
 # Copies.
@@ -134,7 +154,7 @@ def test_copies(name):
     assert all(torch.equal(a, b) for a, b in zip(again, state, strict=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SILENT)
 def test_training_mode_changes_nothing(name):
     layer = build(name)
     x = torch.randn(2, 4, 3, requires_grad=True)
@@ -256,12 +276,12 @@ def test_nothing_to_do(name):
     layer = build(name)
     state = state_of(layer)
     y, after = layer(torch.zeros(2, 0, 3), state, torch.tensor([0, 0]))
-    assert y.shape == (2, 0, 5)
+    assert y.shape == (2, 0, output_width(layer))
     assert all(torch.equal(a, b) for a, b in zip(after, state, strict=True))
     y, after = layer(torch.zeros(0, 4, 3), lengths=torch.zeros(0, dtype=torch.int64))
-    assert y.shape == (0, 4, 5)
+    assert y.shape == (0, 4, output_width(layer))
     y_t, after = layer.step(torch.zeros(0, 3))
-    assert y_t.shape == after[0].shape == (0, 5)
+    assert y_t.shape == after[0].shape == (0, output_width(layer))
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -327,7 +347,7 @@ def test_torch_func_over_parameters(name):
 def test_torch_func_over_a_step(name):
     layer = build(name, dtype=torch.float64)
     x_t = torch.randn(4, 3, dtype=torch.float64)
-    state = state_of(layer, 4, dtype=torch.float64)
+    state = state_of(layer, 4)
 
     def one(x_row, state_row):
         y, after = layer.step(x_row[None], map_state(lambda t: t[None], state_row))
@@ -338,7 +358,7 @@ def test_torch_func_over_a_step(name):
 
 @pytest.mark.compile
 @pytest.mark.filterwarnings(TORCH_OWN_WARNING)
-@pytest.mark.parametrize("name", ["tanh", "lstm"])
+@pytest.mark.parametrize("name", NAMES)
 def test_compiled_step_is_one_graph(name):
     torch._dynamo.reset()
     layer = build(name)
@@ -355,7 +375,7 @@ def test_compiled_step_is_one_graph(name):
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")
 def test_compiled_step_of_the_default_compiler():
     torch._dynamo.reset()
-    layer = build("lstm")
+    layer = build("LSTM")
     step = torch.compile(layer.step, fullgraph=True)
     x, state = torch.randn(2, 3), state_of(layer)
     equal(step(x, state), layer.step(x, state))
@@ -363,7 +383,7 @@ def test_compiled_step_of_the_default_compiler():
 
 @pytest.mark.compile
 @pytest.mark.filterwarnings(TORCH_OWN_WARNING)
-@pytest.mark.parametrize("name", ["tanh", "lstm"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
 @pytest.mark.parametrize("given", [None, [4, 0]])
 def test_compiled_layer(name, given):
     """The kernel stays outside the graph; values and gradients are the same."""
@@ -385,7 +405,7 @@ def test_compiled_layer(name, given):
 @pytest.mark.filterwarnings(TORCH_OWN_WARNING)
 def test_compiled_layer_checks_lengths():
     torch._dynamo.reset()
-    compiled = torch.compile(build("lstm"), backend="aot_eager")
+    compiled = torch.compile(build("LSTM"), backend="aot_eager")
     message = r"^LSTM\.forward: a value of `lengths` is out of range$"
     for wrong in ([9, 2], [4, -1]):
         with pytest.raises(RuntimeError, match=message):
@@ -411,7 +431,7 @@ class FromNothing(nn.Module):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("name", ["tanh", "lstm"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
 def test_export_with_a_dynamic_batch(name):
     layer = build(name)
     kind = layer.cell.state_type
@@ -428,7 +448,7 @@ def test_export_with_a_dynamic_batch(name):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("name", ["tanh", "lstm"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM"])
 def test_export_of_a_sequence_from_its_initial_state(name):
     layer = build(name).eval()
     batch = torch.export.Dim("batch", min=2, max=64)
@@ -448,19 +468,17 @@ def test_export_of_a_sequence_from_its_initial_state(name):
     ("sizes", "error", "message"),
     [
         ((0, 5), ValueError, r"`input_size` must be at least 1, got 0$"),
-        ((3, -1), ValueError, r"`hidden_size` must be at least 1, got -1$"),
+        ((3, -1), ValueError, r"`hidden_size` must be at least [12], got -1$"),
         ((3.0, 5), TypeError, r"`input_size` must be an int, got float$"),
         ((3, True), TypeError, r"`hidden_size` must be an int, got bool$"),
         (("3", 5), TypeError, r"`input_size` must be an int, got str$"),
     ],
 )
 def test_bad_sizes(name, sizes, error, message):
-    kind, chosen = KINDS[name]
-    cell = seqref.LSTMCell if name == "lstm" else seqref.RNNCell
     # The message names the class that was called, not the one inside it.
-    for called in (kind, cell):
-        with pytest.raises(error, match=rf"^{called.__name__}: {message}"):
-            called(*sizes, **chosen)
+    for called in (LAYERS[name], cell_of(name)):
+        with pytest.raises(error, match=rf"^{called.kind.__name__}: {message}"):
+            called(*sizes)
 
 
 @pytest.mark.errors
@@ -540,8 +558,8 @@ def test_bad_steps(name, x_t, error, message):
 
 
 BAD_FIELDS = [
-    (torch.zeros(3, 5), ValueError, r"shape \(batch=2, hidden_size=5\), got \(3, 5\)$"),
-    (torch.zeros(2, 4), ValueError, r"hidden_size=5\), got \(2, 4\)$"),
+    (torch.zeros(3, 5), ValueError, r"shape \(batch=2, \w+_size=\d\), got \(3, 5\)$"),
+    (torch.zeros(2, 6), ValueError, r"_size=\d\), got \(2, 6\)$"),
     (torch.zeros(1, 2, 5), ValueError, r"got \(1, 2, 5\)$"),
     (
         torch.zeros(2, 5).double(),
@@ -559,7 +577,10 @@ BAD_FIELDS = [
 def test_bad_states(name, value, error, message):
     layer = build(name)
     for field in layer.initial_state(1)._fields:
-        state = layer.initial_state(2)._replace(**{field: value})
+        given = value
+        if isinstance(value, torch.Tensor) and value.shape == (2, 5):
+            given = value[:, : width(layer, field)]
+        state = layer.initial_state(2)._replace(**{field: given})
         where = rf": `state\.{field}` must .*{message}"
         kind = type(layer).__name__
         with pytest.raises(error, match=rf"^{kind}\.forward{where}"):
@@ -644,19 +665,23 @@ def test_layers_on_a_device(name, device):
     assert not y[1].count_nonzero()
 
 
-@pytest.mark.parametrize(
-    "kind", [*CELLS.values(), *(kind for kind, _ in KINDS.values())]
-)
-def test_biases_are_there_unless_refused(kind):
-    names = {name.rpartition(".")[2] for name, _ in kind(3, 5).named_parameters()}
-    assert names == {"weight_ih", "weight_hh", "bias_ih", "bias_hh"}
+@pytest.mark.parametrize("case_of", [LAYERS.get, cell_of])
+@pytest.mark.parametrize("name", NAMES)
+def test_biases_are_there_unless_refused(name, case_of):
+    module = case_of(name)()
+    names = {key.rpartition(".")[2] for key, _ in module.named_parameters()}
+    norms = any(isinstance(part, nn.LayerNorm) for part in module.modules())
+    biases = {"bias"} if norms else {"bias_ih", "bias_hh"}
+    assert {key for key in names if "bias" in key} == biases
+    assert {"weight_ih", "weight_hh"} <= names
+    without = dict(case_of(name)(bias=False).named_parameters())
+    assert not any("bias" in key for key in without)
 
 
 # torch.jit.trace.
 
 TRACED = {
-    **{name: lambda name=name: build(name, dtype=torch.float64) for name in NAMES},
-    "peephole": lambda: seqref.PeepholeLSTM(3, 5, dtype=torch.float64),
+    **{name: lambda name=name: build(name, dtype=torch.float64) for name in LAYERS},
     "stacked": lambda: seqref.Stacked(
         [seqref.LSTM(3, 5), seqref.GRU(5, 5), seqref.RNN(5, 5)]
     ).double(),
@@ -666,7 +691,9 @@ TRACED = {
     ).double(),
 }
 # Each step is an operation of its own in the trace.
-UNROLLED = ("cho_gru", "peephole")
+UNROLLED = [
+    name for name in NAMES if issubclass(LAYERS[name].kind, LoopedLayer | seqref.ChoGRU)
+]
 
 
 class Outputs(nn.Module):
@@ -733,7 +760,7 @@ def test_a_trace_of_a_loop_refuses_another_time(name):
 
 @trace_marks
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["tanh", "lstm", "gru"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
 def test_a_trace_under_autocast(name, dtype):
     module, x = Outputs(build(name)), torch.randn(2, 4, 3)
     with torch.autocast("cpu", dtype, cache_enabled=False):

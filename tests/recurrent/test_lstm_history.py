@@ -33,17 +33,6 @@ def assert_same(got, expected, atol=1e-12, rtol=1e-12):
         torch.testing.assert_close(mine, theirs, atol=atol, rtol=rtol)
 
 
-@pytest.mark.parametrize("time", [1, 13])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("kind", LAYERS)
-def test_contract(kind, bias, time):
-    layer = kind(3, 5, bias=bias)
-    x = torch.randn(2, time, 3)
-    assert "padding" in check_sequence_layer(layer, x).checked
-    report = check_sequence_layer(layer, x, atol=2e-5, rtol=2e-5, dtype=torch.float32)
-    assert "gradients" in report.checked
-
-
 @pytest.mark.parametrize("bias", [True, False])
 def test_contract_with_the_truncated_gradient(bias):
     layer = LSTM1997(3, 5, bias=bias, gradient="truncated")
