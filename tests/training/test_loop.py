@@ -25,6 +25,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
+from preloaded import preloaded
 from seqref import LayerNormLSTM, LSTMState
 from seqref.models import LanguageModel
 from seqref.tasks import Streams
@@ -1248,19 +1249,26 @@ def test_the_last_step_has_two_names_for_its_items():
 # Killed for good, and resumed in a new process.
 
 
-def command(folder, kind, steps, *death):
-    return [
-        sys.executable,
-        str(PROGRAM),
-        str(folder),
-        kind,
-        str(steps),
-        *map(str, death),
-    ]
+def start(folder, kind, steps, *death):
+    """The program in a process of its own, which finds torch imported already."""
+    words = [PROGRAM, folder, kind, steps, *death]
+    # The first step of an optimizer imports torch._dynamo.
+    server = preloaded("torch", "torch._dynamo")
+    return server.start(list(map(str, words)), path=[str(SOURCE)], quick=True)
 
 
-def environment():
-    return {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+def finish(folder, kind, steps):
+    assert start(folder, kind, steps).wait(900) == 0
+
+
+def finish_in_a_fresh_interpreter(folder, kind, steps):
+    """With nothing imported, and another seed for the hashes of strings."""
+    subprocess.run(
+        [sys.executable, str(PROGRAM), str(folder), kind, str(steps)],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=900,
+    )
 
 
 def newest(folder):
@@ -1283,8 +1291,7 @@ def uninterrupted(tmp_path_factory):
     def run(kind, steps):
         if (kind, steps) not in made:
             made[kind, steps] = tmp_path_factory.mktemp(f"{kind}-{steps}")
-            done = command(made[kind, steps], kind, steps)
-            subprocess.run(done, check=True, env=environment(), timeout=900)
+            finish(made[kind, steps], kind, steps)
         return made[kind, steps]
 
     return run
@@ -1295,13 +1302,18 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
 
 @POSIX
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "seed"), [("points", 0), ("texts", 1)])
-def test_killed_at_random_moments_and_resumed(tmp_path, uninterrupted, kind, seed):
+@pytest.mark.parametrize(
+    ("kind", "seed", "resume"),
+    [("points", 0, finish_in_a_fresh_interpreter), ("texts", 1, finish)],
+)
+def test_killed_at_random_moments_and_resumed(
+    tmp_path, uninterrupted, kind, seed, resume
+):
     steps = 450
     chance = random.Random(seed)
     kills = 0
     for _ in range(3):
-        child = subprocess.Popen(command(tmp_path, kind, steps), env=environment())
+        child = start(tmp_path, kind, steps)
         # A moment after the first file that this process itself writes.
         before = {p.name for p in tmp_path.glob("step-*")}
         end = time.monotonic() + 900
@@ -1313,9 +1325,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path, uninterrupted, kind, see
         child.kill()
         kills += child.wait() == -signal.SIGKILL
     assert kills >= 1
-    subprocess.run(
-        command(tmp_path, kind, steps), check=True, env=environment(), timeout=900
-    )
+    resume(tmp_path, kind, steps)
     assert_same_run(tmp_path, uninterrupted(kind, steps))
     assert not list(tmp_path.glob(".step*"))
 
@@ -1333,18 +1343,12 @@ def test_killed_while_a_file_is_written(tmp_path, uninterrupted):
     steps = 60
     reached = []
     for moment in MOMENTS:
-        done = subprocess.run(
-            command(tmp_path, "points", steps, moment, 4),
-            env=environment(),
-            timeout=900,
-            check=False,
-        )
-        assert done.returncode == -signal.SIGKILL, moment
+        status = start(tmp_path, "points", steps, moment, 4).wait(900)
+        assert status == -signal.SIGKILL, moment
         reached.append(newest(tmp_path)[1]["step"]["number"])
         half = list(tmp_path.glob(".step*"))
         assert len(half) == (moment in MOMENTS[:3]), moment
     # Files at 0, 3, 6, and 9 is never moved; then three files at a time.
     assert reached == [6, 15, 24, 36, 48]
-    done = command(tmp_path, "points", steps)
-    subprocess.run(done, check=True, env=environment(), timeout=900)
+    finish(tmp_path, "points", steps)
     assert_same_run(tmp_path, uninterrupted("points", steps))

@@ -10,12 +10,13 @@ import threading
 import time
 import unicodedata
 from argparse import Namespace
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from preloaded import CLOSED, preloaded
 from seqref import LSTM, cli
 from seqref.models import LanguageModel
 from seqref.tasks import NGram, Streams, Vocabulary, split_text
@@ -41,6 +42,17 @@ def text_file(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(TEXT, encoding="utf-8")
     return path
+
+
+SOURCE = str(Path(train_lm.__file__).parents[2])
+FRESH = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
+
+
+def start(*words, **streams):
+    """The command in a process of its own, which finds torch imported already."""
+    # The first step of an optimizer imports torch._dynamo.
+    server = preloaded("torch", "torch._dynamo")
+    return server.start(["seqref.cli", *words], module=True, path=[SOURCE], **streams)
 
 
 def call(text, out, *more):
@@ -378,35 +390,17 @@ def test_resume_without_a_run_starts_at_the_beginning(text_file, tmp_path, capsy
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
 def test_killed_and_resumed_on_the_command_line(text_file, tmp_path):
-    source = str(Path(train_lm.__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     chance = random.Random(3)
 
-    def command(out, *more):
-        words = ["--text", str(text_file), "--out", str(out), *SIZES, "--steps", "600"]
-        program = [sys.executable, "-m", "seqref.cli", "train-lm"]
-        return [*program, *words, "--save-every", "7", *more]
-
-    def finish(out, *more):
-        done = subprocess.run(
-            command(out, *more),
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=True,
-        )
-        return final_lines(done.stdout)
+    def words(out, *more):
+        sizes = [*SIZES, "--steps", "600", "--save-every", "7"]
+        return ["train-lm", "--text", str(text_file), "--out", str(out), *sizes, *more]
 
     out, kills = tmp_path / "killed", 0
     for _ in range(2):
         before = set(out.glob("checkpoints/*"))
-        child = subprocess.Popen(
-            command(out, "--resume"),
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        child = start(*words(out, "--resume"), **nowhere)
         new = lambda b=before: set(out.glob("checkpoints/step*")) - b  # noqa: E731
         assert wait_until(lambda n=new, c=child: n() or c.poll() is not None)
         time.sleep(chance.uniform(0, 0.4))
@@ -415,7 +409,20 @@ def test_killed_and_resumed_on_the_command_line(text_file, tmp_path):
         # The model is whole, whenever the process died.
         load_language_model(out / "model.safetensors")
     assert kills >= 1
-    assert finish(out, "--resume") == finish(tmp_path / "whole")
+    # With nothing imported, and another seed for the hashes of strings.
+    done = subprocess.run(
+        [sys.executable, "-m", "seqref.cli", *words(out, "--resume")],
+        env=FRESH,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=True,
+    )
+    printed = tmp_path / "printed.txt"
+    with open(printed, "wb") as stdout:
+        whole = start(*words(tmp_path / "whole"), stdout=stdout.fileno())
+        assert whole.wait(900) == 0
+    assert final_lines(done.stdout) == final_lines(printed.read_text(encoding="utf-8"))
     assert_same_run(out, tmp_path / "whole")
     assert not list(out.glob(".*"))
     models = [(o / "model.safetensors").read_bytes() for o in (out, tmp_path / "whole")]
@@ -437,29 +444,30 @@ def default_sigint():
 
 # From the first moment that a checkpoint can exist to well into training.
 @pytest.mark.skipif(os.name != "posix", reason="sends a POSIX signal")
-@pytest.mark.parametrize("delay", [0.0, 1.0])
-def test_ctrl_c_leaves_a_usable_checkpoint(text_file, tmp_path, delay):
+@pytest.mark.parametrize(("delay", "fresh"), [(0.0, True), (1.0, False)])
+def test_ctrl_c_leaves_a_usable_checkpoint(text_file, tmp_path, delay, fresh):
     out = tmp_path / "out"
-    arguments = ["--text", str(text_file), "--out", str(out), "--steps", "1000000"]
-    arguments += [*SIZES, "--save-every", "3"]
-    source = str(Path(train_lm.__file__).parents[2])
-    child = subprocess.Popen(
-        [sys.executable, "-m", "seqref.cli", "train-lm", *arguments],
-        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A background job starts with SIGINT ignored, and children inherit that.
-        preexec_fn=default_sigint,  # noqa: PLW1509
-    )
+    words = ["train-lm", "--text", str(text_file), "--out", str(out)]
+    words += ["--steps", "1000000", *SIZES, "--save-every", "3"]
+    said = [tmp_path / "printed.txt", tmp_path / "errors.txt"]
+    path = out / "model.safetensors"
+    with open(said[0], "wb") as stdout, open(said[1], "wb") as stderr:
+        streams = {"stdout": stdout.fileno(), "stderr": stderr.fileno()}
+        if fresh:
+            command = [sys.executable, "-m", "seqref.cli", *words]
+            # A background job starts with SIGINT ignored, and children inherit that.
+            options = {"env": FRESH, "preexec_fn": default_sigint}
+            child = subprocess.Popen(command, **options, **streams)
+        else:
+            child = start(*words, **streams)
     try:
-        path = out / "model.safetensors"
         assert wait_until(lambda: path.exists() or child.poll() is not None)
         time.sleep(delay)
         child.send_signal(signal.SIGINT)
-        printed, errors = child.communicate(timeout=900)
+        child.wait(900)
     finally:
         child.kill()
+    printed, errors = (file.read_text(encoding="utf-8") for file in said)
     assert child.returncode == 130, errors
     assert "Traceback" not in errors
     assert f"The model so far is in {path}" in errors
@@ -648,10 +656,9 @@ time.sleep(600)
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process and its fork")
 def test_a_lock_ends_with_its_process_though_a_child_lives_on(tmp_path):
-    source = str(Path(train_lm.__file__).parents[2])
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", HOLDER, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": source},
+        env=FRESH,
         stdout=subprocess.PIPE,
         text=True,
     ) as holder:
@@ -693,22 +700,24 @@ def test_a_file_system_without_locks_is_said(text_file, tmp_path, monkeypatch):
 SHELL = "SEQREF train-lm --text TEXT --out out --steps 9 SIZES"
 
 
+def assert_whole(folder, said):
+    """The run came to its end, and nothing broke on the way."""
+    model = load_language_model(folder / "out" / "model.safetensors")
+    assert model[2]["step"] == 9
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
 @pytest.mark.parametrize(
     ("streams", "status", "word"),
     [
-        (">&-", 0, None),
-        ("2>&-", 0, "bits per character"),
         (">&- 2>&-", 0, None),
-        ("2>/dev/full", 0, "bits per character"),
-        (">/dev/full", 2, "standard output was lost: No space left on device"),
-        (">/dev/full 2>/dev/full", 2, None),
         ("2>&1 | head -c 300 >head", 141, None),
     ],
 )
 def test_a_lost_stream_ends_nothing(text_file, tmp_path, streams, status, word):
-    source = str(Path(train_lm.__file__).parents[2])
     command = SHELL.replace("SEQREF", f"{sys.executable} -m seqref.cli")
     command = command.replace("TEXT", str(text_file)).replace("SIZES", " ".join(SIZES))
     main, *pipe = f"{command} {streams}".split(" | ")
@@ -717,19 +726,49 @@ def test_a_lost_stream_ends_nothing(text_file, tmp_path, streams, status, word):
     done = subprocess.run(
         ["sh", "-c", script],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"},
+        env=FRESH,
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
     assert (tmp_path / "status").read_text() == f"{status}\n", done.stderr
-    model = load_language_model(tmp_path / "out" / "model.safetensors")
-    assert model[2]["step"] == 9
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "Exception ignored" not in done.stderr
+    assert_whole(tmp_path, done.stdout + done.stderr)
     if word is not None:
         assert word in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "status", "word"),
+    [
+        (CLOSED, "said", 0, None),
+        ("said", CLOSED, 0, "bits per character"),
+        ("said", "/dev/full", 0, "bits per character"),
+        ("/dev/full", "said", 2, "standard output was lost: No space left on device"),
+        ("/dev/full", "/dev/full", 2, None),
+    ],
+)
+def test_one_lost_stream_or_both(text_file, tmp_path, stdout, stderr, status, word):
+    """The same without a shell, in processes that find torch imported already."""
+    words = ["train-lm", "--text", str(text_file), "--out", "out", "--steps", "9"]
+    said = tmp_path / "said"
+    with ExitStack() as files:
+        handles = [
+            name
+            if name == CLOSED
+            else files.enter_context(open(tmp_path / name, "ab")).fileno()
+            for name in (stdout, stderr)
+        ]
+        streams = {"stdout": handles[0], "stderr": handles[1]}
+        child = start(*words, *SIZES, cwd=tmp_path, **streams)
+        found = child.wait(120)
+    text = said.read_text(encoding="utf-8") if said.exists() else ""
+    assert found == status, text
+    assert_whole(tmp_path, text)
+    if word is not None:
+        assert word in text
 
 
 class Broken(io.StringIO):

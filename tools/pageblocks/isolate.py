@@ -94,6 +94,8 @@ def _interpreter() -> Iterator[None]:
         os.chdir(empty)
         os.environ["MPLBACKEND"] = "Agg"
         sys.argv[:] = [""]
+        # What was there before the page is not gone through again at its end.
+        gc.freeze()
         try:
             yield
         finally:
@@ -108,6 +110,7 @@ def _interpreter() -> Iterator[None]:
                     del sys.modules[name]
             os.umask(mask)
             gc.collect()
+            gc.unfreeze()
 
 
 def _mask() -> int:

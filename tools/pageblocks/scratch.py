@@ -1,7 +1,8 @@
-r"""Runs one `.from-scratch` block alone, in a fresh interpreter.
+r"""Runs one `.from-scratch` block alone, in an interpreter that has torch and no more.
 
-The parent half starts this very file as a script; the child half, below, imports
-nothing of ours, so that the block sees torch and the standard library and no more.
+The parent half starts this very file as a script, in a fork of an interpreter that has
+imported torch and done nothing else; the child half, below, imports nothing of ours,
+so that the block sees torch and the standard library and no more.
 """
 
 import ast
@@ -17,6 +18,9 @@ import time
 import traceback
 import warnings
 from typing import Any
+
+if __name__ != "__main__":
+    from preloaded import preloaded
 
 ALLOWED = sys.stdlib_module_names | {"torch"}
 
@@ -59,35 +63,43 @@ def run_alone(
         `printed`, `seconds`, and, if it raised, `type`, `message`, `line`, `trace`.
     """
     job = {"text": text, "page": page, "line": line, "ignored": ignored, "limit": limit}
-    command = [sys.executable, "-I", "-u", __file__]
+    torch_alone = preloaded("torch", options=("-I", "-u"))
     with (
         tempfile.TemporaryDirectory() as folder,
         tempfile.TemporaryDirectory() as empty,
     ):
         result = os.path.join(folder, "result.json")
         printed = os.path.join(folder, "printed.txt")
-        try:
-            # For appending, since child processes of the block write there as well.
-            with open(printed, "ab") as stdout:
-                done = subprocess.run(
-                    [*command, result],
-                    input=json.dumps(job),
-                    text=True,
-                    stdout=stdout,
-                    stderr=subprocess.PIPE,
-                    cwd=empty,
-                    timeout=2 * limit + 60,
-                    check=False,
-                )
-            said = done.stderr
-        except subprocess.TimeoutExpired as expired:
-            said = str(expired.stderr or "")
+        given = os.path.join(folder, "job.json")
+        said = os.path.join(folder, "said.txt")
+        with open(given, "w", encoding="utf-8") as file:
+            json.dump(job, file)
+        # For appending, since child processes of the block write there as well.
+        with (
+            open(given, "rb") as stdin,
+            open(printed, "ab") as stdout,
+            open(said, "ab") as stderr,
+        ):
+            child = torch_alone.start(
+                [__file__, result],
+                quick=True,
+                cwd=empty,
+                stdin=stdin.fileno(),
+                stdout=stdout.fileno(),
+                stderr=stderr.fileno(),
+            )
+            try:
+                child.wait(2 * limit + 60)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
         if os.path.exists(result):
             with open(result, encoding="utf-8") as file:
                 report = json.load(file)
             with open(printed, encoding="utf-8", errors="replace", newline="") as file:
                 return report | {"printed": file.read()}
-    return _without_result(said, page, line, limit)
+        with open(said, encoding="utf-8", errors="replace") as file:
+            return _without_result(file.read(), page, line, limit)
 
 
 def _without_result(said: str, page: str, line: int, limit: float) -> dict[str, Any]:
@@ -106,10 +118,8 @@ def _without_result(said: str, page: str, line: int, limit: float) -> dict[str, 
 
 
 def _child(result: str) -> None:
-    r"""The fresh interpreter: read the job, run it, write the result."""
+    r"""The interpreter that has torch: read the job, run it, write the result."""
     import faulthandler
-
-    import torch  # noqa: F401
 
     job = json.load(sys.stdin)
     sys.stdout.reconfigure(  # type: ignore[union-attr]
