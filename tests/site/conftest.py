@@ -39,6 +39,62 @@ UNREACHABLE = """() => [...document.querySelectorAll(
   .map(e => e.outerHTML.slice(0, 120))"""
 
 
+# Marks text for the check of contrast: three elements of each tag and class among those
+# that agree in colour, size, weight and decoration, in all that is painted on them and
+# on what they stand in, and in the box that takes them out of the flow, if one does.
+# Marks as fresh what shows and did not at this width in the other colours.
+MARK = """() => {
+  const parts = new Map([[null, '']]), seen = new Map();
+  const part = e => {
+    if (parts.has(e)) return parts.get(e);
+    const s = getComputedStyle(e);
+    const paint = [s.backgroundColor, s.backgroundImage, s.backgroundClip, s.opacity,
+      s.filter, s.backdropFilter, s.mixBlendMode, s.clip, s.clipPath, s.maskImage
+      ].join(' ');
+    const moved = s.float !== 'none' || s.transform !== 'none' || s.zIndex !== 'auto'
+      || !['static', 'relative'].includes(s.position)
+      || (s.position === 'relative' && [s.top, s.left].some(x => parseFloat(x)));
+    const above = part(e.parentElement);
+    const own = (above.endsWith(`|${paint}`) ? '' : `|${paint}`)
+      + (moved ? `#${parts.size}` : '');
+    parts.set(e, above + own);
+    return above + own;
+  };
+  const key = `seen${innerWidth}`;
+  for (const e of document.body.querySelectorAll('*')) {
+    delete e.dataset.sample;
+    delete e.dataset.fresh;
+    if (!e.checkVisibility({visibilityProperty: true})) continue;
+    if (!(key in e.dataset)) e.dataset.fresh = e.dataset[key] = '';
+    const text = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (!text && !e.matches('input, select, textarea')) continue;
+    const s = getComputedStyle(e);
+    const off = e.closest('[aria-disabled=true], :disabled, [inert]') !== null;
+    const kind = [part(e), e.tagName, e.getAttribute('class'), off, s.color,
+      getComputedStyle(e.parentElement).color, s.webkitTextFillColor,
+      s.webkitTextStroke, s.textShadow, s.textDecoration, s.borderBottom, s.fontSize,
+      s.fontWeight, s.fontStyle].join();
+    seen.set(kind, (seen.get(kind) || 0) + 1);
+    if (seen.get(kind) <= 3) e.dataset.sample = '';
+  }
+}"""
+
+AXE = """async whole => {
+  const run = async (selector, options) => {
+    if (!document.querySelector(selector)) return [];
+    const context = selector === 'html' ? document : {include: [[selector]]};
+    const found = await axe.run(context, {resultTypes: ['violations'], ...options});
+    return found.violations;
+  };
+  const colours = ['color-contrast', 'link-in-text-block'];
+  const off = {'color-contrast': {enabled: false}};
+  return [
+    ...await run('[data-sample]', {runOnly: colours}),
+    ...await run(whole ? 'html' : '[data-fresh]', {rules: off}),
+  ];
+}"""
+
+
 def pages() -> list[str]:
     """Every page of the built site, as paths below it."""
     if not BUILT.is_file():
@@ -147,15 +203,19 @@ class Visit:
         ]
 
     def show_everything(self) -> None:
-        """Open what is folded and bring every lazy picture into view."""
+        """Open what is folded, scroll through, and load every picture."""
         evaluate = self.page.evaluate
         evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         height = evaluate("document.documentElement.scrollHeight")
-        for y in range(0, height, 600):
+        for y in range(0, height, 900 + height // 8):
             evaluate(f"scrollTo(0, {y})")
         evaluate("scrollTo(0, 0)")
+        self.load_pictures()
+
+    def load_pictures(self) -> None:
+        """Load every picture that has a place, in view or not, and wait for it."""
         # decode() of a lazy picture that has not begun to load would wait for ever.
-        evaluate(
+        self.page.evaluate(
             """() => Promise.race([
               new Promise(done => setTimeout(done, 20000)),
               Promise.all([...document.images]
@@ -223,15 +283,24 @@ class Visit:
             }"""
         )
 
-    def accessibility(self) -> list[str]:
-        """What axe finds."""
+    def accessibility(self, *, again: bool = False) -> list[str]:
+        """What axe finds.
+
+        Contrast takes axe five times as long as all else, and depends on nothing but
+        what `MARK` sorts by: it is checked in three elements of each kind.
+
+        Args:
+            again: Whether the page was looked at in other colours at this width. Then
+                nothing has changed but colours, and what shows in these alone.
+        """
         from axe_playwright_python.sync_playwright import Axe
 
-        options = {"resultTypes": ["violations"]}
-        found = Axe().run(self.page, options=options).response["violations"]
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(Axe().axe_script)
+        self.page.evaluate(MARK)
         return [
             f"{v['id']}: {v['help']}: {node['html'][:160]}"
-            for v in found
+            for v in self.page.evaluate(AXE, not again)
             for node in v["nodes"]
         ]
 

@@ -168,7 +168,8 @@ def _loggers() -> Iterator[None]:
             state = before.get(logger, new | {"handlers": [], "filters": []})
             theirs = [h for h in logger.handlers if _is_pytest(h)]
             kept = [h for h in state["handlers"] if not _is_pytest(h)]
-            logger.setLevel(state["level"])
+            if logger.level != state["level"]:
+                logger.setLevel(state["level"])
             logger.propagate, logger.disabled = state["propagate"], state["disabled"]
             logger.handlers[:], logger.filters[:] = theirs + kept, state["filters"]
 

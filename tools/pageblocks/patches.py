@@ -6,6 +6,7 @@ standard library, and the methods of torch's and seqref's own classes.
 
 import builtins
 import contextlib
+import operator
 import sys
 import types
 from collections.abc import Iterator
@@ -71,8 +72,11 @@ def _is_module(value: Any) -> bool:
 
 def _put_back(owner: Any, before: dict[str, Any]) -> None:
     now = vars(owner)
-    if len(now) == len(before) and all(
-        now.get(name, before) is value for name, value in before.items()
+    # The same names with the same values, in the same order: nothing was done.
+    if (
+        len(now) == len(before)
+        and all(map(operator.is_, now.values(), before.values()))
+        and all(map(operator.eq, now, before))
     ):
         return
     for name, value in before.items():
