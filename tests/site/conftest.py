@@ -42,9 +42,11 @@ UNREACHABLE = """() => [...document.querySelectorAll(
 # Marks text for the check of contrast: three elements of each tag and class among those
 # that agree in colour, size, weight and decoration, in all that is painted on them and
 # on what they stand in, and in the box that takes them out of the flow, if one does.
+# A kind that was looked at in another width is not looked at again.
 # Marks as fresh what shows and did not at this width in the other colours.
 MARK = """() => {
-  const parts = new Map([[null, '']]), seen = new Map();
+  const parts = new Map([[null, '']]);
+  const {seen, boxes} = window.seqrefMarks ??= {seen: new Map(), boxes: new Map()};
   const part = e => {
     if (parts.has(e)) return parts.get(e);
     const s = getComputedStyle(e);
@@ -56,7 +58,7 @@ MARK = """() => {
       || (s.position === 'relative' && [s.top, s.left].some(x => parseFloat(x)));
     const above = part(e.parentElement);
     const own = (above.endsWith(`|${paint}`) ? '' : `|${paint}`)
-      + (moved ? `#${parts.size}` : '');
+      + (moved ? `#${boxes.get(e) ?? boxes.set(e, boxes.size).get(e)}` : '');
     parts.set(e, above + own);
     return above + own;
   };
@@ -287,7 +289,7 @@ class Visit:
         """What axe finds.
 
         Contrast takes axe five times as long as all else, and depends on nothing but
-        what `MARK` sorts by: it is checked in three elements of each kind.
+        what `MARK` sorts by: it is checked in three elements of each kind, once.
 
         Args:
             again: Whether the page was looked at in other colours at this width. Then

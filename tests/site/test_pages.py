@@ -137,7 +137,8 @@ const tell = () => document.body.setAttribute(
   'data-md-color-scheme', colours.matches ? 'slate' : 'default');
 colours.onchange = tell; tell();
 </script><main><article><h1>A heading</h1>
-<p>Text <a href="#x">link</a></p><p>More.</p><p>And more.</p><p>And more.</p>
+<p>A sentence with a <a href="#x">link</a> in it.</p>
+<p>More.</p><p>And more.</p><p>And more.</p>
 <div>A part <em>of</em> it</div>FAULT</article></main></body></html>"""
 
 DARK = "@media (prefers-color-scheme: dark)"

@@ -1,5 +1,7 @@
 """Signatures of the API entries are broken into lines that fit beside a copy button."""
 
+import re
+
 import pytest
 
 bs4 = pytest.importorskip("bs4", reason="needs the package beautifulsoup4")
@@ -9,7 +11,8 @@ LONGEST = 85
 
 def signatures(html: str) -> list[str]:
     """The text of each signature of a page."""
-    soup = bs4.BeautifulSoup(html, "html.parser")
+    only = bs4.SoupStrainer("div", attrs={"class": re.compile("doc-signature")})
+    soup = bs4.BeautifulSoup(html, "html.parser", parse_only=only)
     return [block.get_text() for block in soup.select(".doc-signature pre > code")]
 
 
