@@ -3,6 +3,7 @@
 Each fault is planted in the smallest layer that a reader would write.
 """
 
+import re
 from typing import NamedTuple
 
 import pytest
@@ -780,3 +781,73 @@ def test_state_without_gradient_may_be_declared():
 def test_refused(layer, x, options, error, message):
     with pytest.raises(error, match=message):
         check_sequence_layer(layer, x, **options)
+
+
+# Failures that are expected.
+
+
+class Shifted(Leaky):
+    """The call differs from the step, and from nothing else."""
+
+    def forward(self, x, state=None, lengths=None):
+        y, state = super().forward(x, state, lengths)
+        return 2 * y, state
+
+
+BROKEN = ("forward", "gradients")
+
+
+def test_an_expected_failure_is_reported_with_its_reason(capsys):
+    reasons = dict.fromkeys(BROKEN, "twice the output")
+    report = check_sequence_layer(Shifted(), inputs(), expected_failures=reasons)
+    assert report.failed == reasons
+    assert report.checked == tuple(name for name in PROPERTIES if name not in BROKEN)
+    assert capsys.readouterr().out.splitlines() == [
+        f"check_sequence_layer(Shifted): {name} fails, as expected: twice the output"
+        for name in BROKEN
+    ]
+
+
+def test_a_failure_beside_the_expected_one_is_raised():
+    with pytest.raises(AssertionError, match=r"^gradients: "):
+        check_sequence_layer(
+            Shifted(), inputs(), expected_failures={"forward": "twice the output"}
+        )
+
+
+@pytest.mark.parametrize("name", PROPERTIES[1:])
+def test_an_expected_failure_that_does_not_happen_is_an_error(name):
+    message = rf"^{name}: holds, and was expected to fail \(once, it was\): take it out"
+    with pytest.raises(AssertionError, match=message):
+        check_sequence_layer(
+            Leaky(), inputs(3), expected_failures={name: "once, it was"}
+        )
+
+
+def test_what_is_skipped_is_neither_expected_to_fail_nor_to_hold():
+    report = check_sequence_layer(
+        Leaky(), inputs(1), expected_failures={"causality": "it looks ahead"}
+    )
+    assert report.failed == {}
+    assert report.skipped["causality"] == "`x` has one step"
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("expected", "error", "message"),
+    [
+        (["forward"], TypeError, "must map names of properties to reasons, got list$"),
+        ({"speed": "slow"}, ValueError, r"\(arguments, .*, empty\), got 'speed'$"),
+        ({"protocol": "none"}, ValueError, "must name properties .* got 'protocol'$"),
+        ({"rows": True}, TypeError, r"\['rows'\]` must be a str, .* got bool$"),
+        ({"rows": " "}, ValueError, r"\['rows'\]` must give a reason, got ' '$"),
+    ],
+)
+def test_expected_failures_that_say_nothing_are_refused(expected, error, message):
+    with pytest.raises(error, match=rf"^check_sequence_layer: .*{message}"):
+        check_sequence_layer(Leaky(), inputs(), expected_failures=expected)
+
+
+def test_the_table_in_the_docstring_names_every_property():
+    rows = re.findall(r"^ *\| ([a-z ]+) \|", check_sequence_layer.__doc__, re.M)
+    assert rows == ["property", *PROPERTIES]

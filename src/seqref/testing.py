@@ -1,27 +1,21 @@
 r"""Checks for layers and models: the contract of a layer, and one property each."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from seqref._contract import padding, time, values
+from seqref._contract import values
 from seqref._contract.carry import check_state_carry
 from seqref._contract.causal import check_causality
 from seqref._contract.invariance import check_padding_invariance
 from seqref._contract.live import LiveBytes
 from seqref._contract.nonlinear import check_nonlinearity
 from seqref._contract.order import check_row_order
+from seqref._contract.properties import Report, check_expected, go_through
 from seqref._contract.shift import check_target_shift
 from seqref._contract.source import check_source_dependence
-from seqref._contract.subject import (
-    COMPLEX,
-    Subject,
-    flatten,
-    is_smooth,
-    property_named,
-)
+from seqref._contract.subject import COMPLEX, Subject, property_named
 from seqref.errors import check_number, check_tensor
 
 __all__ = [
@@ -38,13 +32,6 @@ __all__ = [
 ]
 
 
-class Report(NamedTuple):
-    r"""What a check looked at: names of properties, and reasons of those skipped."""
-
-    checked: tuple[str, ...]
-    skipped: dict[str, str]
-
-
 def check_sequence_layer(
     layer: nn.Module,
     x: Tensor,
@@ -52,6 +39,7 @@ def check_sequence_layer(
     atol: float = 1e-10,
     rtol: float = 1e-10,
     dtype: torch.dtype = torch.float64,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> Report:
     r"""Hold a causal layer to its contract; raise at the first property that fails.
 
@@ -88,6 +76,10 @@ def check_sequence_layer(
     carried state), `supports_lengths = False` (then *padding* checks that the layer
     refuses lengths). What is skipped is printed with its reason.
 
+    A property that a layer is known to break is named in `expected_failures`. It is
+    checked all the same, and the others with it: the day that it holds is an error, so
+    that no entry outlives its reason.
+
     Args:
         layer: A module with `initial_state(batch_size)`, `step(x_t, state)` and
             `layer(x, state=None, lengths=None)`.
@@ -97,34 +89,37 @@ def check_sequence_layer(
         rtol: Relative tolerance of the same.
         dtype: torch.float64, or torch.float32 for kernels that float64 never reaches:
             pass tolerances that fit, and the central differences are skipped.
+        expected_failures: The reason for each property that must fail, by its name;
+            any but *protocol*, without which nothing can be looked at.
 
     Shapes:
         - `x`: (batch, time, ...), batch at least 2, time at least 1
 
     Raises:
         AssertionError: a property fails; the message begins with its name and says
-            what differs and by how much.
+            what differs and by how much. Or one holds that was expected to fail.
         TypeError: `layer` is no module, lacks a member or declares `causal = False`;
-            `x` is no tensor or not floating; a tolerance is no number.
+            `x` is no tensor or not floating; a tolerance is no number;
+            `expected_failures` is no mapping to reasons.
         ValueError: `x` has too few axes, rows or steps, or is not finite; a tolerance
             is negative or not finite; `dtype` is neither torch.float64 nor
-            torch.float32.
+            torch.float32; an expected failure has no reason or is of no property.
     """
     _check_arguments(layer, x, atol, rtol, dtype)
+    expected = {} if expected_failures is None else expected_failures
+    check_expected("check_sequence_layer", expected)
     devices = [x.device] if x.is_cuda else []
     with torch.enable_grad(), torch.random.fork_rng(devices):
         with property_named("protocol"):
             subject = Subject(layer, x, atol, rtol, dtype)
             values.protocol(subject)
-            skipped = _skipped(subject)
-        checked: dict[str, None] = {"protocol": None}
-        for name, check in _properties(subject):
-            with property_named(name):
-                check(subject)
-            checked[name] = None
-    for name, reason in skipped.items():
-        print(f"check_sequence_layer({type(layer).__name__}): skipped {name}: {reason}")
-    return Report(tuple(checked), skipped)
+        report = go_through(subject, expected)
+    call = f"check_sequence_layer({type(layer).__name__})"
+    for name, reason in report.skipped.items():
+        print(f"{call}: skipped {name}: {reason}")
+    for name, reason in report.failed.items():
+        print(f"{call}: {name} fails, as expected: {reason}")
+    return report
 
 
 def _check_arguments(
@@ -162,51 +157,3 @@ def _check_arguments(
         )
     if not x.isfinite().all():
         raise ValueError(f"{where}: `x` must be finite, got NaN or infinity in it")
-
-
-def _properties(subject: Subject) -> list[tuple[str, Callable[[Subject], None]]]:
-    chosen: list[tuple[str, Callable[[Subject], None]]] = [
-        ("arguments", values.arguments),
-        ("determinism", values.determinism),
-        ("steps", values.steps),
-        ("module state", values.module_state),
-        ("initial state", values.initial_state),
-        ("initial state", values.no_state),
-        ("forward", time.forward),
-    ]
-    if subject.chunk_invariant and subject.differentiable_state:
-        chosen.append(("gradients", time.gradients))
-    if subject.dtype == torch.float64:
-        chosen.append(("gradients", time.slopes))
-    if subject.chunk_invariant and subject.time > 1:
-        chosen.append(("chunks", time.chunks))
-    if subject.time > 1:
-        chosen.append(("causality", time.causality))
-    chosen += [("rows", values.rows), ("rows", values.row_gradients)]
-    check = padding.padding if subject.supports_lengths else padding.refusal
-    return [*chosen, ("padding", check), ("empty", values.empty)]
-
-
-def _skipped(subject: Subject) -> dict[str, str]:
-    skipped = {}
-    if not subject.chunk_invariant:
-        reason = "the layer declares chunk_invariant = False"
-        skipped["chunks"] = skipped["forward over more than one step"] = reason
-    if not (subject.chunk_invariant and subject.differentiable_state):
-        reason = "the layer declares differentiable_state = False"
-        if not subject.chunk_invariant:
-            reason = "the layer declares chunk_invariant = False"
-        skipped["gradients beside the loop"] = reason
-    if not subject.differentiable_state:
-        reason = "the layer declares differentiable_state = False"
-        skipped["gradients of the state"] = reason
-    if not subject.supports_lengths:
-        skipped["padding"] = "the layer declares supports_lengths = False"
-    if subject.time == 1:
-        skipped["causality"] = "`x` has one step"
-        skipped.setdefault("chunks", "`x` has one step")
-    if subject.dtype != torch.float64:
-        skipped["central differences"] = f"`dtype` is {subject.dtype}"
-    if not any(is_smooth(t) for t in flatten(subject.state).values()):
-        skipped["initial state"] = "the state holds no real or complex tensor"
-    return skipped

@@ -42,6 +42,10 @@ def test_contract_with_the_truncated_gradient(bias):
     # It is not the gradient of the loss, and the contract sees it in float64.
     with pytest.raises(AssertionError, match="by central differences"):
         check_sequence_layer(layer, x)
+    reason = {"gradients": "a learning rule, not the gradient of the loss"}
+    report = check_sequence_layer(layer, x, expected_failures=reason)
+    assert report.failed == reason
+    assert {"forward", "chunks", "padding"} <= set(report.checked)
 
 
 @pytest.mark.parametrize("kind", LAYERS)

@@ -11,7 +11,12 @@ from seqref.recurrence import map_state
 FILLS = (torch.nan, torch.inf, -torch.inf, 1.0)
 
 
-def padding(subject: Subject) -> None:
+def padding_or_refusal(subject: Subject) -> None:
+    r"""Padding where the layer takes lengths; else it must refuse them."""
+    (_padding if subject.supports_lengths else _refusal)(subject)
+
+
+def _padding(subject: Subject) -> None:
     for lengths in length_vectors(subject.batch, subject.time):
         expected = _each_row_alone(subject, lengths)
         for fill in FILLS:
@@ -71,8 +76,7 @@ def _nothing_beyond(name: str, what: str, lengths: list[int], got: Values) -> No
                 )
 
 
-def refusal(subject: Subject) -> None:
-    r"""A layer that declares no support for lengths must refuse them."""
+def _refusal(subject: Subject) -> None:
     lengths = torch.full((subject.batch,), subject.time, device=subject.x.device)
     try:
         named(*subject.layer(subject.x, subject.state, lengths))
