@@ -1,5 +1,7 @@
 """Seeds for every test, devices, and the reason why one is skipped without a GPU."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -18,3 +20,17 @@ def device(request):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and torch sees none here")
+
+
+@pytest.fixture(scope="module")
+def keras(tmp_path_factory):
+    """Keras on torch, an extra judge."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setenv("KERAS_BACKEND", "torch")
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        module = pytest.importorskip("keras", reason="Keras is an extra judge")
+        if module.backend.backend() != "torch":
+            pytest.skip("Keras was imported on another backend than torch")
+        with module.device("cpu"):
+            yield module

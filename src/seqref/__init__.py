@@ -1,5 +1,6 @@
 r"""seqref: sequence models whose every claim was run."""
 
+from seqref.attention import AdditiveAttention, AdditiveSource
 from seqref.recurrent import (
     GRU,
     LSTM,
@@ -41,6 +42,8 @@ __all__ = [
     "LSTM",
     "LSTM1997",
     "RNN",
+    "AdditiveAttention",
+    "AdditiveSource",
     "Bidirectional",
     "BidirectionalState",
     "ChoGRU",

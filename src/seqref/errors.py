@@ -197,9 +197,16 @@ def check_generator(where: str, generator: object) -> None:
 
 
 def check_lengths(
-    where: str, lengths: Tensor, batch: int, time: int, minimum: int = 0
+    where: str,
+    lengths: Tensor,
+    batch: int,
+    time: int,
+    minimum: int = 0,
+    axis: str = "time",
 ) -> None:
     r"""Raise unless `lengths` holds one integer from `minimum` to `time` for each row.
+
+    `axis` is what the message calls the axis of size `time`.
 
     Where values cannot be read (`torch.func.vmap` over the lengths, `torch.export`, the
     device "meta") only kind and shape are checked. In a graph of torch.compile a wrong
@@ -232,7 +239,7 @@ def check_lengths(
         )
     if bounds[1] > time:
         raise ValueError(
-            f"{where}: `lengths` must be at most time={time}, got {bounds[1]}"
+            f"{where}: `lengths` must be at most {axis}={time}, got {bounds[1]}"
         )
 
 

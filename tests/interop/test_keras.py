@@ -1,7 +1,5 @@
 """Weights as Keras has them, judged by Keras where it is installed, and back."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -33,19 +31,6 @@ KINDS = {
 def layer_of(kind, bias=True):
     make, options, _, _ = KINDS[kind]
     return make(3, 5, bias=bias, dtype=F64, **options)
-
-
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setenv("KERAS_BACKEND", "torch")
-        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        module = pytest.importorskip("keras", reason="Keras is an extra judge")
-        if module.backend.backend() != "torch":
-            pytest.skip("Keras was imported on another backend than torch")
-        with module.device("cpu"):
-            yield module
 
 
 def judge_of(keras, kind, bias, **options):

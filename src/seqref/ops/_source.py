@@ -1,0 +1,19 @@
+r"""Weights over the positions of a source, where some of them are padding."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def softmax_over_source(
+    scores: Float[Tensor, "batch time source"], real: Bool[Tensor, "batch source"]
+) -> Float[Tensor, "batch time source"]:
+    r"""Softmax over the real positions of each row: padding has weight 0.
+
+    A row without a real position has the weight 0 everywhere, and no gradient.
+    """
+    # Where nothing is real, a softmax of minus infinities alone would be NaN.
+    blank = (~real & real.any(dim=1, keepdim=True))[:, None]
+    padding = ~real[:, None]
+    weights = torch.softmax(scores.masked_fill(blank, -torch.inf), dim=-1)
+    return weights.masked_fill(padding, 0.0)
