@@ -1,0 +1,1 @@
+r"""Attention: what its scores cost, what they need, what they say."""
