@@ -1,9 +1,9 @@
 r"""What additive scores keep for the backward pass, beside scores by a product.
 
-The bytes of tensors that are alive after the forward pass of attention, for each score,
-by the width of queries and keys: additive scores through autograd, the same with a
-backward pass that makes tanh again, and scores that are inner products. Inputs are there
-in any case and are not counted.
+The bytes of tensors that are alive after the forward pass of attention, for each
+score, by the width of queries and keys: additive scores through autograd, the same with
+a backward pass that makes tanh again, and scores that are inner products. Inputs are
+there in any case and are not counted.
 """
 
 from collections.abc import Callable

@@ -56,6 +56,10 @@ def test_equals_the_layer_of_keras(keras):
     mask = [None, torch.arange(6) < lengths[:, None]]
     expected = judge(inputs, mask=mask, return_attention_scores=True)
     assert_same(layer(query, memory, lengths), expected, atol=2e-6, rtol=1e-5)
+    # What the page says of a row that is masked everywhere.
+    mask[1] = torch.zeros(3, 6, dtype=torch.bool)
+    _, weights = judge(inputs, mask=mask, return_attention_scores=True)
+    torch.testing.assert_close(weights, torch.full_like(weights, 1 / 6))
 
 
 def test_one_position_gets_all_the_weight():
