@@ -88,7 +88,7 @@ experiment = lab.Experiment(
             "C148",
             "Through autograd, additive attention keeps at least 4 bytes more for each "
             "score with each unit of width: all of tanh, in float32.",
-            lab.above("rise", 3.99),
+            lab.exactly("rise", lambda case: case["rise"] >= 3.99),
             case="additive",
             control="by_hand",
         ),

@@ -214,8 +214,8 @@ def run_margins(arguments: argparse.Namespace) -> int:
         for experiment, setting, run in track(margins.Runs(jobs), "margins"):
             # Read again: another process may have written meanwhile.
             data = margins.load(path)
+            run["on"] = margins.place(data["machines"], provenance())
             margins.keep(data["experiments"], experiment, setting, run)
-            data["machine"] = provenance()
             data["numbers"] = margin_tables.numbers(data)
             margins.save(data, path)
     data = margins.load(path)

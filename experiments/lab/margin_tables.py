@@ -89,7 +89,7 @@ def numbers(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tables(data: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown by name: the narrowest margins, the runs that failed, the machine."""
+    """Markdown by name: the narrowest margins, the runs that failed, the machines."""
     rows = [
         [
             parts["all"]["claim"],
@@ -109,7 +109,7 @@ def tables(data: Mapping[str, Any]) -> dict[str, str]:
         "failed": table(["experiment", "setting", "error"], failed)
         if failed
         else "None did.\n",
-        "run": caption(data["machine"]),
+        "run": caption(data),
     }
 
 
@@ -148,11 +148,18 @@ def _cells(row: Row | None) -> list[str]:
     return [text, row["setting"]]
 
 
-def caption(machine: Mapping[str, Any]) -> str:
+def caption(data: Mapping[str, Any]) -> str:
     """One line that says where the numbers come from."""
-    device, versions = machine["device"], machine["versions"]
-    return (
-        f"Measured by `python -m experiments margins`; {device['name']}, "
-        f"{', '.join(device['instructions'])}; Python {versions['python']}, "
-        f"torch {versions['torch']}; {machine['date']}.\n"
-    )
+    runs = [
+        run["on"] for e in data["experiments"].values() for run in e["runs"].values()
+    ]
+    places = []
+    for number, machine in enumerate(data["machines"]):
+        device, versions = machine["device"], machine["versions"]
+        if count := runs.count(number):
+            places.append(
+                f"{count} runs on {device['name']}, {', '.join(device['instructions'])}, "
+                f"with Python {versions['python']} and torch {versions['torch']}, the "
+                f"last on {machine['date']}"
+            )
+    return f"Measured by `python -m experiments margins`: {'; '.join(places)}.\n"

@@ -207,10 +207,21 @@ def keep(
     entry["runs"][setting.name] = run
 
 
+def place(machines: list[dict[str, Any]], origin: Mapping[str, Any]) -> int:
+    """The number of the machine and versions of a run, which join those known."""
+    here = {key: origin[key] for key in ("device", "versions")}
+    for number, machine in enumerate(machines):
+        if {key: machine[key] for key in here} == here:
+            machine["date"] = origin["date"]
+            return number
+    machines.append({**here, "date": origin["date"]})
+    return len(machines) - 1
+
+
 def load(path: Path) -> dict[str, Any]:
     """What is stored; empty where there is no file yet."""
     if not path.is_file():
-        return {"machine": {}, "experiments": {}}
+        return {"machines": [], "experiments": {}}
     return json.loads(path.read_text(encoding="utf-8"))
 
 

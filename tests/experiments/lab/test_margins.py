@@ -209,13 +209,30 @@ def test_another_config_is_run_anew(runs, tmp_path):
 def stored_of(**by_setting):
     """A file of one experiment and one claim, with these margins and steps."""
     runs = {
-        setting: {"claims": {"C1": {"holds": m > 0, "margin": m, "step": step}}}
+        setting: {
+            "claims": {"C1": {"holds": m > 0, "margin": m, "step": step}},
+            "on": 0,
+        }
         for setting, (m, step) in by_setting.items()
     }
     device = {"name": "a processor", "instructions": ["AVX2"]}
     versions = {"python": "3.11", "torch": "2.13"}
-    machine = {"device": device, "versions": versions, "date": "2026-01-01"}
-    return {"machine": machine, "experiments": {"toy": {"config": {}, "runs": runs}}}
+    machines = [{"device": device, "versions": versions, "date": "2026-01-01"}]
+    return {"machines": machines, "experiments": {"toy": {"config": {}, "runs": runs}}}
+
+
+def test_each_machine_is_named_with_its_runs():
+    data = stored_of(**{"default": (0.3, 0), "2 threads": (0.2, 0)})
+    device = {"name": "another processor", "instructions": ["AVX512"]}
+    other = {**data["machines"][0], "device": device, "commit": "x"}
+    assert margins.place(data["machines"], other) == 1
+    assert margins.place(data["machines"], {**other, "date": "2026-02-02"}) == 1
+    data["experiments"]["toy"]["runs"]["2 threads"]["on"] = 1
+    assert margin_tables.tables(data)["run"] == (
+        "Measured by `python -m experiments margins`: 1 runs on a processor, AVX2, with "
+        "Python 3.11 and torch 2.13, the last on 2026-01-01; 1 runs on another "
+        "processor, AVX512, with Python 3.11 and torch 2.13, the last on 2026-02-02.\n"
+    )
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
@@ -229,8 +246,11 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
 def test_the_narrowest_of_switches_and_of_seeds_are_apart():
     found = stored_of(**{"default": (0.3, 0), "2 threads": (0.2, 0)})
     found["experiments"]["toy"]["runs"] |= {
-        "seeds + 100": {"claims": {"C1": {"holds": True, "margin": 0.25, "step": 0.5}}},
-        "ATen: AVX2": {"error": "RuntimeError: none"},
+        "seeds + 100": {
+            "claims": {"C1": {"holds": True, "margin": 0.25, "step": 0.5}},
+            "on": 0,
+        },
+        "ATen: AVX2": {"error": "RuntimeError: none", "on": 0},
     }
     tables = margin_tables.tables(found)
     row = "| C1 | `toy` | 0.200 | 2 threads | 0.250, 0.5 of 2 runs | seeds + 100 |\n"
