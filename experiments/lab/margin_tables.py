@@ -158,7 +158,7 @@ def caption(data: Mapping[str, Any]) -> str:
         device, versions = machine["device"], machine["versions"]
         if count := runs.count(number):
             places.append(
-                f"{count} runs on {device['name']}, {', '.join(device['instructions'])}, "
+                f"{count} {'run' if count == 1 else 'runs'} on {device['name']}, {', '.join(device['instructions'])}, "
                 f"with Python {versions['python']} and torch {versions['torch']}, the "
                 f"last on {machine['date']}"
             )

@@ -229,8 +229,8 @@ def test_each_machine_is_named_with_its_runs():
     assert margins.place(data["machines"], {**other, "date": "2026-02-02"}) == 1
     data["experiments"]["toy"]["runs"]["2 threads"]["on"] = 1
     assert margin_tables.tables(data)["run"] == (
-        "Measured by `python -m experiments margins`: 1 runs on a processor, AVX2, with "
-        "Python 3.11 and torch 2.13, the last on 2026-01-01; 1 runs on another "
+        "Measured by `python -m experiments margins`: 1 run on a processor, AVX2, with "
+        "Python 3.11 and torch 2.13, the last on 2026-01-01; 1 run on another "
         "processor, AVX512, with Python 3.11 and torch 2.13, the last on 2026-02-02.\n"
     )
 
