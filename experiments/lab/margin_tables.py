@@ -157,8 +157,9 @@ def caption(data: Mapping[str, Any]) -> str:
     for number, machine in enumerate(data["machines"]):
         device, versions = machine["device"], machine["versions"]
         if count := runs.count(number):
+            words = "1 run" if count == 1 else f"{count} runs"
             places.append(
-                f"{count} {'run' if count == 1 else 'runs'} on {device['name']}, {', '.join(device['instructions'])}, "
+                f"{words} on {device['name']}, {', '.join(device['instructions'])}, "
                 f"with Python {versions['python']} and torch {versions['torch']}, the "
                 f"last on {machine['date']}"
             )
