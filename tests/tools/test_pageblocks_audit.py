@@ -305,6 +305,27 @@ def test_signatures(root, text, path, problem):
     assert found == problem or (problem and problem in found)
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("Layer(size, *, bias=True)", None),
+        ("Layer(size, *, bias=False)", "has (self, size, *, bias=True)"),
+        ("Layer()", "has (self, size, *, bias=True)"),
+    ],
+)
+def test_signature_of_a_layer_is_that_of_its_cell(root, text, problem):
+    (root / "src/seqref/base.py").write_text(
+        "class Base:\n    def __init__(self, size, *, bias=True): ...\n"
+    )
+    (root / "src/seqref/layer.py").write_text(
+        "from seqref.base import Base, built_from\n\n\n"
+        "class Cell(Base[int]): ...\n\n\n"
+        "class Layer:\n    @built_from(Cell)\n    def __init__(self): ...\n"
+    )
+    found = signature_problem(text, "seqref.layer.Layer", root / "src")
+    assert found == problem or (problem and problem in found)
+
+
 def test_signature_of_what_a_plain_module_hands_on(root):
     shelf = root / "src/seqref/shelf.py"
     shelf.write_text("from seqref.lstm import LSTM\n\n\ndef own(x): ...\n")

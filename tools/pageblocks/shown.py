@@ -60,7 +60,7 @@ def signature_problem(text: str, path: str, src: Path) -> str | None:
     shown = _parameters(text)
     if shown is None:
         return "cannot be read as a signature"
-    true = _true_parameters(found)
+    true = _true_parameters(found, path, src)
     if true is None or _same(shown, true):
         return None
     return f"shows ({ast.unparse(shown)}), the file has ({ast.unparse(true)})"
@@ -116,16 +116,40 @@ def _parameters(text: str) -> ast.arguments | None:
     return function.args if isinstance(function, ast.FunctionDef) else None
 
 
-def _true_parameters(found: ast.stmt) -> ast.arguments | None:
-    r"""The parameters of a function or class; `None` where they are inherited."""
-    if isinstance(found, ast.ClassDef):
-        init = [n for n in found.body if "__init__" in _bound(n)]
-        if not init:
-            return None
-        return _true_parameters(init[0])
+def _true_parameters(found: ast.stmt, path: str, src: Path) -> ast.arguments | None:
+    r"""The parameters of a function or class; `None` where its base is not of here."""
     if isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef):
         return found.args
+    if not isinstance(found, ast.ClassDef):
+        return None
+    # What the constructor is from: this class, the cell of a layer, or a base.
+    init = next((n for n in found.body if "__init__" in _bound(n)), None)
+    if init is None:
+        names = [_first_name(base) for base in found.bases]
+    else:
+        names = _built_from(init)
+        if not names:
+            return _true_parameters(init, path, src)
+    for name in names:
+        other = f"{path.rpartition('.')[0]}.{name}"
+        node = _find(other, src)
+        if node is not None:
+            return _true_parameters(node, other, src)
     return None
+
+
+def _first_name(base: ast.expr) -> str:
+    r"""`RecurrentCell` of `RecurrentCell[State]`."""
+    return ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
+
+
+def _built_from(init: ast.stmt) -> list[str]:
+    r"""The cell whose constructor a layer takes over."""
+    return [
+        ast.unparse(d.args[0])
+        for d in getattr(init, "decorator_list", [])
+        if isinstance(d, ast.Call) and ast.unparse(d.func) == "built_from"
+    ]
 
 
 def _same(shown: ast.arguments, true: ast.arguments) -> bool:
