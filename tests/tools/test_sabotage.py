@@ -40,7 +40,8 @@ def test_its_old_text_stands_in_the_tree(sabotage):
 def test_what_should_catch_it_is_there(sabotage):
     program, *arguments = shlex.split(sabotage.check)
     if program == "pytest":
-        paths = [word.partition("::")[0] for word in arguments if "/" in word]
+        files = re.compile(r"[\w/.-]+\.(?:py|md)")
+        paths = [found[0] for word in arguments if (found := files.match(word))]
         assert paths
         for path in paths:
             assert (ROOT / path).exists(), path
@@ -217,6 +218,8 @@ def test_failures_are_read_from_what_each_program_prints():
     assert failures("lint-imports", "Imports go one way BROKEN\nx KEPT\n") == (
         "Imports go one way",
     )
+    ruff = "src/a.py:3:5: F401 `b` imported but unused\nFound 1 error.\n"
+    assert failures("ruff", ruff) == ("src/a.py:3:5: F401 `b` imported but unused",)
 
 
 def test_a_catcher_is_a_part_of_a_failure_and_dots_are_anything():

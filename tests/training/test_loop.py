@@ -355,9 +355,9 @@ def test_a_run_in_parts_equals_the_whole_bit_for_bit(tmp_path, optimizer, schedu
 @pytest.mark.draws
 @pytest.mark.parametrize("kind", list(run_and_die.KINDS))
 def test_dropout_order_noise_and_streams_go_on(tmp_path, kind):
-    """Parts of one step each: every place in a pass is resumed from."""
+    """Parts of one step each: every place in a pass is resumed from, the first too."""
     whole = run_and_die.run(tmp_path / "whole", kind, 20)
-    for stop in range(1, 21):
+    for stop in range(21):
         parts = run_and_die.run(tmp_path / "parts", kind, stop)
     assert_equal(parts[0].state_dict(), whole[0].state_dict())
     assert_equal(parts[1].state_dict(), whole[1].state_dict())

@@ -1,8 +1,10 @@
+import argparse
 import errno
 import io
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +59,22 @@ def start(*words, **streams):
 
 def call(text, out, *more):
     return cli.main(["train-lm", "--text", str(text), "--out", str(out), *SIZES, *more])
+
+
+def test_the_page_and_the_help_have_every_option_with_its_default():
+    page = Path(__file__).parents[2] / "docs/training/train_lm.md"
+    row = re.compile(r"^\| `(--[\w-]+)[^`]*` \| *`?([^`|]*?)`? *\|", re.MULTILINE)
+    table = dict(row.findall(page.read_text(encoding="utf-8")))
+    parser = argparse.ArgumentParser(add_help=False)
+    _options.add_options(parser)
+    found = {}
+    for action in parser._actions:
+        default = _options.DEFAULTS.get(action.dest, action.default)
+        plain = default in (None, False) and action.dest != "seed"
+        found[action.option_strings[0]] = "" if plain else str(default)
+        if action.dest in _options.DEFAULTS:
+            assert f"(default: {default})" in action.help
+    assert table == found
 
 
 def test_trains_compares_and_samples(text_file, tmp_path, capsys):

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from seqref import LSTM
+from seqref import LSTM, Stacked
 from seqref.models import LanguageModel
 from seqref.recurrence import detach_state
 from seqref.tasks import Streams
@@ -87,6 +87,17 @@ def test_evaluate_leaves_the_model_as_it_was():
         evaluate(model, Streams(text(), 2, 8))
         assert model.training is flag
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_evaluate_has_no_noise_of_training():
+    torch.manual_seed(0)
+    layer = Stacked([LSTM(3, 5), LSTM(5, 5)], dropout=0.5)
+    model = LanguageModel(VOCAB, layer).double().eval()
+    (chunk,) = Streams(text(), 2, 1000)
+    expected, _ = chunk_loss(model, *chunk)
+    noisy, _ = chunk_loss(model.train(), *chunk)
+    assert evaluate(model, [chunk]) == pytest.approx(expected.item(), rel=1e-12)
+    assert abs(noisy - expected) > 1e-4
 
 
 def test_gradients_reach_the_start_of_the_chunk_and_no_further():

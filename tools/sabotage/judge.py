@@ -13,10 +13,10 @@ from pathlib import Path
 from sabotage.read import Sabotage
 
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (?P<what>\S.*)$", re.MULTILINE)
-# mkdocs and its plugins; import-linter; pyright.
+# mkdocs and its plugins; import-linter; ruff.
 _SAID = re.compile(
     r"^(?:WARNING|ERROR) +-? *(?P<site>\S.*)$|^(?P<import>.+) BROKEN$"
-    r"|^ *(?P<type>/.+ - error: .+)$",
+    r"|^(?P<line>\S+:\d+:\d+: .+)$",
     re.MULTILINE,
 )
 _PROGRAMS = {
@@ -27,7 +27,7 @@ _PROGRAMS = {
         "from importlinter.cli import lint_imports_command as run; run()",
         "--no-cache",
     ),
-    "pyright": ("-m", "pyright", "--pythonpath", sys.executable),
+    "ruff": ("-m", "ruff"),
 }
 
 
@@ -117,6 +117,8 @@ def _environment(root: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "NO_MKDOCS_2_WARNING": "1",
+        "RUFF_NO_CACHE": "true",
+        "RUFF_OUTPUT_FORMAT": "concise",
         # pytest cuts its summary to the width.
         "COLUMNS": "1000",
     }

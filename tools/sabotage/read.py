@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-COMMANDS = ("pytest", "mkdocs", "lint-imports", "pyright")
+COMMANDS = ("pytest", "mkdocs", "lint-imports", "ruff")
 
 
 class SabotageError(Exception):
@@ -24,7 +24,7 @@ class Sabotage:
         old: The text that is replaced. It stands there `count` times.
         new: What takes its place.
         check: The command that must fail: `pytest` with arguments, `mkdocs build
-            --strict`, `lint-imports` or `pyright`.
+            --strict`, `lint-imports` or `ruff check` with paths.
         caught_by: What must be among the failures: each the name of a test, or a part
             of a message; `...` is anything.
         count: How often `old` stands in the file.
