@@ -69,6 +69,17 @@ def test_what_is_wrong_is_told_with_its_line(site, text, fault):
         assert all(each.startswith("docs/recurrent/toy.md:20") for each in found), found
 
 
+def test_what_a_list_makes_may_be_linked_and_nothing_else(site):
+    path = site.write("docs/recurrent/toy.md", FRONT)
+    links = "[a](#toy-why) [b](#C07) [c](#the-values)\n"
+    text = path.read_text(encoding="utf-8") + "{{questions}} {{claims}}\n" + links
+    path.write_text(text, encoding="utf-8")
+    found = [each for each in faults_of(path, Site(site.root)) if "no `" in each]
+    assert found == [
+        "docs/recurrent/toy.md:21: `#the-values`: the page has no `the-values`"
+    ]
+
+
 def test_front_matter_is_checked(site):
     path = site.write(
         "docs/recurrent/toy.md", FRONT.replace("recurrent/toy", "ssm/toy")

@@ -95,8 +95,17 @@ def _has_anchor(page: Path, anchor: str) -> bool:
         return True
     # What extensions make: objects of the reference, entries of lists of data.
     made = any(anchor.startswith(name) for name in _REFERENCE.findall(text))
-    lists = ("{{claims}}", "{{questions}}", "{{bibliography}}", "{{glossary}}")
-    return made or any(marker in text for marker in lists)
+    lists = {
+        "{{claims}}": r"C\d+",
+        "{{claim-limits}}": r"limits-.+",
+        "{{questions}}": rf"{page.stem.replace('_', '-')}-.+",
+        "{{bibliography}}": ".+",
+        "{{glossary}}": ".+",
+    }
+    return made or any(
+        marker in text and re.fullmatch(pattern, anchor)
+        for marker, pattern in lists.items()
+    )
 
 
 class _Reader(yaml.SafeLoader):
