@@ -50,7 +50,7 @@ def test_what_should_catch_it_is_there(sabotage):
         if named:
             text = (ROOT / named[1]).read_text(encoding="utf-8")
             assert f"def {named[2]}(" in text, catcher
-        page = re.match(r"(?:docs/\S+|README)\.md", catcher)
+        page = re.match(r"(?:docs/[^\s:]+|README)\.md", catcher)
         if page:
             assert (ROOT / page[0]).is_file(), catcher
 
