@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from seqref._contract import values
 from seqref._contract.carry import check_state_carry
 from seqref._contract.causal import check_causality
+from seqref._contract.copies import check_dtype
 from seqref._contract.invariance import check_padding_invariance
 from seqref._contract.live import LiveBytes
 from seqref._contract.nonlinear import check_nonlinearity
@@ -15,7 +16,7 @@ from seqref._contract.order import check_row_order
 from seqref._contract.properties import Report, check_expected, go_through
 from seqref._contract.shift import check_target_shift
 from seqref._contract.source import check_source_dependence
-from seqref._contract.subject import COMPLEX, Subject, property_named
+from seqref._contract.subject import Subject, property_named
 from seqref.errors import check_number, check_tensor
 
 __all__ = [
@@ -143,10 +144,7 @@ def _check_arguments(
             )
     for name, tolerance in (("atol", atol), ("rtol", rtol)):
         check_number(where, name, tolerance, minimum=0, finite_in=torch.float64)
-    if dtype not in COMPLEX:
-        raise ValueError(
-            f"{where}: `dtype` must be torch.float64 or torch.float32, got {dtype}"
-        )
+    check_dtype(where, dtype)
     check_tensor(where, "x", x)
     if not x.is_floating_point():
         raise TypeError(f"{where}: `x` must have a floating dtype, got {x.dtype}")

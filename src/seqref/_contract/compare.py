@@ -82,6 +82,13 @@ def steps_that_change(one: Tensor, two: Tensor) -> Tensor:
     return changed(one, two).reshape(*one.shape[:2], -1).any(dim=-1)
 
 
+def worst_of(error: Tensor, bad: Tensor) -> tuple[int, ...]:
+    r"""The place of the largest error among those that count."""
+    # NaN is the worst of all: it is no number to compare.
+    worst = error.nan_to_num(nan=torch.inf).masked_fill(~bad, -1).argmax()
+    return tuple(int(i) for i in torch.unravel_index(worst, error.shape))
+
+
 def sentence(
     what: Callable[[tuple[int, ...]], str],
     when: str,
@@ -93,8 +100,7 @@ def sentence(
     r"""The place and size of the largest difference, and what to look for."""
     bad, largest = differ(want, got, atol), scale(want, got)
     error = (got.double() - want.double()).abs().nan_to_num(nan=torch.inf)
-    worst = error.masked_fill(~bad, -1).argmax()
-    index = tuple(int(i) for i in torch.unravel_index(worst, error.shape))
+    index = worst_of(error, bad)
     if want[index].isnan():
         return (
             f"{what(index)} is NaN before anything is changed, so it cannot be "

@@ -7,13 +7,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from seqref._contract.subject import COMPLEX
+COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
+DTYPES = tuple(COMPLEX)
+
+
+def check_dtype(where: str, dtype: torch.dtype) -> None:
+    r"""Raise `ValueError` unless a check can be run in a dtype."""
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"{where}: `dtype` must be torch.float64 or torch.float32, got {dtype}"
+        )
 
 
 def copied(where: str, module: nn.Module, dtype: torch.dtype) -> nn.Module:
     r"""A copy in evaluation mode; what it holds in floating point is of `dtype`."""
     try:
-        return _converted(module, dtype)
+        return converted(module, dtype).eval()
     except Exception as error:
         error.add_note(
             f"{where} could not copy the model. As a function, `lambda x: model(x)`, "
@@ -28,20 +37,23 @@ def parameters_of(module: nn.Module) -> tuple[set[str], bool]:
     return set(parameters), any(is_lazy(p) for p in parameters.values())
 
 
-def _converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    r"""A copy in the mode that the module is in, in `dtype` and without gradients."""
     held = {id(t) for t in (*module.parameters(), *module.buffers())}
     # Tensors that are plain attributes: a state that was kept, a table of positions.
     loose = [t for child in module.modules() for t in _tensors(vars(child))]
     memo: dict[int, Any] = {
-        id(t): _in_dtype(t.detach().clone(), dtype) for t in loose if id(t) not in held
+        id(t): in_dtype(t.detach().clone(), dtype) for t in loose if id(t) not in held
     }
-    made = copy.deepcopy(module, memo).eval()
+    made = copy.deepcopy(module, memo)
     for tensor in (*made.parameters(), *made.buffers()):
-        tensor.data = _in_dtype(tensor.data, dtype)
+        tensor.data = in_dtype(tensor.data, dtype)
+        tensor.grad = None
     return made
 
 
-def _in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    r"""The tensor in a dtype, if it is floating or complex; else as it is."""
     if tensor.is_complex():
         return tensor.to(COMPLEX[dtype])
     return tensor.to(dtype) if tensor.is_floating_point() else tensor

@@ -5,9 +5,10 @@ from torch import Tensor
 
 from seqref._contract.calls import plain_call
 from seqref._contract.compare import LARGE, TOLERANCE
+from seqref._contract.copies import DTYPES
 from seqref._contract.inputs import check_batch, other
 from seqref._contract.places import Call
-from seqref._contract.probe import DTYPES, Probe
+from seqref._contract.probe import Probe
 
 
 def check_nonlinearity(

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from seqref._contract.again import Again
 from seqref._contract.compare import differ, sentence
+from seqref._contract.copies import check_dtype
 from seqref._contract.outputs import Outputs
 from seqref._contract.runs import Inputs, Runs
 from seqref.errors import check_number
 
-DTYPES = (torch.float64, torch.float32)
 DEAF = (
     "weights that are zero, a `call` that does not hand its inputs on, ids of which "
     "`x` holds too few"
@@ -123,9 +123,7 @@ def _check_arguments(
             f"{where}: `model` must be a torch.nn.Module or another callable, "
             f"got {type(model).__name__}"
         )
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(
-            f"{where}: `dtype` must be torch.float64 or torch.float32, got {dtype}"
-        )
+    if dtype is not None:
+        check_dtype(where, dtype)
     if atol is not None:
         check_number(where, "atol", atol, minimum=0, finite_in=torch.float64)

@@ -1,6 +1,5 @@
 r"""The layer under test: its copy, states that it can reach, runs and comparisons."""
 
-import copy
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -8,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seqref._contract.compare import worst_of
+from seqref._contract.copies import converted, in_dtype
 from seqref.recurrence import map_state, scan
 
 Values = dict[str, Tensor]
 Form = Callable[[Tensor, Any, Tensor | None], tuple[Tensor, Any]]
 
-COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 WARM_UP_STEPS = 3
 
 
@@ -27,23 +27,15 @@ class Subject:
     def __init__(
         self, layer: nn.Module, x: Tensor, atol: float, rtol: float, dtype: torch.dtype
     ) -> None:
-        self.layer: Any = copy.deepcopy(layer)
+        self.layer: Any = converted(layer, dtype)
         self.dtype = dtype
         self.atol, self.rtol = atol, rtol
-        for tensor in (*self.layer.parameters(), *self.layer.buffers()):
-            tensor.data = self._cast(tensor.data)
-            tensor.grad = None
-        self._x = self._cast(x.detach().clone())
+        self._x = in_dtype(x.detach().clone(), dtype)
         self.batch, self.time = x.shape[:2]
         self.chunk_invariant = getattr(layer, "chunk_invariant", True)
         self.differentiable_state = getattr(layer, "differentiable_state", True)
         self.supports_lengths = getattr(layer, "supports_lengths", True)
         self._states: dict[int, Any] = {}
-
-    def _cast(self, tensor: Tensor) -> Tensor:
-        if tensor.is_complex():
-            return tensor.to(COMPLEX[self.dtype])
-        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     @property
     def x(self) -> Tensor:
@@ -160,9 +152,7 @@ def same_tensor(
     bad = ~(error <= atol + rtol * want.abs())
     if not bad.any():
         return
-    # NaN is the worst of all: it is no number to compare.
-    worst = error.nan_to_num(nan=torch.inf).masked_fill(~bad, -1).argmax()
-    index = tuple(int(i) for i in torch.unravel_index(worst, error.shape))
+    index = worst_of(error, bad)
     raise AssertionError(
         f"{where} differs by {error[index].item():.3g} at {list(index)}: expected "
         f"{want[index].item():.6g}, got {got[index].item():.6g} "
