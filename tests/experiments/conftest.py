@@ -1,8 +1,13 @@
-"""No test of an experiment reads a real clock."""
+"""No test of an experiment reads a real clock, and small runs are made once."""
+
+from copy import deepcopy
+from typing import Any, NamedTuple
 
 import pytest
 
 from experiments.lab import timer
+from experiments.lab.experiment import Experiment, find
+from experiments.lab.record import measure
 
 REAL = {name: getattr(timer, name) for name in ("processor", "wall")}
 
@@ -50,3 +55,35 @@ def clock(monkeypatch):
     found = Clock(tick=0.0)
     monkeypatch.setattr(timer, "processor", found)
     return found
+
+
+class Small(NamedTuple):
+    """An experiment's small run: what it returned, to the bit, and its record."""
+
+    result: dict[str, Any]
+    record: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def small_run():
+    """The small run of the experiment of that name; pageblocks.plugin has those who
+    ask for the same one run in the same worker.
+    """
+    made = {}
+    original = Experiment.result
+
+    def run(name):
+        def result(*arguments):
+            found = original(*arguments)
+            kept.append(deepcopy(found))
+            return found
+
+        if name not in made:
+            kept = []
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Experiment, "result", result)
+                record = measure(find(name))
+            made[name] = Small(*kept, record)
+        return deepcopy(made[name])
+
+    return run

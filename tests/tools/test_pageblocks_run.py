@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import seqref
-from pageblocks import collect, torch_state
+from pageblocks import collect, plugin, torch_state
 from pageblocks.isolate import isolated
 from pageblocks.patches import unpatched
 
@@ -778,3 +778,31 @@ def test_from_scratch_blocks_run_twice(site):
     assert record["L16"]["alone"]["state"] == "failed"
     assert record["L16"]["state"] == "passed"
     site.run("docs/x.md::L7-alone").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "same"),
+    [
+        ("docs/x.md::L3", "docs/x.md::L9", True),
+        ("docs/x.md::L3", "docs/y.md::L3", False),
+        ("tests/test_x.py::test_a[1]", "tests/test_x.py::test_a[2]", False),
+        (
+            "tests/experiments/test_all.py::test_claims_hold[first_model]",
+            "tests/experiments/test_all.py::test_a_run_is_a_function[first_model]",
+            True,
+        ),
+        (
+            "tests/experiments/test_all.py::test_claims_hold[first_model]",
+            "tests/experiments/models/test_first_model.py::test_numbers[1]",
+            True,
+        ),
+        (
+            "tests/experiments/test_all.py::test_claims_hold[first_model]",
+            "tests/experiments/test_all.py::test_claims_hold[gru_speed]",
+            False,
+        ),
+        ("tests/experiments/lab/test_x.py::a", "tests/experiments/lab/test_x.py::b", 0),
+    ],
+)
+def test_what_shares_a_run_goes_to_one_worker(first, other, same):
+    assert (plugin.scope_of(first) == plugin.scope_of(other)) == same

@@ -194,7 +194,7 @@ class TrialItem(BlockItem):
 
 
 class AloneItem(BlockItem):
-    r"""A from-scratch block, run alone in a fresh interpreter."""
+    r"""A from-scratch block, run alone, in a process that has torch."""
 
     def setup(self) -> None:
         self.add_marker(

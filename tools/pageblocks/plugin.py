@@ -75,17 +75,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("enable_socket")
 
 
+def scope_of(nodeid: str) -> str:
+    r"""What a test shares: its page, an experiment's small run, or nothing."""
+    path, _, test = nodeid.partition("::")
+    if path.endswith(".md"):
+        return path
+    if path.startswith("tests/experiments/"):
+        # Those of all experiments, for one; and those of the one alone.
+        if path.endswith("/test_all.py") and test.endswith("]"):
+            return f"experiment {test.partition('[')[2][:-1]}"
+        if path.count("/") == 3 and not path.startswith("tests/experiments/lab/"):
+            return f"experiment {path.rpartition('/test_')[2].removesuffix('.py')}"
+    return nodeid
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    r"""Blocks of one page go to one worker; other tests go one by one."""
+    r"""Tests with the same `scope_of` go to one worker; other tests go one by one."""
     if config.getoption("dist") != "load":
         return None
     from xdist.scheduler import LoadScopeScheduling
 
     class PageScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            path = nodeid.partition("::")[0]
-            return path if path.endswith(".md") else nodeid
+            return scope_of(nodeid)
 
         def remove_node(self, node: Any) -> str | None:
             # pytest-xdist 3.8.0 hands out again all that a crashed worker had, the test

@@ -50,7 +50,7 @@ def run_alone(
     ignored: list[dict[str, str]],
     limit: float,
 ) -> dict[str, Any]:
-    r"""Run a block in a fresh interpreter and report what it did.
+    r"""Run a block in a process of its own and report what it did.
 
     Args:
         text: The block.

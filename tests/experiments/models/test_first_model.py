@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from experiments.lab.experiment import find
-from experiments.lab.record import measure
 from experiments.models import _characters as characters
 from experiments.models import _first_data as first_data
 from experiments.models import first_model
@@ -28,8 +27,8 @@ TINY = replace(
 
 
 @pytest.fixture(scope="module")
-def small():
-    return measure(find("first_model"))
+def small(small_run):
+    return small_run("first_model").record
 
 
 @pytest.fixture(scope="module")

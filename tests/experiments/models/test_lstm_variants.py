@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from experiments.lab.experiment import find
-from experiments.lab.record import measure
 from experiments.lab.seeding import generator
 from experiments.models import lstm_variants as variants
 from seqref import LSTM, LayerNormLSTM, LSTMState
@@ -100,8 +99,8 @@ def test_with_gates_that_forget_the_normed_state_keeps_more(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def small():
-    return measure(find("lstm_variants"))
+def small(small_run):
+    return small_run("lstm_variants").record
 
 
 def test_the_narrow_layer_is_another_width_of_the_same(small):
