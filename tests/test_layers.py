@@ -8,7 +8,7 @@ from seqref.recurrence import Recurrent
 from seqref.recurrent._base import RecurrentLayer, built_from
 from seqref.testing import check_sequence_layer
 from tests import layers
-from tests.layers import CAUSAL, INPUT, LAYERS, stirred
+from tests.layers import CAUSAL, INPUT, LAYERS, OF_A_CELL, stirred
 
 
 @pytest.mark.parametrize("time", [1, 13])
@@ -98,3 +98,20 @@ def is_ours(kind):
     """A finished class of the package: neither a base nor one of a test."""
     name = kind.__name__
     return kind.__module__.startswith("seqref.") and name[-5:] != "Layer"
+
+
+DRAWS_MORE = {
+    "ProjectedLSTM": "the base's square matrix, before the one it is replaced by",
+    "PeepholeLSTM": "the base's parameters, before all are drawn with the peepholes",
+}
+
+
+@pytest.mark.parametrize("name", OF_A_CELL)
+def test_a_cell_draws_each_parameter_once(name):
+    torch.manual_seed(7)
+    layer = LAYERS[name](dtype=torch.float64)
+    made = torch.random.get_rng_state()
+    torch.manual_seed(7)
+    layer.cell.reset_parameters()
+    once = torch.equal(torch.random.get_rng_state(), made)
+    assert once != (name in DRAWS_MORE), DRAWS_MORE.get(name)

@@ -229,6 +229,7 @@ class PeepholeLSTMCell(_Cell):
     ) -> None:
         super().__init__(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
         self.weight_ch = nn.Parameter(self.weight_hh.new_empty(3 * hidden_size))
+        # Those of the base are drawn a second time, so that a seed gives what it gave.
         self.reset_parameters()
 
     def _update(
