@@ -74,8 +74,8 @@ class ProjectedLSTMCell(LoopedCell[LSTMState]):
             )
         self.proj_size = proj_size
         like = self.weight_hh
-        # The square matrix that the base drew is thrown away, as no other parameter of a
-        # cell is. Without its draws a seed would give other weights than before.
+        # The square matrix that the base drew is thrown away, as no other parameter of
+        # a cell is. Without its draws a seed would give other weights than before.
         self.weight_hh = nn.Parameter(like.new_empty(4 * hidden_size, proj_size))
         self.weight_hr = nn.Parameter(like.new_empty(proj_size, hidden_size))
         self.reset_parameters()
