@@ -66,13 +66,13 @@ def check_causality(
         try:
             _change_later_steps(probe, key, y, x, seeds, pad)
         except AssertionError:
-            found = padding_of(x) if pad is None else None
-            if found is None or not _holds(probe, key, y, x, seeds, found):
+            padding = padding_of(x) if pad is None else None
+            if padding is None or not _holds(probe, key, y, x, seeds, padding):
                 raise
             raise ValueError(
-                f"{probe.where}: rows of `x` end with {found}, which stands nowhere "
+                f"{probe.where}: rows of `x` end with {padding}, which stands nowhere "
                 "else, and outputs before a step change only where such a step is "
-                f"replaced or put in: pass pad={found} if it is padding, which the "
+                f"replaced or put in: pass pad={padding} if it is padding, which the "
                 "model finds by its value, or rows without padding"
             ) from None
 

@@ -107,12 +107,12 @@ def sentence(
             "compared.\nUsual causes: a row whose steps are all masked, a logarithm "
             "or root of a number below zero"
         )
-    found = (
+    message = (
         f"{what(index)} changes by {float(error[index]):.3g} {when} "
         f"(from {float(want[index]):.6g} to {float(got[index]):.6g}; "
         f"{int(bad.sum())} of {bad.numel()} values differ).\nUsual causes: {causes}"
     )
-    return found + _rounding(want.dtype, float(error[index]) / largest)
+    return message + _rounding(want.dtype, float(error[index]) / largest)
 
 
 def _rounding(dtype: torch.dtype, share: float) -> str:

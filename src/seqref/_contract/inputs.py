@@ -71,8 +71,8 @@ def padding_of(x: Tensor) -> int | float | None:
 
     Of floating values it can be zero alone, over whole steps.
     """
-    found = [0.0] if x.is_floating_point() else x.unique().tolist()
-    for value in found:
+    candidates = [0.0] if x.is_floating_point() else x.unique().tolist()
+    for value in candidates:
         here = _all_of_step(x == value)
         at_the_end = here.flip(1).long().cumprod(1).flip(1).bool()
         runs = at_the_end.sum(dim=1)

@@ -150,7 +150,7 @@ def _compare_changed(
 
 def _stepwise(probe: Probe, rows: list[Outputs], counts: list[int]) -> set[str]:
     r"""Names of outputs with a step for each input; rows are alone, without padding."""
-    found = set()
+    names = set()
     for key in rows[0] if rows else ():
         shapes = [row[key].shape for row in rows]
         # A size that follows the length in every row is time; any other is not.
@@ -166,8 +166,8 @@ def _stepwise(probe: Probe, rows: list[Outputs], counts: list[int]) -> set[str]:
                 "(batch, time, ...) with time on axis 1 alone; move the axis, or leave "
                 "it out, in `call`"
             )
-        found |= {key} if axes else set()
-    return found
+        names |= {key} if axes else set()
+    return names
 
 
 def _with(x: Tensor, where: Tensor, fresh: Tensor) -> Tensor:

@@ -62,16 +62,16 @@ def check_nonlinearity(
         probe.must_react({key: base}, {key: second[key]})
         steps = torch.arange(x.shape[1], device=x.device)
         half = steps < x.shape[1] // 2
-        found = [_interaction(probe, x, base, half, seed) for seed in range(3)]
+        interactions = [_interaction(probe, x, base, half, seed) for seed in range(3)]
         # Steps of one half may act together. Any two numbers differ in some bit.
         bits = [(steps >> k) % 2 == 1 for k in range((len(steps) - 1).bit_length())]
-        add_up = all(how for how, _ in found) and all(
+        add_up = all(how for how, _ in interactions) and all(
             _interaction(probe, x, base, bit, seed)[0]
             for bit in bits
             for seed in range(3)
         )
     if add_up:
-        how, change = max(found, key=lambda one: one[1])
+        how, change = max(interactions, key=lambda one: one[1])
         raise AssertionError(
             f"{probe.name}: {key} is a sum of one function for each step{how}: changes "
             "of the first and the second half of the inputs add up, to within rounding "

@@ -184,10 +184,10 @@ def _misplaced(want: Tensor, got: Tensor) -> str:
     r"""A sentence if the rows are all there, each in another row's place."""
     if not want.dim() or want.shape != got.shape:
         return ""
-    found = [
+    matches = [
         [k for k, row in enumerate(want) if torch.allclose(row, one)] for one in got
     ]
-    if all(found):
+    if all(matches):
         return ".\nHere all rows are right and stand in the wrong order"
     return ""
 

@@ -46,15 +46,15 @@ def flatten(value: Any, name: str = "`output`") -> Outputs:
     Numbers, words and modules are left out. Where tensors may be and cannot be looked
     for, as in an iterator, `TypeError` is raised.
     """
-    found: Outputs = {}
-    _walk(value, name, found, {}, (), again=True)
-    return found
+    tensors: Outputs = {}
+    _walk(value, name, tensors, {}, (), again=True)
+    return tensors
 
 
 def _walk(
     value: Any,
     name: str,
-    found: Outputs,
+    tensors: Outputs,
     seen: dict[int, Tensor],
     path: tuple[int, ...],
     again: bool,
@@ -71,7 +71,7 @@ def _walk(
     if isinstance(value, Tensor):
         # An attribute is often a second name of what was returned.
         if again or id(value) not in seen:
-            found[name] = _plain(value, name)
+            tensors[name] = _plain(value, name)
         seen[id(value)] = value
     elif id(value) not in path:
         for suffix, part, is_attribute in _parts(value, name):
@@ -79,7 +79,7 @@ def _walk(
             _walk(
                 part,
                 inner,
-                found,
+                tensors,
                 seen,
                 (*path, id(value)),
                 again and not is_attribute,
@@ -125,7 +125,7 @@ def _hides_tensors(value: Any, attributes: dict[str, Any]) -> bool:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    found = dict(getattr(value, "__dict__", {}))
+    attributes = dict(getattr(value, "__dict__", {}))
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for key in (slots,) if isinstance(slots, str) else slots:
@@ -133,5 +133,5 @@ def _attributes(value: Any) -> dict[str, Any]:
             hidden = key.startswith("__") and not key.endswith("__")
             full = f"_{kind.__name__.lstrip('_')}{key}" if hidden else key
             if full not in ("__dict__", "__weakref__") and hasattr(value, full):
-                found.setdefault(key, getattr(value, full))
-    return found
+                attributes.setdefault(key, getattr(value, full))
+    return attributes

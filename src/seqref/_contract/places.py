@@ -21,17 +21,17 @@ def at(
     r"""Words for a place: which output, row, step and position within the rest."""
 
     def words(index: tuple[int, ...]) -> str:
-        found, rest = [], list(index)
+        parts, rest = [], list(index)
         if row is not None:
-            found.append(f"row {row}")
+            parts.append(f"row {row}")
         if steps and rest:
             if row is None:
-                found.append(f"row {rest.pop(0)}")
+                parts.append(f"row {rest.pop(0)}")
             if rest:
-                found.append(f"step {first_step + rest.pop(0)}")
+                parts.append(f"step {first_step + rest.pop(0)}")
         if rest:
-            found.append(f"position {rest}")
-        return f"{key} at {', '.join(found)}" if found else key
+            parts.append(f"position {rest}")
+        return f"{key} at {', '.join(parts)}" if parts else key
 
     return words
 

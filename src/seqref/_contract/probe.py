@@ -101,8 +101,8 @@ class Probe:
             )
         if differ(want, got, self.atol).any():
             self._again.often()
-            found = sentence(what, when, want, got, causes, self.atol)
-            raise AssertionError(f"{self.name}: {found}")
+            message = sentence(what, when, want, got, causes, self.atol)
+            raise AssertionError(f"{self.name}: {message}")
 
 
 def rather_a_finding(check: Callable[[], None]) -> None:

@@ -108,20 +108,20 @@ class Runs:
     def run(self, *inputs: Any) -> Outputs:
         r"""All tensors that the model returns, by name."""
         result = self.call(*inputs)
-        found = flatten(result)
-        if not found:
+        outputs = flatten(result)
+        if not outputs:
             raise TypeError(
                 f"{self.where}: the model returned no tensor, but "
                 f"{type(result).__name__}; {RETURN}"
             )
-        self._names = self._names or list(found)
-        if list(found) != self._names:
+        self._names = self._names or list(outputs)
+        if list(outputs) != self._names:
             raise ValueError(
-                f"{self.where}: the model returned {len(found)} tensors in one call "
+                f"{self.where}: the model returned {len(outputs)} tensors in one call "
                 f"and {len(self._names)} in another; stack in `call` what has a "
                 "tensor for each step"
             )
-        return found
+        return outputs
 
     def run_fresh(self, *calls: Inputs) -> Outputs:
         r"""The result of the last of several calls to a new copy."""

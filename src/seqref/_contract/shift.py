@@ -132,10 +132,10 @@ def _sees_the_last(probe: Probe, before: Tensor, now: Tensor, step: int) -> None
 
 
 def _next_step(model: Call, target: Tensor) -> tuple[Tensor, Tensor]:
-    found = flatten(plain_call(model, target[:, :-1]))
-    if not found:
+    outputs = flatten(plain_call(model, target[:, :-1]))
+    if not outputs:
         raise TypeError("the model returned no tensor of predictions")
-    return next(iter(found.values())), target[:, 1:]
+    return next(iter(outputs.values())), target[:, 1:]
 
 
 def _pair(probe: Probe, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,7 +219,7 @@ def _terms(probe: Probe, target: Tensor, fresh: Tensor, least: float) -> list[_T
     def loss(inputs: Tensor, labels: Tensor) -> float:
         return float(probe.sequence(inputs, labels).double().sum())
 
-    base, found = loss(target, target), []
+    base, terms = loss(target, target), []
     for s in range(target.shape[1]):
         labels = _with_step(target, s, fresh)
         alone = loss(target, labels)
@@ -231,5 +231,5 @@ def _terms(probe: Probe, target: Tensor, fresh: Tensor, least: float) -> list[_T
 
         later = torch.cat([target[:, :s], fresh[:, s:]], dim=1)
         last = _with_step(target, s - 1, fresh) if s else target
-        found.append(_Term(s, beside(later), beside(last)))
-    return found
+        terms.append(_Term(s, beside(later), beside(last)))
+    return terms

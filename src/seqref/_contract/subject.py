@@ -113,18 +113,18 @@ class Subject:
         r"""Outputs and final state, and the gradients of a random loss of both."""
         x = x.clone().requires_grad_()
         state = map_state(as_leaf, state)
-        found = named(*form(x, state, lengths))
+        results = named(*form(x, state, lengths))
         smooth = {n: t for n, t in flatten(state).items() if is_smooth(t)}
         leaves = {"x": x, **smooth}
         parameters = dict(self.layer.named_parameters())
         leaves |= {n: p for n, p in parameters.items() if p.requires_grad}
         # A loss without a graph would refuse to give even zeros.
-        loss = self.loss(found) + 0 * x.masked_fill(~x.isfinite(), 0).sum()
+        loss = self.loss(results) + 0 * x.masked_fill(~x.isfinite(), 0).sum()
         grads = torch.autograd.grad(
             loss, list(leaves.values()), allow_unused=True, materialize_grads=True
         )
         of = {f"gradient of `{n}`": g for n, g in zip(leaves, grads, strict=True)}
-        return {n: t.detach() for n, t in found.items()}, of
+        return {n: t.detach() for n, t in results.items()}, of
 
     def same(self, name: str, what: str, expected: Values, got: Values) -> None:
         r"""Raise `AssertionError` unless both hold the same values."""
@@ -185,10 +185,12 @@ def flatten(state: Any, prefix: str = "state") -> Values:
             f"states, got {type(state).__name__}"
         )
     fields = getattr(state, "_fields", None)
-    found: Values = {}
+    tensors: Values = {}
     for i, part in enumerate(state):
-        found |= flatten(part, f"{prefix}.{fields[i]}" if fields else f"{prefix}[{i}]")
-    return found
+        tensors |= flatten(
+            part, f"{prefix}.{fields[i]}" if fields else f"{prefix}[{i}]"
+        )
+    return tensors
 
 
 def named(y: Tensor, state: Any) -> Values:

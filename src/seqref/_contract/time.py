@@ -45,7 +45,7 @@ def slopes(subject: Subject) -> None:
     r"""Autograd beside central differences, one random direction for each leaf."""
     name = "gradients"
     x, state = subject.x, subject.state
-    _, found = subject.gradients(subject.call, x, state)
+    _, gradients_by_leaf = subject.gradients(subject.call, x, state)
     leaves: Values = {"x": x}
     if subject.differentiable_state:
         leaves |= {n: t for n, t in flatten(state).items() if is_smooth(t)}
@@ -53,7 +53,7 @@ def slopes(subject: Subject) -> None:
     leaves |= {n: p.detach() for n, p in parameters.items() if p.requires_grad}
     for seed, (leaf, value) in enumerate(leaves.items()):
         direction = subject.noise(value.shape, 200 + seed, value.dtype)
-        gradient = found[f"gradient of `{leaf}`"]
+        gradient = gradients_by_leaf[f"gradient of `{leaf}`"]
         by_autograd = (gradient.conj() * direction).real.sum().item()
         up = _loss_with(subject, leaf, value + EPSILON * direction)
         down = _loss_with(subject, leaf, value - EPSILON * direction)

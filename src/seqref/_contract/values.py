@@ -169,7 +169,7 @@ def no_state(subject: Subject) -> None:
     name, layer = "initial state", subject.layer
     full = torch.full((subject.batch,), subject.time, device=subject.x.device)
     for lengths in (None, full) if subject.supports_lengths else (None,):
-        found = []
+        results = []
         for state in (layer.initial_state(subject.batch), None):
             x = subject.x.requires_grad_()
             parameters = dict(layer.named_parameters())
@@ -183,10 +183,10 @@ def no_state(subject: Subject) -> None:
                 materialize_grads=True,
             )
             of = {f"gradient of `{n}`": g for n, g in zip(leaves, grads, strict=True)}
-            found.append({n: t.detach() for n, t in values.items()} | of)
+            results.append({n: t.detach() for n, t in values.items()} | of)
         given = " with lengths" if lengths is not None else ""
         what = f"the call{given} without a state, beside one from `initial_state`,"
-        subject.same(name, what, *found)
+        subject.same(name, what, *results)
 
 
 def initial_state(subject: Subject) -> None:

@@ -283,21 +283,21 @@ def _sites(where: str, module: nn.Module) -> Iterator[_Site]:
         raise TypeError(
             f"{where}: `module` must be a torch.nn.Module, got {type(module).__name__}"
         )
-    found = False
+    any_layer = False
     for path, part in module.named_modules():
         kind = next((k for k, known in _KINDS.items() if isinstance(part, known)), None)
         if kind is None:
             _check_unknown(where, path, part)
             continue
         for suffix in _suffixes(part):
-            found = True
+            any_layer = True
             tensors = {n: getattr(part, n + suffix, None) for n in _NAMES}
             names = {n: f"{path}.{n}{suffix}".lstrip(".") for n in _NAMES}
             own = dict(part.named_parameters(recurse=False, remove_duplicate=False))
             computed = {n for n in _NAMES if own.get(n + suffix) is not tensors[n]}
             given = {n: t for n, t in tensors.items() if t is not None}
             yield _Site(kind, names, given, frozenset(computed))
-    if not found:
+    if not any_layer:
         raise TypeError(
             f"{where}: `module` must hold a recurrent layer or cell of seqref or "
             f"torch.nn, got {type(module).__name__}"

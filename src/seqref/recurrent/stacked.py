@@ -267,10 +267,10 @@ def _checked_layers(layers: Any) -> list[nn.Module]:
             "Stacked: `layers` must be a sequence of layers, got "
             f"{type(layers).__name__} (pass [layer])"
         )
-    found = list(layers)
-    if not found:
+    given = list(layers)
+    if not given:
         raise ValueError("Stacked: `layers` must hold at least 1 layer, got 0")
-    for i, layer in enumerate(found):
+    for i, layer in enumerate(given):
         is_layer = isinstance(layer, nn.Module) and callable(
             getattr(layer, "initial_state", None)
         )
@@ -280,14 +280,14 @@ def _checked_layers(layers: Any) -> list[nn.Module]:
                 f"Stacked: `layers[{i}]` must be a layer with `initial_state`, such as "
                 f"seqref.LSTM, got {kind.__module__}.{kind.__qualname__}"
             )
-        first = next(j for j in range(i + 1) if found[j] is layer)
+        first = next(j for j in range(i + 1) if given[j] is layer)
         if first != i:
             raise ValueError(
                 f"Stacked: `layers[{i}]` must be a module of its own, got "
                 f"layers[{first}] again ([layer] * n? make a layer for each place; to "
                 "share weights on purpose, give two layers one cell)"
             )
-    return found
+    return given
 
 
 def _check_dropout(dropout: Any, n_layers: int) -> None:

@@ -225,13 +225,13 @@ def python_source(root: str | Path | None = None) -> Corpus:
 
 
 def _source_files(root: Path) -> Iterator[Path]:
-    found = []
+    paths = []
     # Not `rglob`: it takes a folder that cannot be listed for an empty one.
     for folder, folders, files in os.walk(root, onerror=_not_listed):
         folders[:] = [name for name in folders if not _excluded(name)]
         names = [n for n in files if n.endswith(".py") and not _excluded(n)]
-        found += [Path(folder, name) for name in names]
-    for path in sorted(found):
+        paths += [Path(folder, name) for name in names]
+    for path in sorted(paths):
         if path.is_file():
             yield path
 

@@ -55,9 +55,9 @@ def counting_words(
         Belinkov & Shieber (2018) and others try whether a network counts.
     """
     check_dtype("counting_words", dtype)
-    found = _listed("counting_words", counts)
-    n = torch.tensor(found, device=device)[:, None]
-    t = torch.arange(2 * max(found), device=device)
+    listed = _listed("counting_words", counts)
+    n = torch.tensor(listed, device=device)[:, None]
+    t = torch.arange(2 * max(listed), device=device)
     is_a, is_b = t < n, (t >= n) & (t < 2 * n)
     x = torch.stack([is_a, is_b], dim=-1).to(dtype)
     is_last = (t == 2 * n - 1).to(dtype)
@@ -98,8 +98,8 @@ def memoryless_loss(counts: Iterable[int]) -> float:
         TypeError: `counts` is no iterable, or a count no int.
         ValueError: a count is below 1, or there is none.
     """
-    found = _listed("memoryless_loss", counts)
-    p = len(found) / sum(found)
+    listed = _listed("memoryless_loss", counts)
+    p = len(listed) / sum(listed)
     return 0.0 if p == 1 else -p * math.log(p) - (1 - p) * math.log1p(-p)
 
 
@@ -107,9 +107,9 @@ def _listed(where: str, counts: Iterable[int]) -> list[int]:
     if not isinstance(counts, Iterable):
         kind = type(counts).__name__
         raise TypeError(f"{where}: `counts` must be an iterable of ints, got {kind}")
-    found = list(counts)
-    if not found:
+    listed = list(counts)
+    if not listed:
         raise ValueError(f"{where}: `counts` must hold at least one n, got none")
-    for n in found:
+    for n in listed:
         check_size(where, "counts", n)
-    return found
+    return listed

@@ -181,9 +181,9 @@ def is_there(path: Path, where: str) -> bool:
 def remove_leftovers(folder: Path, name: str) -> None:
     r"""Delete what a killed `write_whole` left; `name` is a regular expression."""
     pattern = re.compile(rf"\.{name}\.[0-9a-f]{{16}}")
-    for found in names_in(folder, "remove_leftovers"):
-        if pattern.fullmatch(found):
-            (folder / found).unlink(missing_ok=True)
+    for name in names_in(folder, "remove_leftovers"):
+        if pattern.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _check_readable(path: Path, where: str) -> None:

@@ -158,17 +158,17 @@ def differences(old: Any, new: Any, name: str = "", loose: bool = True) -> list[
         dot = "." if name else ""
         names = [key for key in old if key in new or not loose]
         names += [key for key in new if key not in old and not loose]
-        found = [
+        parts = [
             differences(
                 old.get(k, ABSENT), new.get(k, ABSENT), f"{name}{dot}{k}", loose
             )
             for k in names
         ]
-        return [line for lines in found for line in lines]
+        return [line for lines in parts for line in lines]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         pairs = enumerate(zip(old, new, strict=True))
-        found = [differences(a, b, f"{name}[{i}]", loose) for i, (a, b) in pairs]
-        return [line for lines in found for line in lines]
+        parts = [differences(a, b, f"{name}[{i}]", loose) for i, (a, b) in pairs]
+        return [line for lines in parts for line in lines]
     # 1 and 1.0 are one setting, 1 and True are not.
     same = old == new and isinstance(old, bool) == isinstance(new, bool)
     return [] if same else [f"{name} is {_short(old)} in the file, {_short(new)} here"]
@@ -236,23 +236,23 @@ def _hint(tree: Any) -> str:
 
 
 def _named_tuple(path: str, fields: list[str]) -> Any:
-    found = _find(path)
-    good = isinstance(found, type) and issubclass(found, tuple)
-    if not good or list(getattr(found, "_fields", ())) != fields:
+    kind = _find(path)
+    good = isinstance(kind, type) and issubclass(kind, tuple)
+    if not good or list(getattr(kind, "_fields", ())) != fields:
         raise ValueError(
             f"this program has no NamedTuple {path} with the fields {', '.join(fields)}"
         )
-    return found
+    return kind
 
 
 def _find(path: str) -> Any:
     # Looked up among the modules that are there: a file must not make us import one.
     module, _, name = path.partition(":")
-    found = sys.modules.get(module)
+    place = sys.modules.get(module)
     for part in name.split("."):
         # Not getattr: a module may import another when it is asked for a name, and a
         # lazy one even when it is asked for its `__dict__`.
-        if not isinstance(found, ModuleType | type):
+        if not isinstance(place, ModuleType | type):
             return None
-        found = object.__getattribute__(found, "__dict__").get(part)
-    return found
+        place = object.__getattribute__(place, "__dict__").get(part)
+    return place

@@ -88,21 +88,21 @@ def report(
     )
 
 
-def show(found: Report, characters: int) -> None:
+def show(result: Report, characters: int) -> None:
     r"""Print a report on a model that was trained on so many characters."""
-    if found.counted < found.train:
+    if result.counted < result.train:
         say(
-            f"bits per character on the first {found.measured:,} of "
-            f"{found.heldout:,} held-out characters (--report-characters); the n-grams "
-            f"count the last {found.counted:,} of {found.train:,}:"
+            f"bits per character on the first {result.measured:,} of "
+            f"{result.heldout:,} held-out characters (--report-characters); the "
+            f"n-grams count the last {result.counted:,} of {result.train:,}:"
         )
     else:
-        say(f"bits per character on {found.measured:,} held-out characters:")
-    for name, value in found.ngrams.items():
+        say(f"bits per character on {result.measured:,} held-out characters:")
+    for name, value in result.ngrams.items():
         say(f"  {name:<8} {value:.3f}")
-    say(f"  {'LSTM':<8} {found.bits:.3f}   after {characters:,} characters")
+    say(f"  {'LSTM':<8} {result.bits:.3f}   after {characters:,} characters")
     say("a sample at temperature 0.8:")
-    say(shown(found.sample))
+    say(shown(result.sample))
 
 
 def key_of(model: Path, text: str, limit: int) -> dict[str, Any]:
@@ -120,16 +120,16 @@ def key_of(model: Path, text: str, limit: int) -> dict[str, Any]:
 def read_report(path: Path, key: dict[str, Any]) -> Report | None:
     r"""The report that `keep_report` wrote for this key, or None."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return Report(**found["report"]) if found["key"] == key else None
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return Report(**stored["report"]) if stored["key"] == key else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         # It can be made again.
         return None
 
 
-def keep_report(path: Path, key: dict[str, Any], found: Report) -> None:
+def keep_report(path: Path, key: dict[str, Any], result: Report) -> None:
     r"""Write a report, so that it need not be measured again."""
-    entry = json.dumps({"key": key, "report": asdict(found)}, indent=1)
+    entry = json.dumps({"key": key, "report": asdict(result)}, indent=1)
     try:
         write_whole(path, f"{entry}\n".encode())
     except OSError as error:

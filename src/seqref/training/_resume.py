@@ -99,7 +99,7 @@ def complete(
 
 def digest(corpus: Corpus) -> str:
     r"""Tells two texts apart."""
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for part in (corpus.train, corpus.tune, corpus.heldout):
-        found.update(part.encode("utf-8", "surrogatepass"))
-    return found.hexdigest()
+        sha.update(part.encode("utf-8", "surrogatepass"))
+    return sha.hexdigest()

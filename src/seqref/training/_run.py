@@ -123,14 +123,14 @@ class Run:
 
     def _load(self, steps: int) -> Moment:
         path, tensors, config = read_newest(self.checkpoints, "fit")
-        found = []
+        changes = []
         for part, value in self.settings.items():
             old = config.get("settings", {}).get(part)
-            found += differences(old, value, part, loose=part in LOOSE)
-        if found:
-            more = f"; and {len(found) - SHOWN} more" * (len(found) > SHOWN)
+            changes += differences(old, value, part, loose=part in LOOSE)
+        if changes:
+            more = f"; and {len(changes) - SHOWN} more" * (len(changes) > SHOWN)
             raise ValueError(
-                f"fit: {str(path)!r} is of another run: {'; '.join(found[:SHOWN])}"
+                f"fit: {str(path)!r} is of another run: {'; '.join(changes[:SHOWN])}"
                 f"{more} (build model, optimizer and scheduler as for a new run)"
             )
         try:

@@ -85,13 +85,13 @@ def _pairs(module: nn.Module, plain: nn.Module) -> Iterable[tuple[str, str, str]
 
 
 def _kinds(module: nn.Module) -> dict[str, str]:
-    found = {}
+    modules = {}
     for place, inner in module.named_modules(remove_duplicate=False):
         kind = type(inner)
         known = kind.__module__.split(".")[0] in ("seqref", "torch")
         label = kind.__name__ if known else f"{kind.__module__}.{kind.__qualname__}"
-        found[place] = f"{label}({inner.extra_repr()})"
-    return found
+        modules[place] = f"{label}({inner.extra_repr()})"
+    return modules
 
 
 def _check_apart(where: str, name: str, module: nn.Module) -> None:

@@ -90,13 +90,13 @@ class Checkpoints:
         Raises:
             OSError: the folder cannot be listed.
         """
-        found = {}
+        by_step = {}
         folder = Path(self.folder)
         for name in names_in(folder, "Checkpoints.files"):
             match = STEP_FILE.fullmatch(name)
             if match:
-                found[int(match[1])] = folder / name
-        return [found[step] for step in sorted(found)]
+                by_step[int(match[1])] = folder / name
+        return [by_step[step] for step in sorted(by_step)]
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, config: dict[str, Any]) -> None:

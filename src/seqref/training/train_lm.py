@@ -301,9 +301,9 @@ def _say_the_way_on(work: Run) -> None:
 def _report(work: Run, last: Step, limit: int) -> None:
     path = work.checkpoint.with_name(REPORT)
     key = key_of(work.checkpoint, work.checkpoints.config["text"], limit)
-    found = read_report(path, key)
-    if found is None:
+    result = read_report(path, key)
+    if result is None:
         rows, seed = work.streams.inputs.shape[0], work.settings["seed"]
-        found = report(work.model, work.vocabulary, work.corpus, rows, seed, limit)
-        keep_report(path, key, found)
-    show(found, last.characters)
+        result = report(work.model, work.vocabulary, work.corpus, rows, seed, limit)
+        keep_report(path, key, result)
+    show(result, last.characters)

@@ -172,11 +172,11 @@ def _check_tokens(where: str, name: str, tokens: Tensor) -> None:
 
 def _check_alike(name: str, document: Tensor, first: Tensor) -> None:
     for kind in ("dtype", "device"):
-        found, expected = getattr(document, kind), getattr(first, kind)
-        if found != expected:
+        actual, expected = getattr(document, kind), getattr(first, kind)
+        if actual != expected:
             raise ValueError(
                 f"Documents: `{name}` must have the {kind} of the first, {expected}, "
-                f"got {found}"
+                f"got {actual}"
             )
 
 

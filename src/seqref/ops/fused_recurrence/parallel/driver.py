@@ -185,10 +185,10 @@ def _by_hand(
         grad_h_0 = grad_h_n.where(none, 0.0)
         grad_h_n = torch.zeros_like(grad_h_n)
     grads_in = (grad_y, grad_h_n, *grad_others)
-    found = form.backward((x_first, *kept), weights, *grads_in, skip=skip)
-    grads = found._asdict() | {"h_0": found.h_0 + grad_h_0}
-    if found.x is not None:
-        grads["x"] = found.x.transpose(0, 1)
+    adjoint = form.backward((x_first, *kept), weights, *grads_in, skip=skip)
+    grads = adjoint._asdict() | {"h_0": adjoint.h_0 + grad_h_0}
+    if adjoint.x is not None:
+        grads["x"] = adjoint.x.transpose(0, 1)
     return [None if name in skip else grads[name] for name in names]
 
 
@@ -214,8 +214,8 @@ def _by_autograd(
         for tensor, need in zip(aliases, needed, strict=True)
         if need and tensor is not None
     ]
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         (y, *ends), wanted, upstream, create_graph=True, materialize_grads=True
     )
-    following = iter(found)
+    following = iter(gradients)
     return [next(following) if need else None for need in needed]
