@@ -1,6 +1,8 @@
 """The op: its definition, its backends beside each other, foreign judges, refusals."""
 
-from inspect import isfunction
+import re
+from inspect import getdoc, isfunction
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -1067,6 +1069,20 @@ def test_the_default_on_a_cpu_is_never_the_loop(monkeypatch):
         with pytest.raises(AssertionError, match="the loop was taken"):
             call(kind, made, backend="reference")
     assert ran == ["torch" if kind == "lstm" else "parallel" for kind in KINDS]
+
+
+@pytest.mark.parametrize("device", ["CPU", "CUDA"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_of_backends_names_the_default(kind, device):
+    row = re.compile(r'^ *\| `"(\w+)"` \| [^|]* \| ([^|]*) \|$', re.MULTILINE)
+    table = dict(row.findall(getdoc(OPS.get(kind, fused_rnn))))
+    assert set(table) == set(BACKENDS)
+    form = f"rnn_{kind}" if kind in ("tanh", "relu") else kind
+    order = fused_recurrence._order(form, SimpleNamespace(is_cuda=device == "CUDA"))
+    has_kernel = form in fused_recurrence._KERNELS
+    default = next(name for name in order if name != "torch" or has_kernel)
+    named = [b for b, where in table.items() if device in re.split("[,;] ", where)]
+    assert named == [default]
 
 
 # The annotations say floating: their checker would stop here.
