@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import seqref
 from seqref.ops.fused_recurrence import parallel, reference
@@ -432,3 +433,31 @@ def test_what_cannot_be_read_is_said(formula):
     symbols, *_ = formula.split(" = ")
     with pytest.raises((Unread, IndexError)):
         holds("lstm", [symbols], formula.removeprefix("h_t = "))
+
+
+# Numbers of parameters, in the summary boxes: a formula for each of these, in order.
+COUNTED = {
+    "rnn": [seqref.RNN(3, 5)],
+    "lstm": [seqref.LSTM(3, 5)],
+    "gru": [seqref.GRU(3, 5)],
+    "lstm_history": [seqref.CoupledGateLSTM(3, 5), seqref.PeepholeLSTM(3, 5)],
+    "lstm_variants": [seqref.LayerNormLSTM(3, 5), seqref.ProjectedLSTM(3, 5, 2)],
+}
+
+
+@pytest.mark.parametrize("page", COUNTED)
+def test_parameters_are_as_many_as_the_summary_says(page):
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    words = yaml.safe_load(text.split("---")[1])["summary"]["parameters"]
+    formulas = re.findall(r"\$([^$]*\+[^$]*)\$", words)
+    said = [counted(formula, I=3, D=5, P=2) for formula in formulas]
+    assert said == [sum(p.numel() for p in each.parameters()) for each in COUNTED[page]]
+
+
+def counted(formula, **sizes):
+    product = re.sub(r"(?<=[A-Z\d)])\s*(?=[A-Z(])", "*", formula.replace("^", "**"))
+    return eval(product, sizes)
+
+
+def test_side_by_side_is_a_product():
+    assert counted("4(D^2 + D I) + 18D", D=5, I=3) == 4 * (25 + 15) + 90
