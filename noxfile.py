@@ -122,7 +122,7 @@ def new(session: nox.Session) -> None:
 
 @nox.session
 def sabotage(session: nox.Session) -> None:
-    """Plant each fault of tests/sabotages, half an hour, and say what notices it.
+    """Plant each fault of tests/sabotages and say what notices it (most of an hour).
 
     Arguments are names of faults or of subjects: only these are planted.
     """

@@ -1,7 +1,7 @@
 """The list of sabotages can be planted as it stands, and the runner tells what it saw.
 
-That each is caught is not tested here: `nox -s sabotage` plants them, which takes half
-an hour.
+That each is caught is not tested here: `nox -s sabotage` plants them, which takes most
+of an hour.
 """
 
 import re
