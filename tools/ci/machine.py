@@ -34,8 +34,8 @@ def cores() -> int:
 def torch_version(environment: Path) -> str:
     """The torch of a virtual environment, without importing it."""
     folders = [str(path) for path in environment.glob("lib/python*/site-packages")]
-    found = metadata.distributions(name="torch", path=folders)
-    return next((one.version for one in found), "none")
+    installed = metadata.distributions(name="torch", path=folders)
+    return next((one.version for one in installed), "none")
 
 
 def describe(environment: Path, listing: Path = Path("/proc/cpuinfo")) -> str:

@@ -257,8 +257,8 @@ def summary(result: Audit) -> str:
     lines += [f"not run: {reason}" for reason in result.opted_out]
     lines += [f"skipped: {reason}" for reason in result.skipped]
     lines += [f"PROBLEM {problem}" for problem in result.problems]
-    found = len(result.problems)
-    lines.append("audit passed" if not found else f"audit FAILED: {found} problems")
+    count = len(result.problems)
+    lines.append("audit passed" if not count else f"audit FAILED: {count} problems")
     return "\n".join(lines)
 
 

@@ -88,15 +88,15 @@ class _Tracer:
             check_tables(self.md, self._refuse_row)
         self.page = ""
         self.lines: list[Line] = []
-        self.found: list[tuple[int, int, Fence]] = []
+        self.fences: list[tuple[int, int, Fence]] = []
 
     def trace(self, lines: list[Line], page: str) -> list[Fence]:
-        self.lines, self.found, self.page = lines, [], page
+        self.lines, self.fences, self.page = lines, [], page
         html = self.md.reset().convert("\n".join(line.text for line in lines))
         self._refuse_strays(page)
         seen = _Seen()
         seen.feed(html)
-        return [self.found[number][2] for number in sorted(seen.numbers)]
+        return [self.fences[number][2] for number in sorted(seen.numbers)]
 
     def _note(self, fences: Any, start: int, end: int, _: Any) -> Callable[..., str]:
         content = fences.rebuild_block(fences.code).split("\n") if fences.code else []
@@ -113,12 +113,12 @@ class _Tracer:
             end=self.lines[end - 1].number,
             start=start,
         )
-        self.found.append((start, end, fence))
-        number = len(self.found) - 1
+        self.fences.append((start, end, fence))
+        number = len(self.fences) - 1
         return lambda **_: f'<div data-fence="{number}"></div>'
 
     def _refuse_row(self, row: str, message: str) -> None:
-        inside = {i for start, end, _ in self.found for i in range(start, end)}
+        inside = {i for start, end, _ in self.fences for i in range(start, end)}
         number = next(
             line.number
             for index, line in enumerate(self.lines)
@@ -128,7 +128,7 @@ class _Tracer:
 
     def _refuse_strays(self, page: str) -> None:
         r"""Refuse lines that look like a fence and are part of none."""
-        inside = {i for start, end, _ in self.found for i in range(start, end)}
+        inside = {i for start, end, _ in self.fences for i in range(start, end)}
         for index, line in enumerate(self.lines):
             if index not in inside and _FENCE_LIKE.match(line.text):
                 raise PageError(

@@ -71,11 +71,11 @@ def extensions(root: Path) -> dict[str, dict]:
     if not path.exists():
         return _DEFAULT
     listed = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    found: dict[str, dict] = {}
+    handlers: dict[str, dict] = {}
     for entry in listed.get("markdown_extensions") or []:
         pairs = entry.items() if isinstance(entry, dict) else [(entry, {})]
-        found |= {name: _without_none(options or {}) for name, options in pairs}
-    return found
+        handlers |= {name: _without_none(options or {}) for name, options in pairs}
+    return handlers
 
 
 def structural_markdown(root: Path) -> markdown.Markdown:

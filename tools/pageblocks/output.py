@@ -39,14 +39,14 @@ def tidy(text: str) -> str:
 
 def _tokens(text: str, *, gaps: bool) -> list[str | Decimal | None]:
     r"""Numbers as written (`str`), other characters; a gap is `None`."""
-    found: list = []
+    places: list = []
     for match in _TOKEN.finditer(tidy(text)):
         kind = match.lastgroup
         if kind == "gap":
-            found.extend([None] if gaps else list(match[0]))
+            places.extend([None] if gaps else list(match[0]))
         else:
-            found.append(match[0])
-    return found
+            places.append(match[0])
+    return places
 
 
 def _match(shown: list, printed: list) -> bool:

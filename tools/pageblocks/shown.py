@@ -51,23 +51,23 @@ def signature_problem(text: str, path: str, src: Path) -> str | None:
         path: Dotted path of the object, such as `seqref.recurrent.lstm.LSTM`.
         src: The folder that holds the package.
     """
-    found = _find(path, src)
-    if found is None:
+    definition = _find(path, src)
+    if definition is None:
         return f"{path} is not in the source"
-    if isinstance(found, ast.Assign | ast.AnnAssign) or _is_property(found):
+    if isinstance(definition, ast.Assign | ast.AnnAssign) or _is_property(definition):
         name = path.rpartition(".")[2]
         return None if re.match(rf"\s*{name}\b", text) else f"does not name {name}"
     shown = _parameters(text)
     if shown is None:
         return "cannot be read as a signature"
-    true = _true_parameters(found, path, src)
+    true = _true_parameters(definition, path, src)
     if true is None or _same(shown, true):
         return None
     return f"shows ({ast.unparse(shown)}), the file has ({ast.unparse(true)})"
 
 
-def _is_property(found: ast.stmt) -> bool:
-    names = {ast.unparse(d) for d in getattr(found, "decorator_list", [])}
+def _is_property(definition: ast.stmt) -> bool:
+    names = {ast.unparse(d) for d in getattr(definition, "decorator_list", [])}
     return bool(names & {"property", "functools.cached_property", "cached_property"})
 
 
@@ -77,13 +77,13 @@ def _find(path: str, src: Path) -> ast.stmt | None:
         return None
     file, names = home
     body = ast.parse(file.read_text(encoding="utf-8")).body
-    found: ast.stmt | None = None
+    definition: ast.stmt | None = None
     for name in names:
-        found = next((n for n in _flat(body) if name in _bound(n)), None)
-        if found is None:
+        definition = next((n for n in _flat(body) if name in _bound(n)), None)
+        if definition is None:
             return None
-        body = getattr(found, "body", [])
-    return found
+        body = getattr(definition, "body", [])
+    return definition
 
 
 def _flat(body: list[ast.stmt]) -> list[ast.stmt]:
@@ -116,16 +116,18 @@ def _parameters(text: str) -> ast.arguments | None:
     return function.args if isinstance(function, ast.FunctionDef) else None
 
 
-def _true_parameters(found: ast.stmt, path: str, src: Path) -> ast.arguments | None:
+def _true_parameters(
+    definition: ast.stmt, path: str, src: Path
+) -> ast.arguments | None:
     r"""The parameters of a function or class; `None` where its base is not of here."""
-    if isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef):
-        return found.args
-    if not isinstance(found, ast.ClassDef):
+    if isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef):
+        return definition.args
+    if not isinstance(definition, ast.ClassDef):
         return None
     # What the constructor is from: this class, the cell of a layer, or a base.
-    init = next((n for n in found.body if "__init__" in _bound(n)), None)
+    init = next((n for n in definition.body if "__init__" in _bound(n)), None)
     if init is None:
-        names = [_first_name(base) for base in found.bases]
+        names = [_first_name(base) for base in definition.bases]
     else:
         names = _built_from(init)
         if not names:

@@ -20,16 +20,16 @@ def modules_used(trees: list[ast.Module], src: Path) -> dict[str, Path]:
     Returns:
         The file of each module, by the module's name.
     """
-    found: dict[str, Path] = {}
+    modules: dict[str, Path] = {}
     waiting = [name for tree in trees for name in _imports(tree, "", src)]
     while waiting:
         name = waiting.pop()
         path = _file(name, src)
-        if path is None or name in found:
+        if path is None or name in modules:
             continue
-        found[name] = path
+        modules[name] = path
         waiting.extend(_imports(_parse(path), _package(name, path), src))
-    return found
+    return modules
 
 
 def _imports(tree: ast.Module, package: str, src: Path) -> list[str]:
@@ -54,7 +54,7 @@ def _attributes(tree: ast.Module, alias: ast.alias, src: Path) -> list[str]:
     names = [alias.name] if alias.name != PACKAGE else []
     chains = _Chains()
     chains.visit(tree)
-    for first, *attributes in chains.found:
+    for first, *attributes in chains.names:
         if first == bound:
             names.append(_follow(module, attributes, src))
     return names or [module]
@@ -73,12 +73,12 @@ class _Chains(ast.NodeVisitor):
     r"""Collects dotted names, each at its full length."""
 
     def __init__(self) -> None:
-        self.found: list[list[str]] = []
+        self.names: list[list[str]] = []
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         chain = _chain(node)
         if chain:
-            self.found.append(chain)
+            self.names.append(chain)
         else:
             self.generic_visit(node)
 

@@ -213,17 +213,17 @@ def _backends(torch: Any) -> Restore:
 
 def _legacy(torch: Any) -> tuple[Any, ...]:
     r"""The older precision settings; `None` where they contradict the newer ones."""
-    found: list[Any] = []
+    values: list[Any] = []
     for get in (
         torch.get_float32_matmul_precision,
         lambda: torch.backends.cudnn.allow_tf32,
         lambda: torch.backends.cuda.matmul.allow_tf32,
     ):
         try:
-            found.append(get())
+            values.append(get())
         except RuntimeError:
-            found.append(None)
-    return tuple(found)
+            values.append(None)
+    return tuple(values)
 
 
 def _holder(torch: Any, path: str) -> Any:
@@ -317,8 +317,8 @@ def _entries() -> Iterator[tuple[Any, str, Any]]:
 
 
 def _override(entry: Any) -> Any:
-    found = entry.user_override
-    return found.get() if isinstance(found, contextvars.ContextVar) else found
+    value = entry.user_override
+    return value.get() if isinstance(value, contextvars.ContextVar) else value
 
 
 def _generators(torch: Any) -> Restore:

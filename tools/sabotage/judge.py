@@ -67,9 +67,9 @@ def run(check: str, root: Path, limit: float) -> Outcome:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
-    found = failures(name, text)
+    failed = failures(name, text)
     seconds = time.monotonic() - began
-    return Outcome(process.returncode == 0, found, hung, seconds, text)
+    return Outcome(process.returncode == 0, failed, hung, seconds, text)
 
 
 def failures(program: str, text: str) -> tuple[str, ...]:

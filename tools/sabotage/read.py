@@ -49,15 +49,15 @@ def read(folder: Path) -> list[Sabotage]:
         SabotageError: an entry lacks something, has something more or a name that
             another one has, changes nothing, or names no known command.
     """
-    found = []
+    sabotages = []
     for path in sorted(folder.glob("*.yml")):
         for entry in yaml.safe_load(path.read_text(encoding="utf-8")) or []:
-            found.append(_one(path, entry))
-    names = [sabotage.name for sabotage in found]
+            sabotages.append(_one(path, entry))
+    names = [sabotage.name for sabotage in sabotages]
     for name in names:
         if names.count(name) > 1:
             raise SabotageError(f"{name}: {names.count(name)} entries have this name")
-    return found
+    return sabotages
 
 
 def _one(path: Path, entry: Any) -> Sabotage:

@@ -116,8 +116,8 @@ def split_citation(text: str) -> list[tuple[str, str]]:
 
 def cited_keys(text: str) -> set[str]:
     """Keys in the citations of a Markdown or YAML text."""
-    found = re.findall(r"\[(@[^\[\]]+)\]", text)
-    return {key for citation in found for key, _ in split_citation(citation) if key}
+    citations = re.findall(r"\[(@[^\[\]]+)\]", text)
+    return {key for citation in citations for key, _ in split_citation(citation) if key}
 
 
 def citing_pages(site: Site) -> dict[str, list[tuple[str, str]]]:

@@ -58,14 +58,14 @@ def read_concept(path: Path, site: Site) -> Concept:
 
 def concepts(site: Site) -> list[Concept]:
     """All concept pages, oldest first."""
-    found = []
+    known = []
     for path in sorted(site.docs.rglob("*.md")):
         data, _, _ = split_front_matter(
             path.read_text(encoding="utf-8"), site.name(path)
         )
         if "concept" in data:
-            found.append(read_concept(path, site))
-    return sorted(found, key=lambda concept: (concept.year, concept.name))
+            known.append(read_concept(path, site))
+    return sorted(known, key=lambda concept: (concept.year, concept.name))
 
 
 def title_of(name: str, site: Site) -> tuple[str, bool]:

@@ -56,8 +56,8 @@ def _check_test(path: Path, file: str, test: str) -> None:
 
 def _check_claim(folder: Path, name: str, claim: str) -> None:
     # Names are told apart over all folders; what is shared or of the lab begins so.
-    found = [path for path in folder.glob(f"*/{name}.py") if path.parent.name != "lab"]
-    path = found[0] if found else folder / f"{name}.py"
+    paths = [path for path in folder.glob(f"*/{name}.py") if path.parent.name != "lab"]
+    path = paths[0] if paths else folder / f"{name}.py"
     _, texts = _names_of(path, f"experiment {name}")
     if claim not in texts:
         raise EvidenceError(f"experiment {name} has no claim `{claim}`")
@@ -80,8 +80,8 @@ def anchors(path: Path) -> set[str]:
     text = path.read_text(encoding="utf-8")
     _, body, _ = split_front_matter(text, path.name)
     body = re.sub(r"^( *)(```+|~~~+).*?^\1\2", "", body, flags=re.MULTILINE | re.DOTALL)
-    found = set(re.findall(r"\{[^{}\n]*#([\w.-]+)[^{}\n]*\}", body))
-    found |= set(re.findall(r"""\bid=["']([\w.-]+)["']""", body))
+    anchors = set(re.findall(r"\{[^{}\n]*#([\w.-]+)[^{}\n]*\}", body))
+    anchors |= set(re.findall(r"""\bid=["']([\w.-]+)["']""", body))
     for match in re.finditer(r"^#{1,6} +(.+?)(?: *\{[^{}]*\})?$", body, re.MULTILINE):
-        found.add(slugify(re.sub(r"[`*]", "", match.group(1)), "-"))
-    return found
+        anchors.add(slugify(re.sub(r"[`*]", "", match.group(1)), "-"))
+    return anchors

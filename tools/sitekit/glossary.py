@@ -166,9 +166,9 @@ class _Linker:
         while self.pattern and (match := self.pattern.search(text, start)):
             for name in self.names:
                 if name in self.terms:
-                    found = _one(name).match(text, match.start())
-                    if found:
-                        return found
+                    place = _one(name).match(text, match.start())
+                    if place:
+                        return place
             start = match.start() + 1
         return None
 
@@ -191,15 +191,15 @@ class _Linker:
             index += 1
 
     def _link_text(self, element: etree.Element) -> None:
-        found = self._first(element.text)
-        if found:
-            element.text, link = found
+        first = self._first(element.text)
+        if first:
+            element.text, link = first
             element.insert(0, link)
 
     def _link_tail(self, element: etree.Element, index: int) -> None:
-        found = self._first(element[index].tail)
-        if found:
-            element[index].tail, link = found
+        first = self._first(element[index].tail)
+        if first:
+            element[index].tail, link = first
             element.insert(index + 1, link)
 
     def _first(self, text: str | None) -> tuple[str, etree.Element] | None:

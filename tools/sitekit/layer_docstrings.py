@@ -32,12 +32,12 @@ def layers(module: griffe.Module) -> Iterator[tuple[griffe.Class, griffe.Class]]
     for inner in module.modules.values():
         if not inner.is_alias:
             yield from layers(inner)
-    for found in module.classes.values():
-        constructor = None if found.is_alias else found.members.get("__init__")
+    for layer in module.classes.values():
+        constructor = None if layer.is_alias else layer.members.get("__init__")
         for decorator in getattr(constructor, "decorators", ()):
             if decorator.callable_path == DECORATOR:
                 (cell,) = decorator.value.arguments
-                yield found, module.modules_collection[cell.canonical_path]
+                yield layer, module.modules_collection[cell.canonical_path]
 
 
 def maker(pkg: griffe.Module) -> Any:

@@ -50,9 +50,9 @@ class _Box:
     width: int
 
 
-def _generations(found: list[Concept]) -> dict[str, int]:
+def _generations(lineage: list[Concept]) -> dict[str, int]:
     """How many concepts of its own family lead to each, by the longest way."""
-    by_name = {concept.name: concept for concept in found}
+    by_name = {concept.name: concept for concept in lineage}
     known: dict[str, int] = {}
 
     def generation(concept: Concept) -> int:
@@ -63,19 +63,19 @@ def _generations(found: list[Concept]) -> dict[str, int]:
             known[concept.name] = max((1 + generation(one) for one in kin), default=0)
         return known[concept.name]
 
-    return {concept.name: generation(concept) for concept in found}
+    return {concept.name: generation(concept) for concept in lineage}
 
 
-def _layout(found: list[Concept]) -> tuple[list[Concept], dict[str, _Box], list[int]]:
+def _layout(lineage: list[Concept]) -> tuple[list[Concept], dict[str, _Box], list[int]]:
     """The concepts by row, the box of each, and where each family's column begins.
 
     The last entry of the columns is where the drawing ends.
     """
-    depth = _generations(found)
-    rows = sorted(found, key=lambda one: (one.year, depth[one.name], one.name))
+    depth = _generations(lineage)
+    rows = sorted(lineage, key=lambda one: (one.year, depth[one.name], one.name))
     boxes: dict[str, _Box] = {}
     columns = [_LEFT]
-    for family in dict.fromkeys(concept.family for concept in found):
+    for family in dict.fromkeys(concept.family for concept in lineage):
         for row, concept in enumerate(rows):
             if concept.family == family:
                 boxes[concept.name] = _Box(
@@ -83,7 +83,7 @@ def _layout(found: list[Concept]) -> tuple[list[Concept], dict[str, _Box], list[
                     _TOP + row * _ROW,
                     round(len(concept.title) * _LETTER) + _PADDING,
                 )
-        kin = [boxes[one.name] for one in found if one.family == family]
+        kin = [boxes[one.name] for one in lineage if one.family == family]
         columns.append(max(box.x + box.width for box in kin) + _GAP)
     return rows, boxes, columns
 
@@ -127,13 +127,13 @@ def _hops(start: int, stop: int, y: int, others: list[_Edge]) -> list[str]:
     return [f"H{x - side * _HOP} {arc}" for x in sorted(crossed, reverse=side < 0)]
 
 
-def _edges(found: list[Concept], boxes: dict[str, _Box]) -> list[_Edge]:
+def _edges(lineage: list[Concept], boxes: dict[str, _Box]) -> list[_Edge]:
     """The arrows. Those of one box that go round share a lane, the shortest inside."""
     routes: list[tuple[_Box, _Edge]] = []
     lanes: list[tuple[_Box, list[_Box]]] = []
     for name, start in boxes.items():
         x, around = start.x + _STEM, []
-        for end in (boxes[one.name] for one in found if name in one.parents):
+        for end in (boxes[one.name] for one in lineage if name in one.parents):
             near = [box for box in boxes.values() if start.y < box.y < end.y]
             if any(box.x <= x <= box.x + box.width for box in near):
                 around.append(end)
@@ -190,25 +190,25 @@ def _style(theme: str) -> str:
     )
 
 
-def draw(found: list[Concept], theme: str) -> str:
+def draw(lineage: list[Concept], theme: str) -> str:
     """The map as SVG.
 
     Args:
-        found: The concepts, oldest first.
+        lineage: The concepts, oldest first.
         theme: `light` or `dark`.
 
     Returns:
         The file's content.
     """
-    families = list(dict.fromkeys(concept.family for concept in found))
-    rows, boxes, columns = _layout(found)
-    edges = _edges(found, boxes)
+    families = list(dict.fromkeys(concept.family for concept in lineage))
+    rows, boxes, columns = _layout(lineage)
+    edges = _edges(lineage, boxes)
     width = max([columns[-1], *(edge.x + _LANE for edge in edges)])
-    height = _TOP + max(len(found), 1) * _ROW
+    height = _TOP + max(len(lineage), 1) * _ROW
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img" aria-label='
-        f'"{escape(alt_text(found), {chr(34): "&quot;"})}">',
+        f'"{escape(alt_text(lineage), {chr(34): "&quot;"})}">',
         f"<style>{_style(theme)}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" '
         'markerHeight="7" orient="auto"><path class="tip" d="M0 0 8 4 0 8z"/></marker>'
@@ -233,21 +233,21 @@ def draw(found: list[Concept], theme: str) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def alt_text(found: list[Concept]) -> str:
+def alt_text(lineage: list[Concept]) -> str:
     """The map in words."""
-    by_name = {concept.name: concept for concept in found}
+    by_name = {concept.name: concept for concept in lineage}
     sentences = []
-    for concept in found:
+    for concept in lineage:
         known = [by_name[name].title for name in concept.parents if name in by_name]
         origin = f" grew from {' and '.join(known)}" if known else ""
         sentences.append(f"{concept.title} ({concept.year}){origin}")
     return "Lineage of the concepts: " + "; ".join(sentences) + "."
 
 
-def check_order(found: list[Concept], site: Site) -> None:
+def check_order(lineage: list[Concept], site: Site) -> None:
     """Raise `PageError` if a concept is older than one it grew from."""
-    by_name = {concept.name: concept for concept in found}
-    for concept in found:
+    by_name = {concept.name: concept for concept in lineage}
+    for concept in lineage:
         for name in concept.parents:
             parent = by_name.get(name)
             if name == concept.name or (parent and parent.year > concept.year):
@@ -259,10 +259,10 @@ def check_order(found: list[Concept], site: Site) -> None:
 
 def files(site: Site) -> dict[Path, str]:
     """What the two files must hold."""
-    found = concepts(site)
-    check_order(found, site)
+    lineage = concepts(site)
+    check_order(lineage, site)
     return {
-        site.docs / FOLDER / f"lineage.{theme}.svg": draw(found, theme)
+        site.docs / FOLDER / f"lineage.{theme}.svg": draw(lineage, theme)
         for theme in THEMES
     }
 

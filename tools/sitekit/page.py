@@ -168,9 +168,9 @@ class Page:
         """
         for token in tokens:
             for name, lines, first in self._texts():
-                found = _line_of(lines, token)
-                if found is not None:
-                    return f"{name}:{first + found}"
+                offset = _line_of(lines, token)
+                if offset is not None:
+                    return f"{name}:{first + offset}"
         return self.name
 
     def link(self, target: str) -> str:

@@ -30,13 +30,13 @@ _REFERENCE = re.compile(r"^::: +(\S+)", re.MULTILINE)
 def faults_of(path: Path, site: Site) -> list[str]:
     """What is wrong with a page, each with file and line."""
     text = path.read_text(encoding="utf-8")
-    found: list[str] = []
+    problems: list[str] = []
     for check in (_front_matter, _converted, _questions, _links):
         try:
-            found += check(path, text, site)
+            problems += check(path, text, site)
         except PageError as error:
-            found += str(error).split("\n")
-    return list(dict.fromkeys(found))
+            problems += str(error).split("\n")
+    return list(dict.fromkeys(problems))
 
 
 def _front_matter(path: Path, text: str, site: Site) -> list[str]:
@@ -63,14 +63,14 @@ def _questions(path: Path, text: str, site: Site) -> list[str]:
 
 def _links(path: Path, text: str, site: Site) -> list[str]:
     body = _FENCED.sub(lambda match: "\n" * match.group().count("\n"), text)
-    found = []
+    problems = []
     for pattern in (_LINK, _IMAGE):
         for match in pattern.finditer(body):
             problem = _problem(match.group(1), path)
             if problem:
                 line = body[: match.start()].count("\n") + 1
-                found.append(f"{site.name(path)}:{line}: {problem}")
-    return found
+                problems.append(f"{site.name(path)}:{line}: {problem}")
+    return problems
 
 
 def _problem(target: str, path: Path) -> str:
