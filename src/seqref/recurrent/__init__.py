@@ -9,6 +9,7 @@ from seqref.recurrent.gradients import (
     state_jacobian,
 )
 from seqref.recurrent.gru import GRU, ChoGRU, ChoGRUCell, GRUCell, GRUState
+from seqref.recurrent.independent import IndRNN, IndRNNCell, IndRNNState
 from seqref.recurrent.initialisation import (
     chrono_,
     forget_bias_,
@@ -62,6 +63,9 @@ __all__ = [
     "CoupledGateLSTMCell",
     "GRUCell",
     "GRUState",
+    "IndRNN",
+    "IndRNNCell",
+    "IndRNNState",
     "LSTM1997Cell",
     "LSTMCell",
     "LSTMState",

@@ -77,7 +77,7 @@ class RecurrentCell(HasState[State]):
         rows = self.n_blocks * hidden_size
         empty = torch.empty((), device=device, dtype=dtype).new_empty
         self.weight_ih = nn.Parameter(empty(rows, input_size))
-        self.weight_hh = nn.Parameter(empty(rows, hidden_size))
+        self.weight_hh = nn.Parameter(empty(self._recurrent_shape()))
         self.bias_ih = nn.Parameter(empty(rows)) if bias else None
         self.bias_hh = nn.Parameter(empty(rows)) if bias else None
         self.reset_parameters()
@@ -92,6 +92,10 @@ class RecurrentCell(HasState[State]):
         bound = 1 / math.sqrt(self.hidden_size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
+
+    def _recurrent_shape(self) -> tuple[int, ...]:
+        r"""Shape of `weight_hh`, before anything is allocated or drawn."""
+        return self.n_blocks * self.hidden_size, self.hidden_size
 
     def _fresh_state(self, batch_size: int) -> State:
         widths = [self._axis(field)[1] for field in self._fields()]

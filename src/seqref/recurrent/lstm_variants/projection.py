@@ -73,6 +73,8 @@ class ProjectedLSTMCell(LoopedCell[LSTMState]):
                 f"{proj_size}"
             )
         self.proj_size = proj_size
+        # A square matrix was drawn before. Without that draw, which is thrown away, a
+        # seed would give other weights than those that the records were measured with.
         like = self.weight_hh
         # The square matrix that the base drew is thrown away, as no other parameter of
         # a cell is. Without its draws a seed would give other weights than before.
