@@ -41,7 +41,7 @@ VALUES = {
     "backward_layer": seqref.LSTM,
 }
 # Further values of an argument with a default, each of which makes a case of its own.
-MORE = {"nonlinearity": ("relu",)}
+MORE = {"nonlinearity": ("tanh", "relu")}
 # Arguments by which a layer draws random numbers in training.
 NOISE = ("zoneout_c", "zoneout_h", "dropout_x", "dropout_h")
 
@@ -105,6 +105,8 @@ def found_in(package: Any) -> Iterator[Case]:
             parameters = inspect.signature(kind).parameters
             for argument, values in MORE.items():
                 for value in values if argument in parameters else ():
+                    if value == parameters[argument].default:
+                        continue
                     yield Case(f"{name}-{value}", kind, ((argument, value),))
 
 

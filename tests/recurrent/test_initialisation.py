@@ -325,7 +325,8 @@ def test_a_projected_lstm():
 @pytest.mark.parametrize("name", REFUSED)
 def test_cells_with_other_blocks_are_refused(name):
     layer = LAYERS[name]()
-    unchanged(layer, chrono_9, TypeError, f"got {name}Cell at `cell`; nothing was")
+    kind = type(layer.cell).__name__
+    unchanged(layer, chrono_9, TypeError, f"got {kind} at `cell`; nothing was")
 
 
 def test_the_report():

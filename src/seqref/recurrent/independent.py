@@ -41,7 +41,7 @@ class IndRNNCell(LoopedCell[IndRNNState]):
         - returns: `h_t` (batch, hidden), new `IndRNNState`
 
     Cost:
-        O(I D) time for the input and O(D) for the state; O(D) state.
+        O(D I) time and O(D) state per step, I the input size.
 
     Initialisation:
         $u$ uniform in (0, 1), all else uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$, D the
