@@ -43,10 +43,13 @@ UNREACHABLE = """() => [...document.querySelectorAll(
 # that agree in colour, size, weight and decoration, in all that is painted on them and
 # on what they stand in, and in the box that takes them out of the flow, if one does.
 # A kind that was looked at in another width is not looked at again.
-# Marks as fresh what shows and did not at this width in the other colours.
+# Marks as fresh each element that shows with other parts of it than it has before: a
+# link may lose its name where a page is narrow. Not above a hundred parts: what names
+# an element is small.
 MARK = """() => {
   const parts = new Map([[null, '']]);
-  const {seen, boxes} = window.seqrefMarks ??= {seen: new Map(), boxes: new Map()};
+  const {seen, boxes, known} = window.seqrefMarks
+    ??= {seen: new Map(), boxes: new Map(), known: new Map()};
   const part = e => {
     if (parts.has(e)) return parts.get(e);
     const s = getComputedStyle(e);
@@ -62,12 +65,25 @@ MARK = """() => {
     parts.set(e, above + own);
     return above + own;
   };
-  const key = `seen${innerWidth}`;
-  for (const e of document.body.querySelectorAll('*')) {
+  const all = [...document.body.querySelectorAll('*')];
+  const shown = all.map(e => e.checkVisibility({visibilityProperty: true}));
+  const shows = new Map();
+  for (let i = all.length - 1; i >= 0; i--) {
+    const below = shows.get(all[i]) || [];
+    if (shown[i]) below.push(i);
+    const above = shows.get(all[i].parentElement) || [];
+    if (above.length <= 100) above.push(...below.slice(0, 101));
+    shows.set(all[i].parentElement, above);
+    shows.set(all[i], below);
+  }
+  for (const [i, e] of all.entries()) {
     delete e.dataset.sample;
     delete e.dataset.fresh;
-    if (!e.checkVisibility({visibilityProperty: true})) continue;
-    if (!(key in e.dataset)) e.dataset.fresh = e.dataset[key] = '';
+    if (!shown[i]) continue;
+    const parts = shows.get(e).length > 100 ? 'many' : shows.get(e).join();
+    if (!known.has(e)) known.set(e, new Set());
+    if (!known.get(e).has(parts)) e.dataset.fresh = '';
+    known.get(e).add(parts);
     const text = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
     if (!text && !e.matches('input, select, textarea')) continue;
     const s = getComputedStyle(e);
@@ -82,6 +98,8 @@ MARK = """() => {
 }"""
 
 AXE = """async whole => {
+  // Of the rules that are on, this and the two on colours ask where things stand.
+  const layout = ['scrollable-region-focusable'];
   const run = async (selector, options) => {
     if (!document.querySelector(selector)) return [];
     const context = selector === 'html' ? document : {include: [[selector]]};
@@ -90,10 +108,10 @@ AXE = """async whole => {
   };
   const colours = ['color-contrast', 'link-in-text-block'];
   const off = {'color-contrast': {enabled: false}};
-  return [
-    ...await run('[data-sample]', {runOnly: colours}),
-    ...await run(whole ? 'html' : '[data-fresh]', {rules: off}),
-  ];
+  const rest = whole ? await run('html', {rules: off}) : [
+    ...await run('html', {runOnly: layout}),
+    ...await run('[data-fresh]', {rules: off})];
+  return [...await run('[data-sample]', {runOnly: colours}), ...rest];
 }"""
 
 
@@ -292,8 +310,8 @@ class Visit:
         what `MARK` sorts by: it is checked in three elements of each kind, once.
 
         Args:
-            again: Whether the page was looked at in other colours at this width. Then
-                nothing has changed but colours, and what shows in these alone.
+            again: Whether the page was looked at in other colours or at another width.
+                Then only what shows in another way than before is looked at again.
         """
         from axe_playwright_python.sync_playwright import Axe
 
@@ -307,43 +325,63 @@ class Visit:
         ]
 
 
+# Every page has its search read all other pages. That is done where search is tested;
+# elsewhere it reads this.
+INDEX = {
+    "config": {"lang": ["en"], "separator": "[\\s\\-]+", "pipeline": [], "fields": {}},
+    "docs": [],
+}
+
+
+def open_in(context: Any, origin: str, path: str, *, search: bool = True) -> Visit:
+    """Open a page in that browser profile, which reaches one origin only."""
+    seen = Visit(context.new_page(), context, origin)
+
+    def route(route: Any) -> None:
+        url = route.request.url
+        seen.requests.append(url)
+        if not search and url == f"{origin}/search/search_index.json":
+            route.fulfill(json=INDEX)
+        elif url.startswith((origin, "data:", "blob:")):
+            route.continue_()
+        else:
+            seen.refused.append(url)
+            route.abort()
+
+    def response(answer: Any) -> None:
+        if answer.status >= 400 and not answer.url.endswith(f"/{path}"):
+            seen.failed.append(f"{answer.status} for {answer.url}")
+        if answer.url.endswith(".woff2"):
+            length = answer.headers.get("content-length", "0")
+            seen.fonts[answer.url.rsplit("/", 1)[-1]] = int(length)
+
+    def message(entry: Any) -> None:
+        if entry.type in ("error", "warning"):
+            seen.console.append(f"console {entry.type}: {entry.text}")
+
+    # A worker's requests are seen by the context alone.
+    context.unroute_all()
+    context.route("**/*", route)
+    seen.page.on("response", response)
+    seen.page.on("console", message)
+    seen.page.on("pageerror", lambda error: seen.console.append(f"script: {error}"))
+    seen.page.goto(f"{origin}/{path}")
+    return seen
+
+
 @pytest.fixture
 def visit(chromium):
     """Open a page in a fresh browser profile that reaches one origin only."""
     contexts = []
 
-    def open_page(origin: str, path: str, **options: Any) -> Visit:
+    def open_page(
+        origin: str, path: str, *, search: bool = False, **options: Any
+    ) -> Visit:
         options.setdefault("viewport", {"width": WIDTHS["wide"], "height": 900})
         options.setdefault("reduced_motion", "reduce")
         context = chromium.new_context(**options)
         contexts.append(context)
-        seen = Visit(context.new_page(), context, origin)
-
-        def route(route: Any) -> None:
-            url = route.request.url
-            seen.requests.append(url)
-            if url.startswith((origin, "data:", "blob:")):
-                route.continue_()
-            else:
-                seen.refused.append(url)
-                route.abort()
-
-        def response(answer: Any) -> None:
-            if answer.status >= 400 and not answer.url.endswith(f"/{path}"):
-                seen.failed.append(f"{answer.status} for {answer.url}")
-            if answer.url.endswith(".woff2"):
-                length = answer.headers.get("content-length", "0")
-                seen.fonts[answer.url.rsplit("/", 1)[-1]] = int(length)
-
-        def message(entry: Any) -> None:
-            if entry.type in ("error", "warning"):
-                seen.console.append(f"console {entry.type}: {entry.text}")
-
-        context.route("**/*", route)
-        seen.page.on("response", response)
-        seen.page.on("console", message)
-        seen.page.on("pageerror", lambda error: seen.console.append(f"script: {error}"))
-        seen.page.goto(f"{origin}/{path}")
+        seen = open_in(context, origin, path, search=search)
         if options.get("java_script_enabled", True):
             seen.settle()
         return seen
@@ -351,3 +389,29 @@ def visit(chromium):
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="session")
+def scriptless(chromium):
+    """A browser profile whose pages run no scripts of theirs."""
+    context = chromium.new_context(
+        viewport={"width": WIDTHS["wide"], "height": 900},
+        reduced_motion="reduce",
+        java_script_enabled=False,
+    )
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def visit_without_scripts(scriptless):
+    """Open a page without scripts, in a profile that has seen other pages."""
+    opened = []
+
+    def open_page(origin: str, path: str) -> Visit:
+        opened.append(open_in(scriptless, origin, path))
+        return opened[-1]
+
+    yield open_page
+    for seen in opened:
+        seen.page.close()

@@ -62,7 +62,7 @@ def test_each_colour_scheme_shows_its_own_drawing(visit, address, site):
 @pytest.mark.parametrize("how", ["served", "from disk"])
 def test_search_finds_a_page(visit, address, site, how):
     origin = address if how == "served" else f"file://{site.resolve()}"
-    seen = visit(origin, "index.html")
+    seen = visit(origin, "index.html", search=True)
     seen.page.keyboard.press("/")
     seen.page.keyboard.type("forget gate")
     result = seen.page.locator(".md-search-result__link").first
