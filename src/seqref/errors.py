@@ -202,6 +202,7 @@ def check_lengths(
     batch: int,
     time: int,
     minimum: int = 0,
+    *,
     axis: str = "time",
 ) -> None:
     r"""Raise unless `lengths` holds one integer from `minimum` to `time` for each row.

@@ -135,16 +135,16 @@ def add_query(
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        *tensors, real = inputs
-        context, weights = attention_forward(*tensors, real)
-        # Copies of what the caller gets, who may write to it.
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        context, weights = attention_forward(*inputs)
+        # The caller gets a copy, and may write to it.
         ctx.save_for_backward(*inputs, weights)
         return context, weights.clone()
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        *tensors, real, weights = ctx.saved_tensors
+    def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
+        query, keys, values, weight, real, weights = ctx.saved_tensors
+        tensors = query, keys, values, weight
         needed = ctx.needs_input_grad[:4]
         if torch.is_grad_enabled():
             grads = _by_autograd(tensors, real, upstream, needed)
@@ -154,16 +154,17 @@ class _Attention(torch.autograd.Function):
 
 
 def _by_autograd(
-    tensors: list[Tensor],
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor],
     real: Tensor,
-    upstream: tuple[Tensor, ...],
+    upstream: tuple[Any, ...],
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
     r"""The gradients by autograd through the loop, so that they have gradients too."""
     # Aliases: an input that was computed from another one must not pass its gradient on
     # to that one in here.
-    aliases = [tensor.view_as(tensor) for tensor in tensors]
-    outputs = reference.attend(*aliases, real)
+    query, keys, values, weight = (tensor.view_as(tensor) for tensor in tensors)
+    outputs = reference.attend(query, keys, values, weight, real)
+    aliases = query, keys, values, weight
     wanted = [alias for alias, need in zip(aliases, needed, strict=True) if need]
     grads = torch.autograd.grad(
         outputs, wanted, upstream, create_graph=True, materialize_grads=True
