@@ -57,6 +57,17 @@ def test_a_concept_has_a_page_and_a_test(family, stem):
     assert (TESTS / family / f"test_{stem}.py").is_file()
 
 
+# Tasks have one door.
+LINKED = sorted(
+    f"{family}/{stem}.md" for family, stem in CONCEPTS if family not in ("tasks",)
+)
+
+
+@pytest.mark.parametrize("page", LINKED)
+def test_the_home_page_leads_to_every_concept(page):
+    assert f"]({page})" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
 def stems(folder, pattern, prefix=""):
     return sorted(path.stem.removeprefix(prefix) for path in folder.glob(pattern))
 
