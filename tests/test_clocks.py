@@ -26,21 +26,21 @@ WAITING = {
 def clocks_in(source):
     """Names of the clocks that a module reads: of `time`, or modules that time."""
     tree = ast.parse(source)
-    found = set()
+    clocks = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name for name in names if name.partition(".")[2] in CLOCKS}
-            found |= {node.module} & (MODULES - {"time"})
+            clocks |= {name for name in names if name.partition(".")[2] in CLOCKS}
+            clocks |= {node.module} & (MODULES - {"time"})
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names} & (MODULES - {"time"})
+            clocks |= {alias.name for alias in node.names} & (MODULES - {"time"})
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             if node.value.id == "time" and node.attr in CLOCKS:
-                found.add(f"time.{node.attr}")
+                clocks.add(f"time.{node.attr}")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             # Code for another process, as text.
-            found |= {n for n in (f"time.{c}(" for c in CLOCKS) if n in node.value}
-    return found
+            clocks |= {n for n in (f"time.{c}(" for c in CLOCKS) if n in node.value}
+    return clocks
 
 
 @pytest.mark.parametrize(
@@ -69,21 +69,21 @@ def modules(*folders):
 
 
 def test_no_test_reads_a_clock():
-    found = {name for name, source in modules("tests") if clocks_in(source)}
-    assert found <= WAITING
+    readers = {name for name, source in modules("tests") if clocks_in(source)}
+    assert readers <= WAITING
 
 
 def test_only_what_a_person_starts_on_a_gpu_has_the_real_clock():
-    found = {name for name, source in modules("tests") if "real_clock" in source}
-    assert found == {
+    users = {name for name, source in modules("tests") if "real_clock" in source}
+    assert users == {
         "tests/experiments/conftest.py",
         "tests/experiments/speed/test_fused_recurrence_speed.py",
     }
 
 
 def test_experiments_read_the_clock_in_one_place():
-    found = {name for name, source in modules("experiments") if clocks_in(source)}
-    assert found == {"experiments/lab/timer.py"}
+    readers = {name for name, source in modules("experiments") if clocks_in(source)}
+    assert readers == {"experiments/lab/timer.py"}
     assert timer.wall() <= timer.wall()
     assert timer.processor() <= timer.processor()
 

@@ -180,10 +180,10 @@ def test_calls_from_two_threads_lose_no_state(server_class, monkeypatch):
     meeting, reset_rows = threading.Barrier(2), names["reset_rows"]
 
     def held(*arguments):
-        found = reset_rows(*arguments)
+        state = reset_rows(*arguments)
         with contextlib.suppress(threading.BrokenBarrierError):
             meeting.wait(timeout=1)
-        return found
+        return state
 
     monkeypatch.setitem(names, "reset_rows", held)
     calls = [threading.Thread(target=server.step, args=({n: x},)) for n in "ab"]
@@ -201,11 +201,11 @@ def test_bursts_and_steps_take_turns(server_class, name):
     server, x = server_class(layer, capacity=3), torch.randn(9, 3, dtype=torch.float64)
     for name in ("beside", "late"):
         server.join(name)
-    found = [server.burst("late", x[:4]), server.step({"late": x[4]})["late"][None]]
+    received = [server.burst("late", x[:4]), server.step({"late": x[4]})["late"][None]]
     before = server.leave("beside")
-    found += [server.burst("late", x[5:5]), server.burst("late", x[5:])]
+    received += [server.burst("late", x[5:5]), server.burst("late", x[5:])]
     torch.testing.assert_close(
-        torch.cat(found), layer(x[None])[0][0], atol=1e-10, rtol=0
+        torch.cat(received), layer(x[None])[0][0], atol=1e-10, rtol=0
     )
     torch.testing.assert_close(before, layer.initial_state(1), atol=0, rtol=0)
     with pytest.raises(ValueError, match="`x` must have shape"):
@@ -256,8 +256,8 @@ def test_nan_stays_in_its_row_and_the_next_stream_there_is_clean(server_class):
     torch.testing.assert_close(after["sound"], layer(x[None])[0][0, 1])
     server.leave("broken")
     server.join("next")
-    found = server.step({"next": x[0]})["next"]
-    torch.testing.assert_close(found, layer(x[None, :1])[0][0, 0])
+    first = server.step({"next": x[0]})["next"]
+    torch.testing.assert_close(first, layer(x[None, :1])[0][0, 0])
 
 
 @pytest.mark.parametrize(("kind", "floats"), [("RNN", 1), ("GRU", 1), ("LSTM", 2)])
@@ -321,8 +321,8 @@ def test_an_exported_step_runs_without_seqref(name, tmp_path):
     torch.save(requests, tmp_path / "requests.pt")
     subprocess.run([sys.executable, "-c", SERVE], cwd=tmp_path, check=True)
     answers = torch.load(tmp_path / "answers.pt")
-    for given, found in zip(requests, answers, strict=True):
-        torch.testing.assert_close(tuple(found), step(*given), atol=1e-12, rtol=0)
+    for given, answer in zip(requests, answers, strict=True):
+        torch.testing.assert_close(tuple(answer), step(*given), atol=1e-12, rtol=0)
 
 
 @pytest.mark.compile
@@ -351,8 +351,8 @@ class WithLengths(nn.Module):
 def test_an_exported_layer_refuses_no_length():
     arguments = (torch.randn(2, 6, 3), torch.tensor([6, 3]))
     program = torch.export.export(WithLengths(), arguments).module()
-    found = program(arguments[0], torch.tensor([9, 3]))
-    assert torch.equal(found, program(*arguments))
+    result = program(arguments[0], torch.tensor([9, 3]))
+    assert torch.equal(result, program(*arguments))
 
 
 # Compilation.
@@ -405,10 +405,10 @@ def test_a_state_made_outside_inference_mode_counts_as_another():
 def test_gates_near_one_in_bfloat16():
     """The largest number below 1 is 1 − 2⁻⁸; from halfway on, 1 is nearer."""
     exact = torch.tensor([1 - 2**-8, 1 - 2**-9 - 1e-6, 1 - 2**-9], dtype=torch.float64)
-    found = exact.bfloat16().double()
-    assert found.tolist() == [1 - 2**-8, 1 - 2**-8, 1]
+    rounded = exact.bfloat16().double()
+    assert rounded.tolist() == [1 - 2**-8, 1 - 2**-8, 1]
     assert (
-        torch.tensor(1.0).bfloat16().nextafter(torch.zeros(()).bfloat16()) == found[0]
+        torch.tensor(1.0).bfloat16().nextafter(torch.zeros(()).bfloat16()) == rounded[0]
     )
 
 
@@ -418,8 +418,8 @@ def test_autocast_switched_off_inside_rounds_nothing():
     with torch.autocast("cpu", torch.bfloat16):
         rounded = layer.step(x_t)
         with torch.autocast("cpu", enabled=False):
-            found = layer.step(x_t)
-    assert torch.equal(found[1].c, expected[1].c)
+            inside = layer.step(x_t)
+    assert torch.equal(inside[1].c, expected[1].c)
     assert not torch.equal(rounded[1].c, expected[1].c)
 
 

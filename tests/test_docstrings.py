@@ -32,12 +32,12 @@ ENTRY = re.compile(r"^ {4}(\w+): \S", re.MULTILINE)
 
 def modules():
     """Every module of the package that a reader can import by name."""
-    found = [seqref]
+    imported = [seqref]
     for info in pkgutil.walk_packages(seqref.__path__, "seqref."):
         hidden = any(part.startswith("_") for part in info.name.split("."))
         if not hidden and info.name != "seqref.cli":
-            found.append(importlib.import_module(info.name))
-    return found
+            imported.append(importlib.import_module(info.name))
+    return imported
 
 
 def owned(module):
@@ -119,14 +119,14 @@ def test_exported_objects_have_a_docstring(name):
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_sections_are_known_and_in_agreement_with_the_code(name):
     value = DOCUMENTED[name]
-    found = sections(value)
-    assert set(found) - {""} <= SECTIONS
-    for section, text in found.items():
+    written = sections(value)
+    assert set(written) - {""} <= SECTIONS
+    for section, text in written.items():
         assert text.strip(), f"{name}: {section or 'the summary'} is empty"
-    if "Args" in found:
-        assert ENTRY.findall(found["Args"]) == parameters(value)
-    raised = ENTRY.findall(found.get("Raises", ""))
-    assert bool(raised) == ("Raises" in found)
+    if "Args" in written:
+        assert ENTRY.findall(written["Args"]) == parameters(value)
+    raised = ENTRY.findall(written.get("Raises", ""))
+    assert bool(raised) == ("Raises" in written)
     for error in raised:
         kind = exception(error, value.__module__)
         assert inspect.isclass(kind), f"{name}: no exception is called {error}"
@@ -150,11 +150,11 @@ FUNCTIONS = {n: v for n, v in DOCUMENTED.items() if inspect.isfunction(v)}
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_name_the_errors_that_they_raise(name):
     value = FUNCTIONS[name]
-    found = sections(value)
-    documented = ENTRY.findall(found.get("Raises", ""))
+    written = sections(value)
+    documented = ENTRY.findall(written.get("Raises", ""))
     # A one-line docstring may name the error in its sentence.
     for error in raises_itself(value) & set(vars(builtins)):
-        assert error in documented or f"`{error}`" in found[""], (name, error)
+        assert error in documented or f"`{error}`" in written[""], (name, error)
 
 
 CONCEPTS = {
@@ -170,13 +170,13 @@ def test_concepts_have_every_section(name):
     wanted = {"Args", "Shapes", "Cost", "Initialisation", "Raises", "Source"}
     if hasattr(value, "step"):
         wanted |= {"Forms"}
-    found = sections(value)
-    assert wanted - set(found) == set()
-    assert "$$" in found[""], f"{name} shows no equation"
-    assert re.search(r"\b(19|20)\d\d\b", found["Source"]), f"{name}: no year in Source"
+    parts = sections(value)
+    assert wanted - set(parts) == set()
+    assert "$$" in parts[""], f"{name} shows no equation"
+    assert re.search(r"\b(19|20)\d\d\b", parts["Source"]), f"{name}: no year in Source"
     for argument in ("x_t", "x", "state", "lengths"):
         if argument in inspect.signature(value.forward).parameters:
-            assert f"`{argument}`" in found["Shapes"]
+            assert f"`{argument}`" in parts["Shapes"]
 
 
 OPS = {
@@ -189,10 +189,10 @@ OPS = {
 @pytest.mark.parametrize("name", OPS)
 def test_ops_have_every_section_and_the_table_of_backends(name):
     module = importlib.import_module(name.rpartition(".")[0])
-    found = sections(OPS[name])
+    written = sections(OPS[name])
     wanted = {"Args", "Shapes", "Cost", "Backends", "Raises", "Source"}
-    assert wanted - set(found) == set()
-    rows = re.findall(r'^ *\| `"(\w+)"` \|', found["Backends"], re.MULTILINE)
+    assert wanted - set(written) == set()
+    rows = re.findall(r'^ *\| `"(\w+)"` \|', written["Backends"], re.MULTILINE)
     assert rows == list(module.BACKENDS)
 
 
@@ -208,6 +208,6 @@ def test_a_renamed_argument_is_caught():
             NoSuchError: never.
         """
 
-    found = sections(renamed)
-    assert ENTRY.findall(found["Args"]) == ["a", "b"] != parameters(renamed)
-    assert exception(ENTRY.findall(found["Raises"])[0], __name__) is None
+    written = sections(renamed)
+    assert ENTRY.findall(written["Args"]) == ["a", "b"] != parameters(renamed)
+    assert exception(ENTRY.findall(written["Raises"])[0], __name__) is None

@@ -29,12 +29,12 @@ def texts():
 
 
 def test_nothing_says_to_install_seqref_from_a_registry():
-    found, read = [], 0
+    lines, read = [], 0
     for path, text in texts():
         read += 1
-        found += [f"{path.relative_to(ROOT)}: {m[0]}" for m in INSTALL.finditer(text)]
+        lines += [f"{path.relative_to(ROOT)}: {m[0]}" for m in INSTALL.finditer(text)]
     assert read > 300
-    assert found == []
+    assert lines == []
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,13 @@ SHOWN = sorted(DOCS.rglob("*.py"))
 
 def concepts():
     """Family and stem of each concept: a module, or an op's folder."""
-    found = []
+    names = []
     for family in FAMILIES:
         for path in sorted((SOURCE / family).glob("*")):
             is_concept = path.suffix == ".py" or (path / "__init__.py").exists()
             if is_concept and not path.name.startswith("_"):
-                found.append((family, path.stem))
-    return found
+                names.append((family, path.stem))
+    return names
 
 
 CONCEPTS = concepts()
@@ -110,11 +110,11 @@ def test_an_experiment_imports_no_experiment():
     for path in LAB.glob("*/*.py"):
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ImportFrom):
-                found = {f"{node.module}.{alias.name}" for alias in node.names}
-                assert not names & {*found, node.module}, f"{path}:{node.lineno}"
+                imported = {f"{node.module}.{alias.name}" for alias in node.names}
+                assert not names & {*imported, node.module}, f"{path}:{node.lineno}"
             elif isinstance(node, ast.Import):
-                found = {alias.name for alias in node.names}
-                assert not names & found, f"{path}:{node.lineno}"
+                imported = {alias.name for alias in node.names}
+                assert not names & imported, f"{path}:{node.lineno}"
 
 
 def test_a_test_of_experiments_lies_where_they_do():
@@ -169,15 +169,15 @@ def too_long(path, lines=300):
     """What in a module is longer than the limits, docstrings not counted."""
     tree = tree_of(path)
     n_lines = len(path.read_text(encoding="utf-8").splitlines())
-    found = []
+    problems = []
     if length(tree, 1, n_lines) > lines:
-        found.append(f"module: {length(tree, 1, n_lines)} lines, at most {lines}")
+        problems.append(f"module: {length(tree, 1, n_lines)} lines, at most {lines}")
     for node in ast.walk(tree):
         limit = {ast.ClassDef: 120, ast.FunctionDef: 40}.get(type(node))
         if limit and length(node, node.lineno, node.end_lineno) > limit:
             size = length(node, node.lineno, node.end_lineno)
-            found.append(f"{node.name}: {size} lines, at most {limit}")
-    return found
+            problems.append(f"{node.name}: {size} lines, at most {limit}")
+    return problems
 
 
 @pytest.mark.parametrize(

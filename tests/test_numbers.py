@@ -35,8 +35,8 @@ def stale(expected, folder):
 @pytest.mark.parametrize("name", names())
 def test_tables_are_what_the_record_gives(name):
     record = load(name, DATA)
-    found = stale(rendered_tables(find(name), record), DATA)
-    assert not found, f"stale in docs/_data: {', '.join(found)}; {REMEDY} {name}"
+    files = stale(rendered_tables(find(name), record), DATA)
+    assert not files, f"stale in docs/_data: {', '.join(files)}; {REMEDY} {name}"
 
 
 @pytest.mark.parametrize("name", names())
@@ -47,8 +47,8 @@ def test_figures_are_what_the_record_gives(name):
             f"the committed figures were drawn by matplotlib {MATPLOTLIB_VERSION}, "
             f"this is {matplotlib.__version__}: its bytes may differ"
         )
-    found = stale(rendered_figures(find(name), load(name, DATA)), DATA)
-    assert not found, f"stale in docs/_data: {', '.join(found)}; {REMEDY} {name}"
+    files = stale(rendered_figures(find(name), load(name, DATA)), DATA)
+    assert not files, f"stale in docs/_data: {', '.join(files)}; {REMEDY} {name}"
 
 
 def test_no_rendered_file_lacks_its_record():

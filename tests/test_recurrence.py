@@ -265,12 +265,12 @@ def test_scan_keeps_the_padding_out_of_the_gradients_of_weights(fill):
     spoilt = clean.clone()
     spoilt[0, 1:] = fill
     lengths = torch.tensor([1, 4])
-    found = []
+    gradients = []
     for x in (clean, spoilt):
         y, state = scan(layer, x, lengths=lengths)
         loss = y.square().sum() + state.c.sum()
-        found.append(torch.autograd.grad(loss, list(layer.parameters())))
-    for one, other in zip(*found, strict=True):
+        gradients.append(torch.autograd.grad(loss, list(layer.parameters())))
+    for one, other in zip(*gradients, strict=True):
         assert one.isfinite().all()
         assert torch.equal(one, other)
 

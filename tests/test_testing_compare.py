@@ -17,12 +17,12 @@ def test_the_place_is_that_of_the_largest_difference():
     want = torch.zeros(2, 3, dtype=torch.float64)
     got = want.clone()
     got[0, 2], got[1, 1] = 0.5, -2.0
-    found = words(want, got)
-    assert found.startswith(
+    message = words(want, got)
+    assert message.startswith(
         "`output` at row 1, step 1 changes by 2 later (from 0 to -2"
     )
-    assert "2 of 6 values differ" in found
-    assert found.endswith("a cause")
+    assert "2 of 6 values differ" in message
+    assert message.endswith("a cause")
 
 
 def test_a_difference_to_nan_is_the_largest():
@@ -46,8 +46,8 @@ def test_rounding_is_no_place():
 )
 def test_a_small_difference_in_float64_may_be_rounding_in_float32(dtype, by, hint):
     want = torch.ones(1, 2, dtype=dtype)
-    found = words(want, want + torch.tensor([0, by], dtype=dtype))
-    assert ("needs dtype=torch.float32" in found) == hint
+    message = words(want, want + torch.tensor([0, by], dtype=dtype))
+    assert ("needs dtype=torch.float32" in message) == hint
 
 
 def test_what_is_small_is_relative_to_the_largest_value():

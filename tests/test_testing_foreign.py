@@ -460,7 +460,7 @@ class Plain:
 def test_tensors_are_found_in_any_object():
     y = torch.ones(2, 3)
     point = collections.namedtuple("Point", ["a", "b"])(y, [y])
-    found = flatten(
+    tensors = flatten(
         {
             "categorical": torch.distributions.Categorical(logits=y),
             "normal": torch.distributions.Independent(
@@ -491,10 +491,10 @@ def test_tensors_are_found_in_any_object():
         "user.y",
         "array",
     ]
-    assert [key for key in found if "[0].__" not in key] == [
+    assert [key for key in tensors if "[0].__" not in key] == [
         f"`output.{name}`" for name in names
     ]
-    assert all(value.shape == (2, 3) for value in found.values())
+    assert all(value.shape == (2, 3) for value in tensors.values())
 
 
 @pytest.mark.errors

@@ -232,16 +232,16 @@ def test_a_source_that_reaches_the_output_by_rounding_alone_is_caught():
         none = layer_norm(source, (8,)).sum(dim=(1, 2))
         return torch.tanh(target) + none[:, None, None]
 
-    found = 0
+    count = 0
     for draw in range(20):
         torch.manual_seed(draw)
         source, target = torch.randn(2, 6, 8).double(), inputs(2, 3).double()
         with pytest.raises(AssertionError, match="whatever the source"):
             check_source_dependence(summed, source, target)
         differs = summed(source, target) != summed(other(source), target)
-        found += int(differs.any(dim=-1).all())
+        count += int(differs.any(dim=-1).all())
     # So often was there a difference at every step, which counted as reading.
-    assert found > 5
+    assert count > 5
 
 
 @dataclass

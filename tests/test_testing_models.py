@@ -585,12 +585,12 @@ def test_a_nonlinearity_within_one_half_is_no_sum_over_steps(dilation, stride, l
 
 def test_other_ids_differ_everywhere_and_by_seed():
     x = torch.tensor([[1, 4, 7], [7, 4, 4]])
-    found = [other(x, seed) for seed in range(4)]
-    for one in found:
+    others = [other(x, seed) for seed in range(4)]
+    for one in others:
         assert (one != x).all()
         assert set(one.unique().tolist()) <= {1, 4, 7}
-    assert not torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+    assert not torch.equal(others[0], others[1])
+    assert torch.equal(others[0], others[2])
 
 
 def test_a_difference_counts_relative_to_the_largest_value():
@@ -907,8 +907,8 @@ def test_infinite_outputs_and_nan_in_the_padding_are_no_difference():
 
     def spoils(x, lengths):
         padding = x * mask_of(lengths, x.shape[1])[..., None]
-        found = padding.abs().amax(dim=(1, 2), keepdim=True) > 0
-        return torch.tanh(x).masked_fill(found, torch.nan)
+        padded = padding.abs().amax(dim=(1, 2), keepdim=True) > 0
+        return torch.tanh(x).masked_fill(padded, torch.nan)
 
     x = inputs().double().masked_fill(mask_of(LENGTHS, 6)[..., None], 0)
     message = fails("padding invariance", check_padding_invariance, spoils, x, LENGTHS)

@@ -89,8 +89,8 @@ def check(function, in_dims, *arguments):
 def by_autograd(function, of, *others):
     """The gradient by autograd alone, without `torch.func`."""
     leaves = {name: p.clone().requires_grad_() for name, p in of.items()}
-    found = torch.autograd.grad(function(leaves, *others), [*leaves.values()])
-    return dict(zip(leaves, found, strict=True))
+    gradients = torch.autograd.grad(function(leaves, *others), [*leaves.values()])
+    return dict(zip(leaves, gradients, strict=True))
 
 
 @pytest.mark.parametrize("name", [*LAYERS, *COMPOSITIONS])

@@ -474,10 +474,10 @@ def test_onnxruntime_has_no_float64_recurrences(kind):
 @pytest.mark.parametrize("stored", ["<f4", ">f4", ">f8", "<f2"])
 def test_arrays_of_either_byte_order(stored):
     W, R = np.arange(60.0).reshape(1, 20, 3), np.ones((1, 20, 5))
-    found = lstm_from_onnx(W.astype(stored), R.astype(stored))["weight_ih"]
+    weight = lstm_from_onnx(W.astype(stored), R.astype(stored))["weight_ih"]
     expected = lstm_from_onnx(W, R)["weight_ih"]
-    assert torch.equal(found.double(), expected)
-    assert found.element_size() == np.dtype(stored).itemsize
+    assert torch.equal(weight.double(), expected)
+    assert weight.element_size() == np.dtype(stored).itemsize
 
 
 def test_bfloat16_arrays_of_ml_dtypes():
@@ -485,10 +485,10 @@ def test_bfloat16_arrays_of_ml_dtypes():
     ml_dtypes = pytest.importorskip("ml_dtypes")
     W, R = np.linspace(-2, 2, 60).reshape(1, 20, 3), np.ones((1, 20, 5))
     low = [array.astype(ml_dtypes.bfloat16) for array in (W, R)]
-    found = lstm_from_onnx(*low)["weight_ih"]
-    assert found.dtype == torch.bfloat16
+    weight = lstm_from_onnx(*low)["weight_ih"]
+    assert weight.dtype == torch.bfloat16
     exact = [array.astype(np.float64) for array in low]
-    assert torch.equal(found.double(), lstm_from_onnx(*exact)["weight_ih"])
+    assert torch.equal(weight.double(), lstm_from_onnx(*exact)["weight_ih"])
     message = r"`W` must have dtype .* or bfloat16, got float8_e4m3fn \(convert with"
     with pytest.raises(TypeError, match=message):
         lstm_from_onnx(W.astype(ml_dtypes.float8_e4m3fn), R)

@@ -569,14 +569,14 @@ def page_table():
 
 def arguments_of(function):
     """Names and defaults as the page writes them."""
-    found = {}
+    defaults = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name not in ("self", "mode"):
             default = parameter.default
             text = str(default) if not isinstance(default, str) else f'"{default}"'
             required = default is inspect.Parameter.empty
-            found[name] = "required" if required else f"`{text}`"
-    return found
+            defaults[name] = "required" if required else f"`{text}`"
+    return defaults
 
 
 def test_the_page_has_every_argument_of_every_constructor():

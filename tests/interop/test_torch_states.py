@@ -30,8 +30,8 @@ def test_places_go_layer_by_layer_and_forward_first():
     state = state_from_torch(numbered(6), deep)
     assert type(state) is tuple
     assert [type(part) for part in state] == [BidirectionalState] * 3
-    found = [[side.h[0, 0].item() for side in part] for part in state]
-    assert found == [[0, 1], [2, 3], [4, 5]]
+    firsts = [[side.h[0, 0].item() for side in part] for part in state]
+    assert firsts == [[0, 1], [2, 3], [4, 5]]
     assert [part._fields for part in state] == [("forward", "backward")] * 3
 
 

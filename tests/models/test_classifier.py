@@ -63,16 +63,16 @@ def test_padding_of_nan_reaches_neither_value_nor_gradient(model):
     beyond = torch.arange(9) >= LENGTHS[:, None]
     soiled = batch().masked_fill(beyond[..., None], torch.nan).requires_grad_()
     seed = torch.randn(4, CLASSES, dtype=torch.float64)
-    found = []
+    results = []
     for x in (clean, soiled):
         logits = model(x, LENGTHS)
-        found.append(
+        results.append(
             (logits, *torch.autograd.grad(logits, [x, *model.parameters()], seed))
         )
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(*results, strict=True):
         close(other, one)
-    assert found[0][1][beyond].abs().max() == 0
-    assert all(g.abs().max() > 0 for g in found[0][1:])
+    assert results[0][1][beyond].abs().max() == 0
+    assert all(g.abs().max() > 0 for g in results[0][1:])
 
 
 def test_each_row_equals_itself_alone(model):

@@ -28,9 +28,9 @@ def model(request):
 
 def tensors(state):
     """The tensors of a state, in order."""
-    found = []
-    map_state(lambda tensor: found.append(tensor) or tensor, state)
-    return found
+    parts = []
+    map_state(lambda tensor: parts.append(tensor) or tensor, state)
+    return parts
 
 
 def tokens(batch=2, time=13, seed=1):
@@ -282,9 +282,9 @@ def test_a_model_is_made_like_its_layer():
 def test_under_vmap_and_export():
     model = LanguageModel(VOCAB, LSTM(3, 5)).double()
     many = torch.stack([tokens(), tokens(seed=2)])
-    found = torch.func.vmap(lambda each: model(each)[0])(many)
+    mapped = torch.func.vmap(lambda each: model(each)[0])(many)
     exported = torch.export.export(model, (many[0],)).module()
-    for each, logits in zip(many, found, strict=True):
+    for each, logits in zip(many, mapped, strict=True):
         torch.testing.assert_close(logits, model(each)[0], rtol=0, atol=1e-12)
         torch.testing.assert_close(exported(each)[0], logits, rtol=0, atol=1e-12)
 

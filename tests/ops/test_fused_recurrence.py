@@ -239,14 +239,14 @@ def test_a_fast_form_is_as_exact_as_the_loop_in_float32(kind, backend, lengths):
         fast = with_gradients(kind, low, lengths=given, backend=backend)
         for name, value in fast.items():
             assert value.dtype == torch.float32
-            found, allowed = rule(value, slow[name], exact[name])
-            assert found <= allowed, (kind, seed, name, found, allowed)
+            error, allowed = rule(value, slow[name], exact[name])
+            assert error <= allowed, (kind, seed, name, error, allowed)
 
 
 def test_the_rule_of_the_fast_form_can_fail():
     exact = torch.linspace(-1, 1, 50, dtype=F64)
-    found, allowed = rule((exact + 3e-6).float(), exact.float(), exact)
-    assert found > allowed
+    error, allowed = rule((exact + 3e-6).float(), exact.float(), exact)
+    assert error > allowed
 
 
 # The same rule for relative errors: over sizes of the input and of the layer.
@@ -287,8 +287,8 @@ def assert_relatively_exact(kind, dtype, scale, batch, backend):
             continue
         slack = (32 if is_gradient else 4) * units * torch.finfo(dtype).eps
         allowed = 2 * distance(slow[name], exact[name]) + slack * exact[name].norm()
-        found = distance(value, exact[name])
-        assert found <= allowed, (name, scale, batch, found, allowed)
+        error = distance(value, exact[name])
+        assert error <= allowed, (name, scale, batch, error, allowed)
 
 
 @pytest.mark.parametrize(
@@ -415,10 +415,10 @@ def test_an_adjoint_is_what_autograd_finds(kind, bias):
     grads = upstream(outputs)
     expected = torch.autograd.grad(outputs, list(made.values()), grads)
     given = [grads[0].transpose(0, 1), *grads[1:]]
-    found = backward(saved, weights, *given, **options)
+    adjoint = backward(saved, weights, *given, **options)
     for name, value in zip(made, expected, strict=True):
         assert value.abs().min() > 0 or kind == "relu"
-        mine = getattr(found, name)
+        mine = getattr(adjoint, name)
         mine = mine.transpose(0, 1) if name == "x" else mine
         torch.testing.assert_close(mine, value, atol=1e-12, rtol=1e-12)
     for tensor, before in zip(saved, kept, strict=True):
@@ -500,14 +500,14 @@ def test_each_output_alone(kind, given):
     made = case(kind)
     lengths = None if given is None else torch.tensor(given)
     for k in range(3 if kind == "lstm" else 2):
-        found = {}
+        by_backend = {}
         for backend in ("reference", "parallel"):
             y = call(kind, made, lengths=lengths, backend=backend)[k]
             grads = torch.autograd.grad(
                 y.square().sum(), list(made.values()), materialize_grads=True
             )
-            found[backend] = dict(zip(made, grads, strict=True))
-        assert_same(found["parallel"], found["reference"])
+            by_backend[backend] = dict(zip(made, grads, strict=True))
+        assert_same(by_backend["parallel"], by_backend["reference"])
 
 
 @pytest.mark.parametrize(("kind", "backend"), RUNS)
@@ -543,10 +543,10 @@ def test_outputs_and_lengths_may_be_changed(kind):
     for y in outputs:
         y.add_(1)
     lengths -= 1
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         outputs, list(made.values()), grads, materialize_grads=True
     )
-    for name, value in zip(made, found, strict=True):
+    for name, value in zip(made, gradients, strict=True):
         torch.testing.assert_close(value, expected[f"gradient of {name}"])
 
 
@@ -613,10 +613,10 @@ def test_a_rectified_state_that_overflows_in_the_padding_harms_nothing():
     with torch.no_grad():
         made["weight_hh"].fill_(1e20)
     lengths = torch.tensor([1, 1, 0, 1])
-    found = with_gradients("relu", made, lengths=lengths, backend="parallel")
+    results = with_gradients("relu", made, lengths=lengths, backend="parallel")
     expected = with_gradients("relu", made, lengths=lengths, backend="reference")
-    assert all(value.isfinite().all() for value in found.values())
-    assert_same(found, expected)
+    assert all(value.isfinite().all() for value in results.values())
+    assert_same(results, expected)
 
 
 # torch loads its own rules by `torch.jit.script`, which warns.
@@ -996,11 +996,11 @@ def test_per_sample_gradients_of_a_layer_inside_a_model():
         return head(y[:, -1]).square().sum()
 
     parameters = dict(layer.named_parameters())
-    found = vmap(grad(loss), in_dims=(None, 0))(parameters, x)
+    gradients = vmap(grad(loss), in_dims=(None, 0))(parameters, x)
     for row in range(4):
         value = loss(parameters, x[row])
         expected = torch.autograd.grad(value, list(parameters.values()))
-        for mine, theirs in zip(found.values(), expected, strict=True):
+        for mine, theirs in zip(gradients.values(), expected, strict=True):
             torch.testing.assert_close(mine[row], theirs)
 
 
@@ -1315,7 +1315,7 @@ def test_double_backward_on_a_device(kind, backend, device):
 @pytest.mark.parametrize(("kind", "backend"), FAST)
 def test_fast_forms_in_float32_on_a_device(kind, backend, device):
     made = moved(case(kind), device, torch.float32)
-    found = with_gradients(kind, made, backend=backend)
+    results = with_gradients(kind, made, backend=backend)
     exact = with_gradients(kind, moved(made, device), backend="reference")
-    for name, value in found.items():
+    for name, value in results.items():
         torch.testing.assert_close(value.double(), exact[name], atol=1e-2, rtol=1e-2)

@@ -335,9 +335,9 @@ def test_torch_func_over_parameters(name):
     torch.testing.assert_close(both[0], run(parameters))
     twice = {n: 2 * p for n, p in parameters.items()}
     torch.testing.assert_close(both[1], run(twice))
-    found = grad(lambda p: run(p).square().sum())(parameters)
+    gradients = grad(lambda p: run(p).square().sum())(parameters)
     expected = torch.autograd.grad(layer(x)[0].square().sum(), layer.parameters())
-    for mine, theirs in zip(found.values(), expected, strict=True):
+    for mine, theirs in zip(gradients.values(), expected, strict=True):
         torch.testing.assert_close(mine, theirs)
     jacobian = jacrev(run)(parameters)["cell.weight_hh"]
     upstream = torch.randn_like(both[0])
@@ -705,9 +705,9 @@ class Outputs(nn.Module):
 
     def forward(self, x, lengths=None):
         y, state = self.layer(x, None, lengths)
-        found = []
-        map_state(lambda t: found.append(t) or t, state)
-        return y, *found
+        states = []
+        map_state(lambda t: states.append(t) or t, state)
+        return y, *states
 
 
 # torch's own: it is deprecated, and checks in Python are no part of a trace.

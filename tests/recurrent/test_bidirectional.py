@@ -49,9 +49,9 @@ def random_state(layer, batch):
 
 
 def tensors(state):
-    found = []
-    map_state(lambda tensor: found.append(tensor) or tensor, state)
-    return found
+    parts = []
+    map_state(lambda tensor: parts.append(tensor) or tensor, state)
+    return parts
 
 
 def same(mine, theirs, tolerance=1e-12):
@@ -210,8 +210,8 @@ def test_equals_onnxruntime(given):
     session = runtime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    found = session.run(None, {n: v.contiguous().numpy() for n, v in feeds.items()})
-    y_judge, h_n, c_n = map(torch.from_numpy, found)
+    answers = session.run(None, {n: v.contiguous().numpy() for n, v in feeds.items()})
+    y_judge, h_n, c_n = map(torch.from_numpy, answers)
     # (time, direction, batch, hidden) to (batch, time, both)
     y_judge = y_judge.permute(2, 0, 1, 3).flatten(2)
     y, after = layer(x, state, lengths if given else None)

@@ -38,8 +38,8 @@ def by_hand(name, layer, x, state, upstream):
     with torch.no_grad():
         saved = getattr(parallel, f"{name}_forward")(x.transpose(0, 1), *state, weights)
         backward = getattr(bptt, f"{name}_backward")
-        found = backward(saved, weights, y_bar.transpose(0, 1), *end_bars)
-    return found._asdict() | {"x": found.x.transpose(0, 1)}
+        gradients = backward(saved, weights, y_bar.transpose(0, 1), *end_bars)
+    return gradients._asdict() | {"x": gradients.x.transpose(0, 1)}
 
 
 @pytest.mark.parametrize("time", [1, 7])
@@ -52,10 +52,10 @@ def test_adjoint_is_autograd_through_the_loop(name, bias, time):
     if name == "lstm":
         wanted["c_0"] = state.c
     expected = torch.autograd.grad([y, *final], list(wanted.values()), upstream)
-    found = by_hand(name, layer, x, state, upstream)
+    gradients = by_hand(name, layer, x, state, upstream)
     for key, autograd in zip(wanted, expected, strict=True):
         assert autograd.abs().min() > 0, key
-        torch.testing.assert_close(found[key], autograd, atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(gradients[key], autograd, atol=1e-10, rtol=1e-10)
     if not bias:
         assert not any(key.startswith("bias") for key in wanted)
 
@@ -72,10 +72,10 @@ def test_adjoint_is_the_gradient_of_torch(kind):
     outputs = [y, *(end[0] for end in ends)]
     inputs = [x, state.h, *judge.parameters()]
     expected = torch.autograd.grad(outputs, inputs, upstream)
-    found = by_hand(name, layer, x, state, upstream)
+    gradients = by_hand(name, layer, x, state, upstream)
     names = ["x", "h_0", "weight_ih", "weight_hh", "bias_ih", "bias_hh"]
     for key, judged in zip(names, expected, strict=True):
-        torch.testing.assert_close(found[key], judged, atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(gradients[key], judged, atol=1e-10, rtol=1e-10)
 
 
 def test_the_adjoints_are_those_of_the_op():
@@ -100,12 +100,12 @@ def test_chunks_are_views_that_cover_the_sequence(time, size):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.bfloat16])
 def test_targets_of_any_rank_and_dtype(shape, dtype):
     x = torch.ones(shape).to(dtype)
-    found = truncated_chunks(x, 4)
-    assert [tuple(c.x.shape) for c in found] == [
+    chunks = truncated_chunks(x, 4)
+    assert [tuple(c.x.shape) for c in chunks] == [
         (2, 4, *shape[2:]),
         (2, 2, *shape[2:]),
     ]
-    assert all(c.x.dtype == dtype for c in found)
+    assert all(c.x.dtype == dtype for c in chunks)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])

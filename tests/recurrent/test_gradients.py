@@ -62,13 +62,13 @@ def test_step_is_the_formula_and_jacrev():
     layer, x, state = case("RNN")
     h_t = layer.step(x[:, 0], state)[0]
     formula = (1 - h_t.square())[:, :, None] * layer.cell.weight_hh
-    found = state_jacobian(layer, x[:, 0], state)
-    torch.testing.assert_close(found, formula.detach(), **EXACT)
+    jacobian = state_jacobian(layer, x[:, 0], state)
+    torch.testing.assert_close(jacobian, formula.detach(), **EXACT)
 
     def step(h):
         return layer.step(x[:1, 0], seqref.RNNState(h[None]))[0][0]
 
-    torch.testing.assert_close(found[0], jacrev(step)(state.h[0]).detach(), **EXACT)
+    torch.testing.assert_close(jacobian[0], jacrev(step)(state.h[0]).detach(), **EXACT)
 
 
 @pytest.mark.parametrize("kind", OF_A_CELL)
@@ -81,9 +81,9 @@ def test_the_logarithm_is_that_of_the_norm(kind):
     has_masks = any(field.startswith("mask") for field in state._fields)
     assert has_masks or expected[0].abs() > 0.1
     assert expected[1] == 0
-    found = jacobian_log_norm(layer, x, state, lengths)
-    torch.testing.assert_close(found, expected, **EXACT)
-    assert not found.requires_grad
+    logarithm = jacobian_log_norm(layer, x, state, lengths)
+    torch.testing.assert_close(logarithm, expected, **EXACT)
+    assert not logarithm.requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -96,8 +96,8 @@ def test_the_logarithm_of_a_product_that_leaves_the_range(factor, dtype):
     # At rest all slopes are 1.
     product = jacobian_product(layer, x).abs().max()
     assert product == 0 or not product.isfinite()
-    found = jacobian_log_norm(layer, x)
-    assert found.item() == pytest.approx(400 * math.log(abs(factor)), abs=1e-9)
+    logarithm = jacobian_log_norm(layer, x)
+    assert logarithm.item() == pytest.approx(400 * math.log(abs(factor)), abs=1e-9)
 
 
 def test_the_logarithm_of_a_default_lstm_over_300_steps():
@@ -109,8 +109,8 @@ def test_the_logarithm_of_a_default_lstm_over_300_steps():
     assert jacobian_product(layer, x).abs().max() < 1e-43
     exact = jacobian_product(layer.double(), x.double())
     expected = torch.linalg.matrix_norm(exact, 2).log()
-    found = jacobian_log_norm(layer.float(), x)
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-5)
+    logarithm = jacobian_log_norm(layer.float(), x)
+    torch.testing.assert_close(logarithm, expected, atol=1e-3, rtol=1e-5)
 
 
 def test_the_logarithm_where_there_is_none():
@@ -119,9 +119,9 @@ def test_the_logarithm_where_there_is_none():
         layer.cell.weight_hh.zero_()
     assert jacobian_log_norm(layer, x, state).tolist() == [-math.inf] * 3
     x[1, 2] = math.nan
-    found = jacobian_log_norm(layer, x, state)
-    assert found[1].isnan()
-    assert found[[0, 2]].tolist() == [-math.inf] * 2
+    logarithm = jacobian_log_norm(layer, x, state)
+    assert logarithm[1].isnan()
+    assert logarithm[[0, 2]].tolist() == [-math.inf] * 2
     # At or beyond a length nothing is read.
     lengths = torch.tensor([6, 2, 6])
     assert not jacobian_log_norm(layer, x, state, lengths).isnan().any()
@@ -222,8 +222,8 @@ def test_under_inference_mode(kind, lengths):
     bar = map_state(torch.randn_like, layer.initial_state(2))
     expected = measure(x, bar, lengths)
     with torch.inference_mode():
-        found = measure(x.clone(), map_state(torch.clone, bar), lengths)
-    for one, other in zip(found, expected, strict=True):
+        measured = measure(x.clone(), map_state(torch.clone, bar), lengths)
+    for one, other in zip(measured, expected, strict=True):
         assert torch.equal(one, other)
 
 
@@ -307,14 +307,14 @@ def test_the_default_device_is_not_asked():
     layer, x, _ = case("GRU")
     expected = jacobian_product(layer, x)
     with torch.device("meta"):
-        found = jacobian_product(layer, x)
-    assert torch.equal(found, expected)
+        product = jacobian_product(layer, x)
+    assert torch.equal(product, expected)
 
 
 def test_no_state_is_the_initial_one():
     layer, x, _ = case("LSTM")
-    found = state_jacobian(layer, x[:, 0])
-    assert torch.equal(found, state_jacobian(layer, x[:, 0], layer.initial_state(3)))
+    jacobian = state_jacobian(layer, x[:, 0])
+    assert torch.equal(jacobian, state_jacobian(layer, x[:, 0], layer.initial_state(3)))
 
 
 class Doubled(torch.autograd.Function):

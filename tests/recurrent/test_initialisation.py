@@ -129,14 +129,14 @@ def test_half_precision(half):
 
 
 def test_equal_generators_give_equal_weights():
-    found = []
+    drawn = []
     for seed in (0, 0, 1):
         layer = nn.LSTM(3, 5)
         orthogonal_(layer, generator=torch.Generator().manual_seed(seed))
         chrono_(layer, 50, torch.Generator().manual_seed(seed))
-        found.append((layer.weight_hh_l0.detach(), layer.bias_ih_l0[:10].detach()))
-    assert all(map(torch.equal, found[0], found[1]))
-    assert not any(map(torch.equal, found[0], found[2]))
+        drawn.append((layer.weight_hh_l0.detach(), layer.bias_ih_l0[:10].detach()))
+    assert all(map(torch.equal, drawn[0], drawn[1]))
+    assert not any(map(torch.equal, drawn[0], drawn[2]))
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, seqref.LSTM, seqref.GRU])

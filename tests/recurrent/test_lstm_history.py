@@ -154,9 +154,9 @@ def onnx_lstm(cell, x, state, lengths, *, input_forget=0):
 
     def iofc(k, split):
         """Blocks of one parameter in ONNX's order; its c is our g."""
-        found = dict(zip(names, split, strict=True))
+        blocks = dict(zip(names, split, strict=True))
         fill = zeros[k] if k < 2 else torch.zeros(cell.hidden_size)
-        return torch.cat([found.get(name, fill) for name in "iofg"])
+        return torch.cat([blocks.get(name, fill) for name in "iofg"])
 
     laid = [
         iofc(k, p.chunk(len(names)))
@@ -336,8 +336,8 @@ def test_layer_equals_torch_with_its_forget_gate_held_open(bias, given):
     assert_same(ends, judged)
     upstream = [torch.randn_like(t) for t in ends]
     inputs = [*leaves, *layer.parameters()]
-    found = torch.autograd.grad(ends, inputs, upstream)
-    assert_same(found, torch.autograd.grad(judged, inputs, upstream))
+    gradients = torch.autograd.grad(ends, inputs, upstream)
+    assert_same(gradients, torch.autograd.grad(judged, inputs, upstream))
 
 
 def test_open_gates_count_by_twos_without_end():
@@ -407,12 +407,12 @@ def test_truncated_gradient_is_the_learning_rule_of_the_paper():
     y, state = layer(x, LSTMState(h_0, c_0))
     upstream = [torch.randn_like(t) for t in (y, *state)]
     inputs = [c_0, *layer.cell.weights]
-    found = torch.autograd.grad([y, *state], inputs, upstream)
+    gradients = torch.autograd.grad([y, *state], inputs, upstream)
     with torch.no_grad():
         rule = learning_rule(
             layer.cell, x, LSTMState(h_0, c_0), upstream[0], upstream[1:]
         )
-    for mine, papers in zip(found, rule, strict=True):
+    for mine, papers in zip(gradients, rule, strict=True):
         assert papers.abs().min() > 0
         torch.testing.assert_close(mine, papers, atol=1e-12, rtol=1e-12)
 
@@ -429,15 +429,15 @@ def test_truncation_changes_gradients_and_nothing_else(bias, given):
     (y, state), (y_whole, ends) = cut(x, start, lengths), whole(x, start, lengths)
     assert_same([y, *state], [y_whole, *ends], atol=0, rtol=0)
     upstream = torch.randn_like(y)
-    found = torch.autograd.grad(y, cut.parameters(), upstream)
+    gradients = torch.autograd.grad(y, cut.parameters(), upstream)
     other = torch.autograd.grad(y_whole, whole.parameters(), upstream)
-    for one, two in zip(found, other, strict=True):
+    for one, two in zip(gradients, other, strict=True):
         assert (one - two).abs().max() > 1e-3
     # Of one step, both are the derivative.
     y, y_whole = cut(x[:, :1], start)[0], whole(x[:, :1], start)[0]
-    found = torch.autograd.grad(y.sum(), cut.parameters())
+    gradients = torch.autograd.grad(y.sum(), cut.parameters())
     other = torch.autograd.grad(y_whole.sum(), whole.parameters())
-    assert_same(found, other, atol=1e-14, rtol=1e-14)
+    assert_same(gradients, other, atol=1e-14, rtol=1e-14)
 
 
 def test_the_carousel_is_the_identity_only_when_truncated():

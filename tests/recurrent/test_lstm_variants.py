@@ -340,12 +340,12 @@ def authors_zoneout(new, old, p):
 def test_zoneout_is_dropout_of_the_update(p):
     new, old = torch.randn(2, 50, 40, dtype=F64)
     torch.manual_seed(5)
-    found = zoneout(new, old, p)
+    result = zoneout(new, old, p)
     torch.manual_seed(5)
-    torch.testing.assert_close(found, authors_zoneout(new, old, p), **TIGHT)
-    kept = (found == old).double().mean().item()
+    torch.testing.assert_close(result, authors_zoneout(new, old, p), **TIGHT)
+    kept = (result == old).double().mean().item()
     assert kept == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / 2000))
-    assert ((found == old) | (found == new)).all()
+    assert ((result == old) | (result == new)).all()
     expected = p * old + (1 - p) * new
     torch.testing.assert_close(zoneout(new, old, p, False), expected, **TIGHT)
 
@@ -442,12 +442,12 @@ def test_a_stack_of_zoneout_draws_in_another_order_by_steps():
         return torch.cat([first, layer(x[:, 3:], state)[0]], 1)
 
     for layer, agree in ((one, True), (Stacked([one, two]), False)):
-        found = []
+        results = []
         for run in (lambda f: f(x)[0], lambda f: scan(f, x)[0], chunks):
             torch.manual_seed(8)
-            found.append(run(layer))
-        for other in found[1:]:
-            assert torch.allclose(found[0], other, **TIGHT) is agree
+            results.append(run(layer))
+        for other in results[1:]:
+            assert torch.allclose(results[0], other, **TIGHT) is agree
 
 
 # Variational dropout.
@@ -814,8 +814,8 @@ def test_each_row_of_vmap_has_draws_of_its_own(name):
     x = torch.ones(1, 4, 3)
 
     def run(scale):
-        found = module(scale * x)
-        return found if name == "locked" else found[0]
+        result = module(scale * x)
+        return result if name == "locked" else result[0]
 
     many = torch.func.vmap(run, randomness="different")(torch.ones(16))
     assert len({tuple(row.flatten().tolist()) for row in many}) > 4

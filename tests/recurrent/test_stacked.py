@@ -143,14 +143,14 @@ def test_equals_torch(kind, n_layers, bias, given):
     state = map_state(lambda t: t.requires_grad_(), start_of(stack, 4))
     leaves = [x, *leaves_of(state)]
     y, ends = stack(x, state, lengths)
-    found = [y, *leaves_of(ends)]
+    results = [y, *leaves_of(ends)]
     y, ends = by_judge(judge, x, state, lengths)
     expected = [y, *ends]
-    same(found, expected, 1e-13)
-    upstream = [torch.randn_like(each) for each in found]
+    same(results, expected, 1e-13)
+    upstream = [torch.randn_like(each) for each in results]
     ours, theirs = parameters_of(judge, stack)
     same(
-        torch.autograd.grad(found, [*leaves, *ours], upstream),
+        torch.autograd.grad(results, [*leaves, *ours], upstream),
         torch.autograd.grad(expected, [*leaves, *theirs], upstream),
     )
 
@@ -202,13 +202,13 @@ def test_both_directions_equal_torch(kind, n_layers, bias, given):
     state = map_state(lambda t: t.requires_grad_(), start_of(stack, 4))
     y, ends = stack(x, state, lengths)
     assert [type(end) for end in ends] == [BidirectionalState] * n_layers
-    found = [y, *leaves_of(ends)]
+    results = [y, *leaves_of(ends)]
     # In torch the directions of a layer stand one after the other: 2 l and 2 l + 1.
     flat = tuple(direction for layer in state for direction in layer)
     y, ends = by_judge(judge, x, flat, lengths)
     expected = [y, *ends]
-    same(found, expected, 1e-13)
-    upstream = [torch.randn_like(each) for each in found]
+    same(results, expected, 1e-13)
+    upstream = [torch.randn_like(each) for each in results]
     ours = []
     for name, _ in judge.named_parameters():
         parameter, _, place = name.rpartition("_l")
@@ -217,7 +217,7 @@ def test_both_directions_equal_torch(kind, n_layers, bias, given):
         ours.append(getattr(getattr(layer, f"{end}_layer").cell, parameter))
     leaves = [x, *leaves_of(state)]
     same(
-        torch.autograd.grad(found, [*leaves, *ours], upstream),
+        torch.autograd.grad(results, [*leaves, *ours], upstream),
         torch.autograd.grad(expected, [*leaves, *judge.parameters()], upstream),
     )
 
@@ -472,8 +472,8 @@ def test_declarations_are_those_of_the_layers():
         assert getattr(Stacked([layer, Recorder()]), name) is True
         setattr(layer, name, False)
         stack = Stacked([Recorder(), layer])
-        found = {other: getattr(stack, other) for other in names}
-        assert found == {other: other != name for other in names}
+        declared = {other: getattr(stack, other) for other in names}
+        assert declared == {other: other != name for other in names}
 
 
 def test_a_stack_in_a_language_model():
@@ -522,8 +522,8 @@ def test_two_layers_may_share_a_cell():
     x = torch.randn(2, 7, 3)
     below, first = layers[0](x)
     y, second = layers[0](below)
-    found, state = stack(x)
-    same([found, *leaves_of(state)], [y, *first, *second], 0)
+    together, state = stack(x)
+    same([together, *leaves_of(state)], [y, *first, *second], 0)
     tied = copy.deepcopy(stack)
     assert tied.layers[0].cell is tied.layers[1].cell
     assert "gradients" in check_sequence_layer(stack, x).checked
@@ -553,12 +553,12 @@ def test_torch_func():
     both = vmap(run)(stacked)
     torch.testing.assert_close(both[0], run(parameters))
     torch.testing.assert_close(both[1], run({n: 2 * p for n, p in parameters.items()}))
-    found = grad(lambda p: run(p).square().sum())(parameters)
+    gradients = grad(lambda p: run(p).square().sum())(parameters)
     expected = torch.autograd.grad(
         run(parameters := dict(stack.named_parameters())).square().sum(),
         list(parameters.values()),
     )
-    same(found.values(), expected)
+    same(gradients.values(), expected)
 
     def one(x_row, state_row):
         y, after = stack.step(x_row[None], map_state(lambda t: t[None], state_row))
@@ -580,8 +580,8 @@ def test_compiled_step_is_one_graph(name):
     x_t, state = torch.randn(2, 3), start_of(stack, 2)
     for given in (state, None):
         y, after = stack.step(x_t, given)
-        found, compiled_after = step(x_t, given)
-        same([found, *leaves_of(compiled_after)], [y, *leaves_of(after)], 1e-6)
+        compiled_y, compiled_after = step(x_t, given)
+        same([compiled_y, *leaves_of(compiled_after)], [y, *leaves_of(after)], 1e-6)
 
 
 @pytest.mark.compile

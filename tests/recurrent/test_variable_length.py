@@ -30,8 +30,8 @@ def rows(n=4, time=7, width=3):
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
 def test_mask_by_hand(dtype):
-    found = lengths_to_mask(torch.tensor([2, 0, 3], dtype=dtype), 3)
-    assert found.tolist() == [[True, True, False], [False] * 3, [True] * 3]
+    mask = lengths_to_mask(torch.tensor([2, 0, 3], dtype=dtype), 3)
+    assert mask.tolist() == [[True, True, False], [False] * 3, [True] * 3]
 
 
 def test_a_mask_of_no_steps_and_one_of_no_rows():
@@ -65,12 +65,12 @@ def test_last_state_is_the_final_state_with_nan_in_the_padding():
     torch.testing.assert_close(last_state(y, LENGTHS), state.h, atol=1e-12, rtol=0)
     spoilt = y.detach().masked_fill(~lengths_to_mask(LENGTHS, 7)[..., None], torch.nan)
     spoilt.requires_grad_()
-    found = last_state(spoilt, LENGTHS)
-    upstream = torch.randn_like(found)
-    (gradient,) = torch.autograd.grad(found, spoilt, upstream)
+    last = last_state(spoilt, LENGTHS)
+    upstream = torch.randn_like(last)
+    (gradient,) = torch.autograd.grad(last, spoilt, upstream)
     expected = torch.zeros_like(gradient)
     for row, length in enumerate(LENGTHS.tolist()):
-        assert torch.equal(found[row], y[row, length - 1])
+        assert torch.equal(last[row], y[row, length - 1])
         expected[row, length - 1] = upstream[row]
     assert torch.equal(gradient, expected)
 
@@ -85,12 +85,12 @@ def test_last_state_is_the_upper_layers_of_both_directions(kind, layers, bias):
     )
     packed, h_n = layer(pack(rows(), LENGTHS))
     h_n = h_n[0] if kind is nn.LSTM else h_n
-    found = last_state(unpack(packed)[0], LENGTHS, backward_width=5)
+    last = last_state(unpack(packed)[0], LENGTHS, backward_width=5)
     expected = torch.cat([h_n[-2], h_n[-1]], dim=-1)
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(last, expected, atol=1e-12, rtol=0)
     weights = list(layer.parameters())
-    upstream = torch.randn_like(found)
-    mine = torch.autograd.grad(found, weights, upstream, retain_graph=True)
+    upstream = torch.randn_like(last)
+    mine = torch.autograd.grad(last, weights, upstream, retain_graph=True)
     theirs = torch.autograd.grad(expected, weights, upstream)
     for one, other in zip(mine, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
@@ -108,9 +108,9 @@ def test_last_state_of_directions_of_unequal_width():
         seqref.RNN(3, 5, dtype=F64), seqref.GRU(3, 2, dtype=F64)
     )
     y, state = layer(rows(), lengths=LENGTHS)
-    found = last_state(y, LENGTHS, backward_width=2)
+    last = last_state(y, LENGTHS, backward_width=2)
     expected = torch.cat([state.forward.h, state.backward.h], dim=-1)
-    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(last, expected, atol=1e-12, rtol=0)
     # Nothing of a layer in one direction is taken at the first step, and all of one
     # that reads from the right.
     assert torch.equal(last_state(y, LENGTHS, 7), y[:, 0])
@@ -128,8 +128,8 @@ def test_packed_rows_are_rows_run_alone(bias, bidirectional):
     x = x.masked_fill(~lengths_to_mask(LENGTHS, 7)[..., None], torch.nan)
     x.requires_grad_()
     packed, (h_n, c_n) = layer(pack(x, LENGTHS))
-    y, found = unpack(packed, 9)
-    assert found.tolist() == LENGTHS.tolist()
+    y, unpacked_lengths = unpack(packed, 9)
+    assert unpacked_lengths.tolist() == LENGTHS.tolist()
     assert y.shape[1] == 9
     upstream, parts = torch.randn_like(y), []
     for row, length in enumerate(LENGTHS.tolist()):
@@ -152,8 +152,8 @@ def test_not_packed_the_forward_half_is_right_in_one_layer_alone(kind, layers):
     torch.manual_seed(0)
     layer = kind(3, 5, layers, bidirectional=True, batch_first=True, dtype=F64)
     right = last_state(unpack(layer(pack(rows(), LENGTHS))[0])[0], LENGTHS, 5)
-    found = last_state(layer(rows())[0], LENGTHS, 5)
-    forward, backward = (found - right).abs().amax(0).split(5)
+    last = last_state(layer(rows())[0], LENGTHS, 5)
+    forward, backward = (last - right).abs().amax(0).split(5)
     assert (forward.max() < 1e-12) == (layers == 1)
     assert backward.max() > 1e-3
 
@@ -184,12 +184,12 @@ def test_an_initial_state_is_in_the_order_of_the_batch(kind):
         _, end = layer(x, tuple(parts) if kind is nn.LSTM else parts[0])
         return torch.stack(end if kind is nn.LSTM else [end])
 
-    found = final(pack(x, LENGTHS), start)
+    together = final(pack(x, LENGTHS), start)
     for row, length in enumerate(LENGTHS.tolist()):
         alone = final(
             x[row : row + 1, :length], [part[:, row : row + 1] for part in start]
         )
-        torch.testing.assert_close(found[:, :, row], alone[:, :, 0])
+        torch.testing.assert_close(together[:, :, row], alone[:, :, 0])
 
 
 def test_pack_and_unpack_are_inverse():
@@ -239,9 +239,9 @@ def test_bucket_sizes():
 
 def test_token_batches_are_bounded_and_full():
     lengths = many()
-    found = token_batches(lengths, 200)
+    batches = token_batches(lengths, 200)
     spans = sorted(
-        (sorted(int(lengths[row]) for row in batch) for batch in found),
+        (sorted(int(lengths[row]) for row in batch) for batch in batches),
         key=lambda span: (span[0], span[-1]),
     )
     assert all(len(span) * span[-1] <= 200 for span in spans)
@@ -275,9 +275,9 @@ def test_the_order_is_drawn_on_the_generators_device(form):
     expected = make(torch.Generator().manual_seed(0))
     lengths = many()
     with torch.device("meta"):
-        found = form(lengths, 200, generator=torch.Generator("cpu").manual_seed(0))
+        batches = form(lengths, 200, generator=torch.Generator("cpu").manual_seed(0))
         assert sum(map(len, form(lengths, 200))) == 103
-    assert found == expected
+    assert batches == expected
 
 
 @pytest.mark.errors

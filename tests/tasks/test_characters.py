@@ -287,5 +287,5 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path, monkeypatch):
         list(characters._source_files(tmp_path))
     # Nobody asks for what is left out.
     blind = "test"
-    found = [path.name for path in characters._source_files(tmp_path)]
-    assert found == ["a.py", "b.py", "c.py"]
+    names = [path.name for path in characters._source_files(tmp_path)]
+    assert names == ["a.py", "b.py", "c.py"]

@@ -53,8 +53,8 @@ def test_the_blind_loss_is_that_of_knowing_when_but_not_what(lag, length, symbol
     )
     logits[:, : lag + length, symbols] = 0
     logits[:, lag + length :, :symbols] = 0
-    found = cross_entropy(logits.transpose(1, 2), targets).item()
-    assert found == pytest.approx(task.blind_loss, abs=1e-12)
+    loss = cross_entropy(logits.transpose(1, 2), targets).item()
+    assert loss == pytest.approx(task.blind_loss, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +70,8 @@ def test_the_memoryless_loss_is_that_of_the_best_table_by_current_input(
     table = torch.zeros(task.categories, task.categories, dtype=torch.float64)
     table.index_put_((read, targets.flatten()), torch.tensor(1.0).double(), True)
     table /= table.sum(1, keepdim=True)
-    found = -table[read, targets.flatten()].log().mean().item()
-    assert found == pytest.approx(task.memoryless_loss, abs=0.002)
+    loss = -table[read, targets.flatten()].log().mean().item()
+    assert loss == pytest.approx(task.memoryless_loss, abs=0.002)
     if lag > 1:
         assert task.memoryless_loss > task.blind_loss + 0.05
     else:

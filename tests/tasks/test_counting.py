@@ -68,11 +68,11 @@ def test_the_memoryless_loss_is_the_least_over_constant_answers(counts):
     _, targets, _ = counting_words(counts, dtype=torch.float64)
     answers = targets[~targets.isnan()]
     share = answers.mean()
-    found = binary_cross_entropy(share.expand_as(answers), answers).item()
-    assert memoryless_loss(counts) == pytest.approx(found, abs=1e-12)
+    loss = binary_cross_entropy(share.expand_as(answers), answers).item()
+    assert memoryless_loss(counts) == pytest.approx(loss, abs=1e-12)
     for other in (share * 0.9, share * 0.9 + 0.1):
         worse = binary_cross_entropy(other.expand_as(answers), answers).item()
-        assert worse >= found - 1e-15
+        assert worse >= loss - 1e-15
 
 
 @pytest.mark.errors

@@ -16,11 +16,11 @@ def parts():
 
 def images_of(part):
     """The 8 by 8 images that the steps were made of."""
-    found = torch.zeros(len(part.labels), 8, 8)
-    for image, x, length in zip(found, part.x, part.lengths.tolist(), strict=True):
+    images = torch.zeros(len(part.labels), 8, 8)
+    for image, x, length in zip(images, part.x, part.lengths.tolist(), strict=True):
         for row, column, ink in x[:length].tolist():
             image[round(row * 7), round(column * 7)] = ink * 16
-    return found
+    return images
 
 
 def test_every_image_can_be_drawn_again_and_comes_once(parts):
@@ -72,10 +72,10 @@ def test_defaults_of_torch_change_nothing(parts):
     torch.set_default_dtype(torch.float64)
     try:
         with torch.device("meta"):
-            found = inked_digits(500, seed=3)
+            again = inked_digits(500, seed=3)
     finally:
         torch.set_default_dtype(torch.float32)
-    for part, other in zip(found, parts, strict=True):
+    for part, other in zip(again, parts, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(part, other, strict=True))
         assert part.x.dtype == torch.float32
 

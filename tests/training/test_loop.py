@@ -82,28 +82,28 @@ def parameters_of(model):
     return [p.detach().clone() for p in model.parameters()]
 
 
-def assert_equal(found, expected, where=""):
+def assert_equal(actual, expected, where=""):
     """Bit for bit, through dicts, lists and tuples."""
     if isinstance(expected, torch.Tensor):
-        assert found.dtype == expected.dtype, where
-        assert torch.equal(found, expected), where
+        assert actual.dtype == expected.dtype, where
+        assert torch.equal(actual, expected), where
     elif isinstance(expected, numpy.ndarray):
-        assert found.dtype == expected.dtype, where
-        assert (found == expected).all(), where
+        assert actual.dtype == expected.dtype, where
+        assert (actual == expected).all(), where
     elif isinstance(expected, dict):
-        assert type(found) is type(expected), where
-        assert found.keys() == expected.keys(), where
+        assert type(actual) is type(expected), where
+        assert actual.keys() == expected.keys(), where
         for key in expected:
-            assert_equal(found[key], expected[key], f"{where}/{key}")
+            assert_equal(actual[key], expected[key], f"{where}/{key}")
     elif isinstance(expected, list | tuple):
-        assert type(found) is type(expected), where
-        assert len(found) == len(expected), where
-        for index, (a, b) in enumerate(zip(found, expected, strict=True)):
+        assert type(actual) is type(expected), where
+        assert len(actual) == len(expected), where
+        for index, (a, b) in enumerate(zip(actual, expected, strict=True)):
             assert_equal(a, b, f"{where}/{index}")
     else:
-        assert type(found) is type(expected), where
-        both_nan = found != found and expected != expected
-        assert found == expected or both_nan, where
+        assert type(actual) is type(expected), where
+        both_nan = actual != actual and expected != expected
+        assert actual == expected or both_nan, where
 
 
 # The loop.
@@ -221,7 +221,7 @@ def test_the_bar_goes_to_standard_error(capsys, progress, text):
 
 @pytest.mark.parametrize("max_norm", [None, 0.1])
 def test_sparse_gradients_are_clipped_as_dense_ones(max_norm):
-    found = {}
+    results = {}
     for sparse in (False, True):
         torch.manual_seed(0)
         model = nn.Embedding(7, 3, sparse=sparse, dtype=torch.float64)
@@ -235,8 +235,8 @@ def test_sparse_gradients_are_clipped_as_dense_ones(max_norm):
             max_norm=max_norm,
             on_step=lambda step, norms=norms: norms.append(step.grad_norm),
         )
-        found[sparse] = [torch.tensor(norms), *parameters_of(model)]
-    for ours, dense in zip(found[True], found[False], strict=True):
+        results[sparse] = [torch.tensor(norms), *parameters_of(model)]
+    for ours, dense in zip(results[True], results[False], strict=True):
         torch.testing.assert_close(ours, dense, rtol=1e-14, atol=1e-14)
     model = nn.Embedding(3, 2, sparse=True)
     with pytest.raises(
@@ -273,16 +273,16 @@ def test_a_seed_reaches_python_numpy_and_torch():
 
 
 def test_fit_seeds_before_the_first_batch():
-    found = []
+    weights = []
     for noise in (1, 2):
         model = line_model()
         seed_all(noise)
         fit(model, points(), sgd(model), 3, squared, seed=5)
-        found.append(parameters_of(model))
-    assert_equal(*found)
+        weights.append(parameters_of(model))
+    assert_equal(*weights)
     model = line_model()
     fit(model, points(), sgd(model), 3, squared, seed=6)
-    assert not torch.equal(parameters_of(model)[0], found[0][0])
+    assert not torch.equal(parameters_of(model)[0], weights[0][0])
 
 
 # Checkpoints and resuming, in one process.
@@ -400,17 +400,17 @@ def test_every_part_of_the_file_is_needed(tmp_path, monkeypatch, lost):
     original = packing.unpack
 
     def forgetful(node, tensors):
-        found = original(node, tensors)
-        if isinstance(found, dict) and "begun" in found:
-            fresh = run_and_die.seed_all(99) or found
+        tree = original(node, tensors)
+        if isinstance(tree, dict) and "begun" in tree:
+            fresh = run_and_die.seed_all(99) or tree
             now = original(node, tensors)
             if lost == "begun":
                 fresh["begun"] = now["now"]
             elif lost != "state":
                 fresh["now"][lost] = fresh["begun"][lost]
-        if lost == "state" and isinstance(found, LSTMState):
-            return LSTMState(torch.zeros_like(found.h), found.c)
-        return found
+        if lost == "state" and isinstance(tree, LSTMState):
+            return LSTMState(torch.zeros_like(tree.h), tree.c)
+        return tree
 
     from seqref.training import _run
 
@@ -543,9 +543,9 @@ def test_a_folder_in_use_is_refused_and_nothing_in_it_deleted(tmp_path, resume):
             model = line_model()
             checkpoints = Checkpoints(tmp_path, resume=resume)
             before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-            with pytest.raises(RuntimeError, match="is in use by another run") as found:
+            with pytest.raises(RuntimeError, match="is in use by another run") as busy:
                 fit(model, points(), sgd(model), 9, squared, checkpoints=checkpoints)
-            messages.append(str(found.value))
+            messages.append(str(busy.value))
             assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
     model = line_model()
@@ -961,9 +961,9 @@ def test_trees_come_back_as_they_were():
     packed = packing.pack(tree, "x", tensors)
     import json
 
-    found = packing.unpack(json.loads(json.dumps(packed, allow_nan=False)), tensors)
-    assert_equal(found, tree)
-    for ours, theirs in zip(found["parameters"], tree["parameters"], strict=True):
+    unpacked = packing.unpack(json.loads(json.dumps(packed, allow_nan=False)), tensors)
+    assert_equal(unpacked, tree)
+    for ours, theirs in zip(unpacked["parameters"], tree["parameters"], strict=True):
         assert type(ours) is nn.Parameter
         assert ours.requires_grad == theirs.requires_grad
 

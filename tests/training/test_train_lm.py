@@ -67,14 +67,14 @@ def test_the_page_and_the_help_have_every_option_with_its_default():
     table = dict(row.findall(page.read_text(encoding="utf-8")))
     parser = argparse.ArgumentParser(add_help=False)
     _options.add_options(parser)
-    found = {}
+    defaults = {}
     for action in parser._actions:
         default = _options.DEFAULTS.get(action.dest, action.default)
         plain = default in (None, False) and action.dest != "seed"
-        found[action.option_strings[0]] = "" if plain else str(default)
+        defaults[action.option_strings[0]] = "" if plain else str(default)
         if action.dest in _options.DEFAULTS:
             assert f"(default: {default})" in action.help
-    assert table == found
+    assert table == defaults
 
 
 def test_trains_compares_and_samples(text_file, tmp_path, capsys):
@@ -511,17 +511,17 @@ def test_a_second_signal_stops_at_once(first):
 
 
 def test_another_thread_sets_no_handler():
-    found = []
+    asked = []
 
     def work():
         with train_lm.Interrupt() as interrupt:
-            found.append(interrupt.asked)
+            asked.append(interrupt.asked)
 
     with usual_signals():
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-    assert found == [False]
+    assert asked == [False]
 
 
 def test_an_ignored_signal_stays_ignored():
@@ -781,9 +781,9 @@ def test_one_lost_stream_or_both(text_file, tmp_path, stdout, stderr, status, wo
         ]
         streams = {"stdout": handles[0], "stderr": handles[1]}
         child = start(*words, *SIZES, cwd=tmp_path, **streams)
-        found = child.wait(120)
+        code = child.wait(120)
     text = said.read_text(encoding="utf-8") if said.exists() else ""
-    assert found == status, text
+    assert code == status, text
     assert_whole(tmp_path, text)
     if word is not None:
         assert word in text
@@ -1005,8 +1005,8 @@ def report_of(text, limit, rows=4):
     model = LanguageModel(len(vocabulary), LSTM(3, 5)).eval()
     scores = []
     model.register_forward_hook(lambda *call: scores.append(call[2][0].numel()))
-    found = _report.report(model, vocabulary, corpus, rows, 0, limit)
-    return found, model, vocabulary, corpus, scores
+    report = _report.report(model, vocabulary, corpus, rows, 0, limit)
+    return report, model, vocabulary, corpus, scores
 
 
 def test_the_report_s_memory_does_not_grow_with_the_vocabulary(monkeypatch):
@@ -1027,16 +1027,16 @@ def test_the_report_s_memory_does_not_grow_with_the_vocabulary(monkeypatch):
 
 
 def test_the_report_s_time_is_bounded_and_its_numbers_say_on_what(capsys):
-    found, model, vocabulary, corpus, _ = report_of(TEXT, 100)
+    report, model, vocabulary, corpus, _ = report_of(TEXT, 100)
     parts = corpus.train[-800:], corpus.tune[:100], corpus.heldout[:100]
     train, tune, heldout = map(vocabulary.encode, parts)
     for name, order in (("unigram", 1), ("bigram", 2), ("5-gram", 5)):
         ngram = NGram(train, tune, order, len(vocabulary))
-        assert found.ngrams[name] == ngram.bits_per_character(heldout)
+        assert report.ngrams[name] == ngram.bits_per_character(heldout)
     bits = evaluate(model, Streams(heldout, 1, 100)) / math.log(2)
-    assert found.bits == pytest.approx(bits, rel=1e-5)
-    assert (found.measured, found.counted) == (99, 800)
-    _report.show(found, 7)
+    assert report.bits == pytest.approx(bits, rel=1e-5)
+    assert (report.measured, report.counted) == (99, 800)
+    _report.show(report, 7)
     total, train = len(corpus.heldout) - 1, len(corpus.train)
     assert capsys.readouterr().out.startswith(
         f"bits per character on the first 99 of {total:,} held-out characters "

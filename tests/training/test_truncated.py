@@ -277,7 +277,7 @@ def texts(lengths=(40, 3, 17, 2, 25, 9), seed=3):
 def test_documents_reads_every_text_once_from_its_start(batch_size, horizon):
     documents = texts()
     chunks = list(Documents(documents, batch_size, horizon))
-    found = []
+    firsts = []
     for row in range(batch_size):
         for inputs, targets, starts in chunks:
             real = targets[row] != PADDING
@@ -289,11 +289,11 @@ def test_documents_reads_every_text_once_from_its_start(batch_size, horizon):
                 continue
             read = inputs[row][real].tolist()
             if starts[row]:
-                found.append(read[:1])
-            assert read[0] == found[-1][-1]
+                firsts.append(read[:1])
+            assert read[0] == firsts[-1][-1]
             assert read[1:] == targets[row][real].tolist()[:-1]
-            found[-1] += targets[row][real].tolist()
-    assert sorted(found) == sorted(d.tolist() for d in documents)
+            firsts[-1] += targets[row][real].tolist()
+    assert sorted(firsts) == sorted(d.tolist() for d in documents)
     assert all(1 <= c.inputs.shape[1] <= horizon for c in chunks)
     assert all((c.targets != PADDING).any() for c in chunks)
     # Read again, it is the same.
@@ -321,7 +321,7 @@ def test_texts_side_by_side_equal_each_text_alone(batch_size):
     train(ours, chunks, sgd(ours, 0.0), steps, max_norm=None, on_step=note)
     total = sum(len(d) - 1 for d in documents)
     assert sum(weights) == total
-    found = sum(w * loss for w, (loss, _) in zip(weights, reports, strict=True))
+    mean = sum(w * loss for w, (loss, _) in zip(weights, reports, strict=True))
     expected = torch.zeros((), dtype=torch.float64)
     for document in documents:
         state = None
@@ -330,7 +330,7 @@ def test_texts_side_by_side_equal_each_text_alone(batch_size):
             loss, state = chunk_loss(theirs, part[:, :-1], part[:, 1:], state)
             state = detach_state(state)
             expected = expected + loss * (part.shape[1] - 1)
-    assert found == pytest.approx(expected.item(), rel=1e-12)
+    assert mean == pytest.approx(expected.item(), rel=1e-12)
     grads = torch.autograd.grad(expected, list(theirs.parameters()))
     for index, grad in enumerate(grads):
         summed = sum(w * g[index] for w, (_, g) in zip(weights, reports, strict=True))
@@ -368,7 +368,7 @@ def test_documents_refuses():
 def test_tokens_of_32_bits_give_the_same_as_those_of_64(kind):
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, 7, (61,), generator=generator)
-    found = []
+    results = []
     for dtype in (torch.int64, torch.int32):
         torch.manual_seed(0)
         model = LanguageModel(7, LSTM(3, 5)).double()
@@ -377,8 +377,8 @@ def test_tokens_of_32_bits_give_the_same_as_those_of_64(kind):
         chunks = kind(source, 2, 6)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         last = train(model, chunks, optimizer, 4)
-        found.append((last, evaluate(model, chunks)))
-    assert found[0] == found[1]
+        results.append((last, evaluate(model, chunks)))
+    assert results[0] == results[1]
 
 
 @pytest.mark.errors
