@@ -125,6 +125,19 @@ def test_beams_share_the_source():
     assert live.peak < 2 * one_source
 
 
+def test_no_tanh_is_kept():
+    """Some numbers for each score, whatever the width."""
+    layer = AdditiveAttention(8, 8, 256)
+    query, memory = torch.randn(1, 20, 8), torch.randn(1, 30, 8)
+    source = layer.prepare(memory)
+    with LiveBytes([*source, *layer.parameters(), query]) as live:
+        outputs = layer.attend(query, source)
+        kept = live.now
+    assert outputs[0].requires_grad
+    projected = 20 * 256 * 4
+    assert kept - projected < 8 * 20 * 30 * 4
+
+
 # Padding.
 
 
