@@ -247,6 +247,19 @@ def test_padding_has_no_weight_and_no_gradient(backend, lengths):
             assert not got["gradient of query"][row].count_nonzero()
 
 
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_nan_passes_through_the_graph(backend):
+    """Nor one that a mask stops later: whoever hunts for a NaN would stop here."""
+    made = case()
+    with torch.autograd.detect_anomaly():
+        outputs = additive_attention(
+            **made, lengths=torch.tensor([6, 0, 2]), backend=backend
+        )
+        sum(y.sum() for y in outputs).backward()
+    assert made["query"].grad.isfinite().all()
+
+
 def test_a_row_is_that_row_alone():
     made = case()
     lengths = torch.tensor([6, 2, 4])

@@ -12,7 +12,8 @@ def softmax_over_source(
 
     A row without a real position has the weight 0 everywhere, and no gradient.
     """
-    # Where nothing is real, a softmax of minus infinities alone would be NaN.
+    # Where nothing is real, a softmax of minus infinities alone would be NaN. The masks
+    # would keep it from all results, and yet it would stop torch's anomaly detection.
     blank = (~real & real.any(dim=1, keepdim=True))[:, None]
     padding = ~real[:, None]
     weights = torch.softmax(scores.masked_fill(blank, -torch.inf), dim=-1)
