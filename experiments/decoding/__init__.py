@@ -1,0 +1,1 @@
+r"""What a search finds of what a model knows."""
