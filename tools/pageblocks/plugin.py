@@ -3,6 +3,7 @@ r"""pytest plugin: Markdown pages are collected as pages, not as loose blocks.
 It stands on pytest-codeblocks, whose nodes it extends; `--codeblocks` is implied.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             for other in self.assigned_work:
                 self._reschedule(other)
             return left[0] if left else None
+
+        def _assign_work_unit(self, node: Any) -> None:
+            # A worker may be gone before its end was noticed: then it has the unit, as
+            # `remove_node` sees it, and not been told.
+            with contextlib.suppress(OSError):
+                super()._assign_work_unit(node)
 
         def schedule(self) -> None:
             # A worker needs two units: it begins the last test that it has only when
