@@ -734,7 +734,6 @@ def test_transformers_stops_too_early_as_it_comes():
         ({"coverage_penalty": -0.2}, ValueError, "`coverage_penalty` must be at least"),
         ({"width": 2.0}, TypeError, "`width` must be an int"),
     ],
-    ids=str,
 )
 def test_bad_arguments_of_beam_search(options, kind, words):
     options = {"width": 2, "max_length": 3, "end": END, **options}

@@ -701,6 +701,21 @@ def test_one_page_on_one_worker(site):
         assert len(site.record(page)) == 8
 
 
+def test_a_test_named_by_an_address_is_refused(site):
+    site.pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.parametrize("function", [lambda: 1], ids=str)
+        def test_each(function):
+            assert function()
+        """
+    )
+    result = site.run(".")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*named by an address in memory: *test_each*at 0x*"])
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_worker_that_crashes_costs_one_test(site, workers):
     site.pytester.makepyfile(

@@ -4,6 +4,7 @@ It stands on pytest-codeblocks, whose nodes it extends; `--codeblocks` is implie
 """
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pytest_codeblocks.plugin import MarkdownFile
 
 from pageblocks import collect, gpu, policy, record, stamps
 from pageblocks.errors import PageError
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]{8,}>")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,7 +73,14 @@ def pytest_collect_file(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    r"""No test may use the network but those that serve the site to a browser."""
+    r"""No test may use the network but those that serve the site to a browser.
+
+    Nor may a test be named by an address: each worker of `-n` has another one, and
+    pytest-xdist then runs nothing.
+    """
+    named = [item.nodeid for item in items if ADDRESS.search(item.nodeid)]
+    if named:
+        raise pytest.UsageError(f"named by an address in memory: {', '.join(named)}")
     for item in items:
         if item.get_closest_marker("browser") is not None:
             item.add_marker("enable_socket")
