@@ -204,10 +204,11 @@ def check_lengths(
     minimum: int = 0,
     *,
     axis: str = "time",
+    name: str = "lengths",
 ) -> None:
     r"""Raise unless `lengths` holds one integer from `minimum` to `time` for each row.
 
-    `axis` is what the message calls the axis of size `time`.
+    `axis` is what the message calls the axis of size `time`, and `name` the argument.
 
     Where values cannot be read (`torch.func.vmap` over the lengths, `torch.export`, the
     device "meta") only kind and shape are checked. In a graph of torch.compile a wrong
@@ -222,25 +223,25 @@ def check_lengths(
     """
     if not isinstance(lengths, Tensor):
         raise TypeError(
-            f"{where}: `lengths` must be a tensor of integers with shape (batch,), "
-            f"got {type(lengths).__name__} (pass torch.tensor(lengths))"
+            f"{where}: `{name}` must be a tensor of integers with shape (batch,), "
+            f"got {type(lengths).__name__} (pass torch.tensor({name}))"
         )
     is_bool = lengths.dtype == torch.bool
     if is_bool or lengths.is_floating_point() or lengths.is_complex():
         raise TypeError(
-            f"{where}: `lengths` must have an integer dtype, got {lengths.dtype}"
+            f"{where}: `{name}` must have an integer dtype, got {lengths.dtype}"
         )
-    check_shape(where, "lengths", lengths, (("batch", batch),))
-    bounds = read_bounds(where, "lengths", lengths, minimum, time)
+    check_shape(where, name, lengths, (("batch", batch),))
+    bounds = read_bounds(where, name, lengths, minimum, time)
     if bounds is None:
         return
     if bounds[0] < minimum:
         raise ValueError(
-            f"{where}: `lengths` must be at least {minimum}, got {bounds[0]}"
+            f"{where}: `{name}` must be at least {minimum}, got {bounds[0]}"
         )
     if bounds[1] > time:
         raise ValueError(
-            f"{where}: `lengths` must be at most {axis}={time}, got {bounds[1]}"
+            f"{where}: `{name}` must be at most {axis}={time}, got {bounds[1]}"
         )
 
 

@@ -102,7 +102,7 @@ def attend(
     Raises:
         RuntimeError: a backend was asked for that cannot run here.
     """
-    reason = _why_not_parallel(query, (query, keys, values, weight))
+    reason = why_not_by_hand(query, (query, keys, values, weight))
     if backend is None:
         backend = "reference" if reason or query.device.type != "cpu" else "parallel"
     if backend == "parallel" and reason:
@@ -136,7 +136,12 @@ def _check(
         check_lengths(where, lengths, *keys.shape[:2], axis="source")
 
 
-def _why_not_parallel(query: Tensor, tensors: tuple[Tensor, ...]) -> str:
+def why_not_by_hand(query: Tensor, tensors: tuple[Tensor, ...]) -> str:
+    r"""The reason why a backward pass by hand cannot run on these; empty if it can.
+
+    Shapes:
+        - any
+    """
     # torch has no public question for "am I inside vmap, grad or jvp?".
     if torch._C._are_functorch_transforms_active():
         return "torch.func cannot transform it in every way"
