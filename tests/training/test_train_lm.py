@@ -664,9 +664,13 @@ from pathlib import Path
 from seqref.training._lock import Lock
 lock = Lock(Path(sys.argv[1]), "a run")
 lock.take()
+ready, tell = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(tell, b"x")
     time.sleep(600)
+# What a fork does in the child it does some time after the fork, on a busy machine.
+os.read(ready, 1)
 print(child, lock.held, flush=True)
 time.sleep(600)
 """
