@@ -102,6 +102,8 @@ def suite(session: nox.Session) -> None:
         "--jaxtyping-packages=seqref,beartype.beartype",
         "-m=not compile and not errors and not draws and not slow and not gpu",
         "--junitxml=build/typed.xml",
+        "tests/attention",
+        "tests/decoding",
         "tests/interop",
         "tests/ops",
         "tests/recurrent",

@@ -1071,6 +1071,8 @@ def test_the_default_on_a_cpu_is_never_the_loop(monkeypatch):
     assert ran == ["torch" if kind == "lstm" else "parallel" for kind in KINDS]
 
 
+# What stands in for a tensor on a GPU is none.
+@pytest.mark.errors
 @pytest.mark.parametrize("device", ["CPU", "CUDA"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_table_of_backends_names_the_default(kind, device):
