@@ -201,9 +201,10 @@ def test_a_dark_page_is_printed_light(visit, address, site, how):
 def test_what_is_folded_is_printed_without_scripts_too(visit, address, site):
     path = first_with(site, "<details")
     seen = visit(address, path, java_script_enabled=False)
-    hidden = """[...document.querySelectorAll('article details:not([open]) > p')]
-      .filter(p => !p.checkVisibility({contentVisibilityAuto: true})
-        || !p.getClientRects().length).length"""
+    folded = "article details:not([open]) > :not(summary)"
+    hidden = f"""[...document.querySelectorAll('{folded}')]
+      .filter(e => !e.checkVisibility({{contentVisibilityAuto: true}})
+        || !e.getClientRects().length).length"""
     assert seen.page.evaluate(hidden) > 0
     seen.page.emulate_media(media="print")
     assert seen.page.evaluate(hidden) == 0
