@@ -106,6 +106,7 @@ def test_claims_on_time_are_those_of_modules_that_time():
     """Directly or by their parts: a claim cannot rest on a clock and not say so."""
     timed = {experiment.name for experiment in discover() if experiment.timed}
     assert timed == {
+        "bahdanau_speed",
         "bptt_checkpoint_time",
         "cpu_speed",
         "fused_recurrence_speed",

@@ -160,6 +160,20 @@ class Back(NamedTuple):
     firsts: Tensor
 
 
+def _before(keys: Tensor, saved: Saved, grad_y: Tensor, grad_contexts: Tensor) -> Back:
+    h, gates, _, alpha = saved
+    batch, _, size = keys.shape
+    return Back(
+        torch.cat([torch.zeros_like(h[:1]), grad_y]),
+        _factors(gates, h),
+        h.new_empty(len(gates), batch, size + 2 * h.shape[2]),
+        grad_contexts.clone(),
+        torch.empty_like(alpha),
+        torch.zeros_like(keys),
+        keys.new_zeros(batch, 1, size),
+    )
+
+
 def _steps_back(
     width: int,
     keys: Tensor,
@@ -176,15 +190,7 @@ def _steps_back(
     first = torch.cat([weights.weight_query, weight_hh[: 2 * hidden]])
     queries = h[:-1] @ weights.weight_query.T
     r, z, _ = gates.chunk(3, dim=-1)
-    back = Back(
-        torch.cat([torch.zeros_like(h[:1]), grad_y]),
-        _factors(gates, h),
-        h.new_empty(len(gates), batch, size + 2 * hidden),
-        grad_contexts.clone(),
-        torch.empty_like(alpha),
-        torch.zeros_like(keys),
-        keys.new_zeros(batch, 1, size),
-    )
+    back = _before(keys, saved, grad_y, grad_contexts)
     tanh, grad_u_t = torch.empty_like(keys), torch.empty_like(h[0])
     grad_query_t = keys.new_empty(batch, size)
     for t in reversed(range(len(gates))):
@@ -303,7 +309,9 @@ def _by_autograd(
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
     r"""The gradients by autograd through the loop, so that they have gradients too."""
-    aliases = [None if tensor is None else tensor.view_as(tensor) for tensor in tensors]
+    aliases: list[Any] = [
+        None if tensor is None else tensor.view_as(tensor) for tensor in tensors
+    ]
     x, h_0, keys, values, *weights = aliases
     outputs = reference.run(x, h_0, keys, values, real, Parameters(*weights), steps)
     wanted = [alias for alias, need in zip(aliases, needed, strict=True) if need]
