@@ -67,7 +67,7 @@ CASES = {
     "clipped": Case("IndRNN, clipped", clipped),
     "above": Case("IndRNN, a tenth above", above),
     "ones": Case("IndRNN, all at 1", ones),
-    "matrix": Case("RNN, radius at the bound", at_the_radius, RNN),
+    "matrix": Case("RNN, positive, radius at the bound", at_the_radius, RNN),
 }
 
 

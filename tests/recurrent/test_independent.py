@@ -121,6 +121,19 @@ def test_limited_weights_bound_the_gradient(of_a_cell):
     assert 0 < product.abs().max() <= 1.5 + 1e-12
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str
+)
+@pytest.mark.parametrize("steps", [3, 100, 1000])
+def test_the_bound_is_not_rounded_up(steps, dtype):
+    layer = IndRNN(3, 4, dtype=dtype)
+    with torch.no_grad():
+        layer.cell.weight_hh.fill_(3.0)
+    limit_recurrent_(layer, steps)
+    assert layer.cell.weight_hh.min() > 0.9
+    assert layer.cell.weight_hh.double().pow(steps).max() <= 2
+
+
 @pytest.mark.errors
 def test_bad_input_is_named():
     layer = IndRNN(3, 5)

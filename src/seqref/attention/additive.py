@@ -57,8 +57,8 @@ class AdditiveAttention(nn.Module):
           with width source; a row of length 0 has zeros in both
 
     Cost:
-        O(S D^2) once for a source of S positions, O(S D) for each query, D the widths.
-        For the backward pass S numbers are kept for each query, not S D.
+        O(S D^2) once for a source of S positions, O(S D + D^2) for each query, D the
+        widths. For the backward pass S + D numbers are kept for each query, not S D.
 
     Initialisation:
         Every parameter uniform in $(-1/\sqrt{n}, 1/\sqrt{n})$, n the width of what it

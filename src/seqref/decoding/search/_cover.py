@@ -45,6 +45,8 @@ class Cover:
         weights = self.attention(state)
         rows = self.batch * self.width
         check_shape(self.where, "weights", weights, (("rows", rows), ("source", None)))
+        # Half precision holds too few digits for a sum over a sequence.
+        weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
         weights = weights.view(self.batch, self.width, -1)
         if self.total is None:
             if self.lengths is not None:

@@ -1,8 +1,9 @@
 r"""All steps in plain PyTorch, with a backward pass derived by hand.
 
 What waits for no other step leaves the loop: the products with the inputs, the factors
-of the derivatives, and each weight's gradient, one product at the end. The tanh of the
-scores is made again on the way back.
+of the derivatives, and the gradients of the matrices, one product each at the end. The
+tanh of the scores is made again on the way back, where the gradients of the keys and of
+the scores' weight are added up.
 """
 
 from typing import Any, NamedTuple
