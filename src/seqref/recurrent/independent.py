@@ -145,7 +145,7 @@ def limit_recurrent_(
     check_size(where, "steps", steps)
     if not largest > 0:
         raise ValueError(f"{where}: `largest` must be above 0, got {largest}")
-        exact = largest ** (1 / steps)
+    exact = largest ** (1 / steps)
     bound = cell.weight_hh.new_tensor(exact).item()
     if bound > exact:
         # Rounded up, its power would exceed `largest`.
