@@ -18,6 +18,7 @@ from seqref.decoding import (
     greedy,
     sample,
 )
+from seqref.decoding.search._cover import Cover
 from seqref.models import LanguageModel
 
 F64 = torch.float64
@@ -382,6 +383,16 @@ def test_half_precision_is_summed_in_float32(dtype):
 
 
 # The penalties.
+
+
+def test_coverage_in_half_precision_is_summed_in_float32():
+    """A thousand times 0.001 is 1; in bfloat16 the sum stands still at 0.5."""
+    weights = torch.full((1, 1), 0.001, dtype=torch.bfloat16)
+    start = torch.zeros(1, dtype=torch.int64)
+    cover = Cover("f", 1.0, lambda state: weights, None, start, 1)
+    for _ in range(1000):
+        cover.add(None)
+    assert cover.total.item() == pytest.approx(1.0, rel=0.01)
 
 
 def test_gnmt_scores_by_hand():
