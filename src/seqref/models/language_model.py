@@ -10,12 +10,10 @@ from seqref.errors import (
     can_be_read,
     check_generator,
     check_number,
-    check_shape,
     check_size,
-    check_tensor,
-    read_bounds,
 )
 from seqref.models._like import made_like
+from seqref.models._tokens import check_tokens
 from seqref.recurrence import Recurrent, output_width, width_of
 
 
@@ -157,27 +155,8 @@ class LanguageModel(nn.Module):
     def _check(
         self, where: str, name: str, tokens: Tensor, axes: tuple[tuple[str, None], ...]
     ) -> None:
-        check_tensor(where, name, tokens)
-        check_shape(where, name, tokens, axes)
-        if tokens.dtype not in (torch.int64, torch.int32):
-            raise TypeError(
-                f"{where}: `{name}` must have dtype int64 or int32, got {tokens.dtype}"
-            )
         device = self.embedding.weight.device
-        if tokens.device != device:
-            raise ValueError(
-                f"{where}: `{name}` must be on the parameters' device {device}, "
-                f"got {tokens.device}"
-            )
-        # On a GPU this question would wait for the device at every call.
-        if device.type != "cpu":
-            return
-        bounds = read_bounds(where, name, tokens, 0, self.vocab_size - 1)
-        if bounds is not None and not 0 <= bounds[0] <= bounds[1] < self.vocab_size:
-            raise ValueError(
-                f"{where}: `{name}` must lie in 0 to {self.vocab_size - 1}, "
-                f"got {bounds[0]} to {bounds[1]}"
-            )
+        check_tokens(where, name, tokens, axes, self.vocab_size, device)
 
 
 def _draw(
