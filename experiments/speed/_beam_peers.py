@@ -137,12 +137,8 @@ def plain(table: Table, start: Tensor, width: int) -> Lists:
     return ended
 
 
-def of_transformers(table: Table) -> Callable[..., Lists]:
-    r"""`generate` over the table: a function as `ours`.
-
-    Unless it is `scored` it returns no scores, which costs it less. transformers is
-    imported here: that takes seconds.
-    """
+def _model_of_transformers(table: Table) -> Any:
+    """The table, as a model of transformers; the import takes seconds."""
     from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
     from transformers.modeling_outputs import CausalLMOutput
 
@@ -168,7 +164,15 @@ def of_transformers(table: Table) -> Callable[..., Lists]:
             table.note(partial(self, input_ids, **options))
             return CausalLMOutput(logits=table.read(input_ids)[:, None])
 
-    model: Any = Model().eval()
+    return Model().eval()
+
+
+def of_transformers(table: Table) -> Callable[..., Lists]:
+    r"""`generate` over the table: a function as `ours`.
+
+    Unless it is `scored` it returns no scores, which costs it less.
+    """
+    model = _model_of_transformers(table)
 
     def run(start: Tensor, width: int, *, scored: bool = True) -> Lists:
         made = model.generate(
