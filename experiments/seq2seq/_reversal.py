@@ -16,9 +16,9 @@ from seqref.tasks.reversal import Reversal
 class Training:
     """Length of the longest source, symbols, updates, rows of one, step, test rows."""
 
-    longest: int = 16
+    longest: int = 12
     symbols: int = 8
-    updates: int = 500
+    updates: int = 400
     batch_size: int = 32
     learning_rate: float = 0.01
     tests: int = 400

@@ -30,7 +30,7 @@ class Config(Training):
     """Of the training; widths, lengths of the tests, seeds."""
 
     hidden_sizes: tuple[int, ...] = (32, 64)
-    lengths: tuple[int, ...] = (1, 2, 4, 8, 12, 16)
+    lengths: tuple[int, ...] = (1, 2, 4, 8, 12)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
