@@ -123,7 +123,7 @@ def table(record: Mapping[str, Any], quantity: str) -> lab.Table:
         for kind, text in KINDS.items()
     ]
     columns: dict[str, Any] = {
-        f"{n} symbols": lambda row, i=i: percent(row["cells"][i])
+        f"length {n}": lambda row, i=i: percent(row["cells"][i])
         for i, n in enumerate(series["lengths"])
     }
     return lab.Table(

@@ -206,15 +206,8 @@ def table(record: Any) -> lab.Table:
 
 
 experiment = lab.Experiment(
-    small=Config(
-        longest=7,
-        symbols=4,
-        updates=100,
-        batch_size=16,
-        learning_rate=0.02,
-        tests=200,
-        seeds=(0,),
-    ),
+    # How well each order learns is no claim: a small run says too little of it.
+    small=Config(longest=4, updates=10, batch_size=8, tests=50, seeds=(0,)),
     run=run,
     claims=[
         lab.Claim(
@@ -224,21 +217,6 @@ experiment = lab.Experiment(
             lab.exactly("moved", lambda case: case["moved"] == 0),
             case="bahdanau",
             control="luong",
-        ),
-        lab.Claim(
-            "C56.before",
-            "Where the state before the step asks, more than 0.8 of the symbols of the "
-            "longest sources are right at width 32; where nothing asks, fewer.",
-            lab.above("symbols.mean", 0.8, lab.share),
-            case="before_32",
-            control="blind_32",
-        ),
-        lab.Claim(
-            "C56.after",
-            "So they are where the state after the step asks.",
-            lab.above("symbols.mean", 0.8, lab.share),
-            case="after_32",
-            control="blind_32",
         ),
     ],
     numbers=[
