@@ -40,7 +40,7 @@ class Config:
     order: int = 6
     hidden_size: int = 128
     batch_size: int = 128
-    epochs: int = 6
+    epochs: int = 4
     subset_epochs: int = 8
     learning_rate: float = 0.004
     max_norm: float = 1.0
