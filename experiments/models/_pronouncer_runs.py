@@ -21,6 +21,7 @@ from seqref.tasks import (
 )
 from seqref.tasks.pronunciation import Aligner
 from seqref.tasks.pronunciation.dictionary import Lexicon, Phonemes
+from seqref.tasks.pronunciation.split import digest_number
 from seqref.training import Pronouncer, build_pronouncer, fit, pronunciation_loss
 
 
@@ -98,18 +99,19 @@ def answers(
 def looks(
     pronouncer: Pronouncer, heldout: Lexicon, aligner: Aligner, limit: int
 ) -> dict[str, float]:
-    """Where the largest weight is, over phonemes of the first held-out words.
+    """Where the largest weight is, over phonemes of some held-out words.
 
     The words are written with their first pronunciation in the dictionary. `forward`
     is the share of phonemes whose letter stands at or after that of the phoneme before;
     `same` and `near` are the shares whose letter is that of the aligner, or beside it.
     """
     forward = steps = same = near = phonemes = 0
-    for word, references in list(heldout.items())[:limit]:
-        expected = letters_of(aligner, word, references[0])
+    for word in sorted(heldout, key=lambda word: digest_number(word, 1))[:limit]:
+        said = heldout[word][0]
+        expected = letters_of(aligner, word, said)
         if expected is None:
             continue
-        weights = pronouncer.alignment(word, references[0])
+        weights = pronouncer.alignment(word, said)
         looked = weights[:-1].argmax(dim=1).tolist()
         ahead = [b >= a for a, b in pairwise(looked)]
         forward, steps = forward + sum(ahead), steps + len(ahead)

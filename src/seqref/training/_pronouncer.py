@@ -21,6 +21,9 @@ from seqref.training.checkpoint import load_checkpoint, save_checkpoint
 
 FORMAT = "pronouncer/1"
 EMBEDDING = 64
+# Tokens of an answer at most, whatever words are asked for beside it; the longest one
+# of the dictionary has 28 phonemes.
+LIMIT = 64
 # Rows that are decoded side by side.
 ROWS = 256
 
@@ -92,10 +95,8 @@ class Pronouncer:
         source, lengths = self.alphabet.encode(words)
         bound = self.model.eval().attend(source, lengths)
         start = torch.full((len(words),), BOS, device="cpu")
-        # The letter w has seven phonemes, and no word is all of them.
-        longest = 3 * source.shape[1] + 8
         best = beam_search(
-            bound, start, width=width, n_best=n_best, max_length=longest, end=EOS
+            bound, start, width=width, n_best=n_best, max_length=LIMIT, end=EOS
         )
         return [
             [

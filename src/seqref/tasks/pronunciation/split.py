@@ -66,5 +66,6 @@ def split_lexicon(lexicon: Lexicon, words: int | None = None) -> Parts:
 
 
 def digest_number(word: str, which: int) -> int:
+    r"""A number from the first eight bytes of a word's digest (0), or the next (1)."""
     digest = hashlib.sha256(word.encode()).digest()
     return int.from_bytes(digest[8 * which : 8 * which + 8], "big")
