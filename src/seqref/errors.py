@@ -69,9 +69,15 @@ def check_shape(
 
 
 def check_like_parameters(
-    where: str, name: str, value: Tensor, parameter: Tensor
+    where: str,
+    name: str,
+    value: Tensor,
+    parameter: Tensor,
+    whose: str = "the parameters'",
 ) -> None:
     r"""Raise unless `value` has the parameters' device and a dtype they can meet.
+
+    `whose` is what the message calls the other tensor where it is no parameter.
 
     Under autocast two floating dtypes may differ, since autocast converts both to its
     own; float64 it leaves alone, so that one must still be met.
@@ -81,21 +87,22 @@ def check_like_parameters(
     """
     if value.device != parameter.device:
         raise ValueError(
-            f"{where}: `{name}` must be on the parameters' device "
-            f"{parameter.device}, got {value.device}"
+            f"{where}: `{name}` must be on {whose} device {parameter.device}, "
+            f"got {value.device}"
         )
     if value.dtype == parameter.dtype:
         return
     dtypes = (value.dtype, parameter.dtype)
     converted = all(d.is_floating_point and d != torch.float64 for d in dtypes)
-    if not (converted and _autocast_is_on(value.device)):
+    if not (converted and autocast_is_on(value.device)):
         raise ValueError(
-            f"{where}: `{name}` must have the parameters' dtype "
-            f"{parameter.dtype}, got {value.dtype}"
+            f"{where}: `{name}` must have {whose} dtype {parameter.dtype}, "
+            f"got {value.dtype}"
         )
 
 
-def _autocast_is_on(device: torch.device) -> bool:
+def autocast_is_on(device: torch.device) -> bool:
+    r"""Whether autocast is at work for tensors of this device."""
     # The question itself is an error on a device without autocast, such as "meta".
     known = torch.amp.is_autocast_available(device.type)
     return known and torch.is_autocast_enabled(device.type)
