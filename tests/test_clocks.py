@@ -107,6 +107,7 @@ def test_claims_on_time_are_those_of_modules_that_time():
     timed = {experiment.name for experiment in discover() if experiment.timed}
     assert timed == {
         "bahdanau_speed",
+        "beam_speed",
         "bptt_checkpoint_time",
         "cpu_speed",
         "fused_recurrence_speed",

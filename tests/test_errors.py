@@ -253,3 +253,22 @@ def test_an_extra_is_imported_or_named():
     with pytest.raises(RuntimeError, match=message) as caught:
         errors.import_extra("nowhere.at_all", "a sum", "x")
     assert isinstance(caught.value.__cause__, ImportError)
+
+
+def test_the_file_of_an_extra_is_there_or_named():
+    path = errors.extra_file("pytest", "pytest/__init__.py", "a test", "none")
+    assert path.is_file()
+    assert path.name == "__init__.py"
+    message = (
+        r"^a word needs no-such-thing, which is not installed: "
+        r"in your clone of seqref, pip install .\.\[x\].$"
+    )
+    with pytest.raises(RuntimeError, match=message) as caught:
+        errors.extra_file("no-such-thing", "data.txt", "a word", "x")
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    message = (
+        r"^a word needs the file pytest/none\.txt of pytest, and the version that is "
+        r"installed has none: pip install --force-reinstall pytest$"
+    )
+    with pytest.raises(RuntimeError, match=message):
+        errors.extra_file("pytest", "pytest/none.txt", "a word", "x")

@@ -1,6 +1,11 @@
 r"""seqref: sequence models whose every claim was run."""
 
-from seqref.attention import AdditiveAttention, AdditiveSource
+from seqref.attention import (
+    AdditiveAttention,
+    AdditiveSource,
+    MultiplicativeAttention,
+    MultiplicativeSource,
+)
 from seqref.recurrent import (
     GRU,
     LSTM,
@@ -64,6 +69,8 @@ __all__ = [
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LockedDropout",
+    "MultiplicativeAttention",
+    "MultiplicativeSource",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "ProjectedLSTM",

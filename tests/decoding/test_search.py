@@ -18,6 +18,7 @@ from seqref.decoding import (
     greedy,
     sample,
 )
+from seqref.decoding.search import _top
 from seqref.decoding.search._cover import Cover
 from seqref.models import LanguageModel
 
@@ -244,6 +245,76 @@ def test_width_one_is_greedy(seed):
     torch.testing.assert_close(
         one.log_probabilities[:, 0], plain.log_probabilities, atol=1e-10, rtol=0
     )
+
+
+def by_value_then_place(values, k):
+    """The k largest of each row in plain Python: values and places."""
+    rows = [sorted(enumerate(row), key=lambda pair: -pair[1])[:k] for row in values]
+    places, best = zip(*(zip(*row, strict=True) for row in rows), strict=True)
+    return torch.tensor(best, dtype=F64), torch.tensor(places)
+
+
+# Above and below what a plain sum of exponentials can hold, and in between.
+@pytest.mark.parametrize("shift", [0.0, 400.0, -400.0])
+@pytest.mark.parametrize("vocab", [576, 1000])
+def test_the_best_of_long_rows_are_those_of_all(monkeypatch, vocab, shift):
+    """In groups, rows in blocks, and by one `topk`: the same values and places."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(12, vocab, generator=generator, dtype=F64) + shift
+    sums = torch.randn(3, 4, generator=generator, dtype=F64)
+    # A forbidden token, a beam that is dead, and the best one in the last place.
+    logits[:, 7], sums[2, 1] = -INF, -INF
+    logits[5, -1] = shift + 30
+    log_p = (logits - logits.logsumexp(dim=1, keepdim=True)).view(3, 4, vocab)
+    expected = by_value_then_place((log_p + sums[:, :, None]).flatten(1).tolist(), 8)
+    monkeypatch.setattr(_top, "BLOCK", 5 * vocab)
+    for many in (0, 2**30):
+        monkeypatch.setattr(_top, "MANY", many)
+        values, places, certain = _top.extensions(logits, sums, 8)
+        assert certain
+        torch.testing.assert_close(values, expected[0], atol=1e-10, rtol=0)
+        assert torch.equal(places, expected[1])
+
+
+@pytest.mark.parametrize("many", [0, 2**30])
+def test_equal_values_and_nan_are_noticed_in_long_rows(monkeypatch, many):
+    monkeypatch.setattr(_top, "MANY", many)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 640, generator=generator, dtype=F64)
+    sums = torch.zeros(2, 2, dtype=F64)
+    assert _top.extensions(logits, sums, 4)[2]
+    for other in (600, 1):
+        # In another group and in the same; the k-th and the one after it count too.
+        equal = logits.clone()
+        equal[1, [0, other]] = 9.0
+        assert not _top.extensions(equal, sums, 4)[2]
+    for bad in (math.nan, INF):
+        broken = logits.clone()
+        broken[3, 500] = bad
+        assert not _top.extensions(broken, sums, 4)[2]
+    assert not _top.extensions(logits.fill_(-INF), sums, 4)[2]
+
+
+def test_of_equal_values_the_first_are_taken():
+    values = torch.tensor([[1.0, 3, 2, 3, 2, 2, 0], [5, 5, 5, 5, 5, 5, 5]], dtype=F64)
+    for k in range(1, 8):
+        best, places = _top.top(values, k)
+        expected = by_value_then_place(values.tolist(), k)
+        assert torch.equal(best, expected[0])
+        assert torch.equal(places, expected[1])
+
+
+def test_a_search_by_groups_is_the_search_by_one_topk(monkeypatch):
+    model = language_model(vocab=700, scale=12.0)
+    start = torch.arange(1, 5)
+    results = []
+    for many in (0, 2**30):
+        monkeypatch.setattr(_top, "MANY", many)
+        results.append(
+            beam_search(model, start, width=4, max_length=9, end=END, n_best=4)
+        )
+    assert torch.equal(results[0].tokens, results[1].tokens)
+    torch.testing.assert_close(results[0].scores, results[1].scores)
 
 
 # Stopping, and what has ended.

@@ -1,13 +1,37 @@
-r"""Queries of one step, of a whole sequence, and of the beams of a search."""
+r"""What attentions share: the padding of a source, and the forms of queries."""
 
 from collections.abc import Callable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from seqref.errors import check_shape, check_tensor
+from seqref.errors import check_lengths, check_shape, check_tensor
+from seqref.ops._padding import blank_padding, real_steps
 
 Attend = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def real_positions(
+    where: str,
+    memory: Float[Tensor, "batch source memory"],
+    lengths: Integer[Tensor, " batch"] | None,
+) -> tuple[Float[Tensor, "batch source memory"], Bool[Tensor, "batch source"]]:
+    r"""The memory with zeros in its padding, and where it is real.
+
+    Raises:
+        ValueError: wrong shape, or a length below 0 or above the size of the source.
+        TypeError: `lengths` is not of an integer dtype, `memory` not of a floating one.
+    """
+    if not memory.is_floating_point():
+        raise TypeError(
+            f"{where}: `memory` must have a floating dtype, got {memory.dtype}"
+        )
+    if lengths is None:
+        return memory, memory.new_ones(memory.shape[:2], dtype=torch.bool)
+    check_lengths(where, lengths, *memory.shape[:2], axis="source")
+    real = real_steps(lengths.to(memory.device), memory.shape[1])
+    return blank_padding(memory, real), real
 
 
 def over_queries(

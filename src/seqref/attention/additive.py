@@ -7,14 +7,12 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from seqref.attention._query import over_queries
+from seqref.attention._query import over_queries, real_positions
 from seqref.errors import (
-    check_lengths,
     check_like_parameters,
     check_shape,
     check_size,
 )
-from seqref.ops._padding import blank_padding, real_steps
 from seqref.ops.additive_attention import attend
 
 
@@ -144,11 +142,7 @@ class AdditiveAttention(nn.Module):
         axes = (("batch", None), ("source", None), ("memory_size", self.memory_size))
         check_shape(where, "memory", memory, axes)
         check_like_parameters(where, "memory", memory, self.weight_key)
-        real = memory.new_ones(memory.shape[:2], dtype=torch.bool)
-        if lengths is not None:
-            check_lengths(where, lengths, *memory.shape[:2], axis="source")
-            real = real_steps(lengths.to(memory.device), memory.shape[1])
-            memory = blank_padding(memory, real)
+        memory, real = real_positions(where, memory, lengths)
         # No bias: a key of zero stays one, so that the padding stays blank.
         return AdditiveSource(linear(memory, self.weight_key), memory, real)
 

@@ -12,9 +12,20 @@ def softmax_over_source(
 
     A row without a real position has the weight 0 everywhere, and no gradient.
     """
-    # Where nothing is real, a softmax of minus infinities alone would be NaN. The masks
-    # would keep it from all results, and yet it would stop torch's anomaly detection.
-    blank = (~real & real.any(dim=1, keepdim=True))[:, None]
-    padding = ~real[:, None]
+    return softmax_over_allowed(scores, real[:, None])
+
+
+def softmax_over_allowed(
+    scores: Float[Tensor, "batch time source"],
+    allowed: Bool[Tensor, "batch #time source"],
+) -> Float[Tensor, "batch time source"]:
+    r"""Softmax over the positions that each query may look at; others have weight 0.
+
+    A query that may look at nothing has the weight 0 everywhere, and no gradient.
+    """
+    # Where nothing is allowed, a softmax of minus infinities alone would be NaN. The
+    # masks would keep it from all results, and yet it would stop torch's anomaly
+    # detection.
+    blank = ~allowed & allowed.any(dim=-1, keepdim=True)
     weights = torch.softmax(scores.masked_fill(blank, -torch.inf), dim=-1)
-    return weights.masked_fill(padding, 0.0)
+    return weights.masked_fill(~allowed, 0.0)

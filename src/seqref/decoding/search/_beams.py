@@ -1,6 +1,5 @@
 r"""The beams of all rows, the pool of what has ended, and the way back to tokens."""
 
-import math
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -9,15 +8,15 @@ from torch import Tensor
 
 from seqref.decoding.search._checks import check_scores
 from seqref.decoding.search._cover import Cover
-from seqref.decoding.search._top import top
+from seqref.decoding.search._top import extensions, longer, top
 
 
 class Pool(NamedTuple):
     r"""The best hypotheses so far of each row, best first; a score of -inf is none.
 
     Shapes:
-        - each: (batch, n). `beams` is the beam that a hypothesis came from; `steps` is
-          how many tokens stand in the history of that beam.
+        - each: (batch, n). `beams` is the beam that a hypothesis came from; that of one
+          that ended holds all but the end.
     """
 
     scores: Tensor
@@ -25,7 +24,6 @@ class Pool(NamedTuple):
     lengths: Tensor
     finished: Tensor
     beams: Tensor
-    steps: Tensor
 
     def best_of(self, others: "Pool", key: Tensor) -> "Pool":
         """The first n of these and the others by falling `key`, older ones first."""
@@ -39,7 +37,7 @@ def empty_pool(log_p: Tensor, n: int) -> Pool:
     """A pool without hypotheses, in the dtype of `log_p`."""
     nothing = log_p.new_full((len(log_p), n), -torch.inf)
     zero = torch.zeros_like(nothing, dtype=torch.int64)
-    return Pool(nothing, nothing, zero, zero.bool(), zero, zero)
+    return Pool(nothing, nothing, zero, zero.bool(), zero)
 
 
 class Search:
@@ -91,24 +89,19 @@ class Search:
     def _extended(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""The best 2 W extensions of each row: log P, beam and token, best first.
 
-        At most W of them end, one for each beam, so W others are among them. From one
-        beam come at most W others and one that ends.
+        At most W of them end, one for each beam, so W others are among them.
         """
-        total = logits.logsumexp(dim=1)
-        best, tokens = top(logits, min(self.width + 1, logits.shape[1]))
-        log_p = best - total[:, None]
-        if not math.isfinite(total.sum().item()):
-            alive = self.log_p > -torch.inf
-            wanted = alive & ~self.done[:, None]
-            check_scores(self.where, total, wanted.flatten())
+        vocab = logits.shape[1]
+        k = min(2 * self.width, self.width * vocab)
+        log_p, places, certain = extensions(logits, self.log_p, k)
+        if not certain:
+            total = logits.logsumexp(dim=1)
+            wanted = ((self.log_p > -torch.inf) & ~self.done[:, None]).flatten()
+            check_scores(self.where, total, wanted)
             # What a model says of a beam that is dead may be anything.
-            log_p = log_p.masked_fill(~alive.view(-1, 1), -torch.inf)
-        shape = (self.batch, self.width, best.shape[1])
-        log_p = (log_p.view(shape) + self.log_p[:, :, None]).flatten(1)
-        log_p, order = log_p.sort(dim=1, descending=True, stable=True)
-        log_p, order = log_p[:, : 2 * self.width], order[:, : 2 * self.width]
-        tokens = tokens.view(shape).flatten(1).gather(1, order)
-        return log_p, order // best.shape[1], tokens
+            logits = logits.masked_fill(~wanted[:, None], 0.0)
+            log_p, places = top(longer(logits, self.log_p), k)
+        return log_p, places // vocab, places % vocab
 
     def _collect(self, ends: Tensor, log_p: Tensor, parents: Tensor) -> None:
         """Put those of the best W that end into the pool."""
@@ -117,9 +110,10 @@ class Search:
         if not ends.any():
             return
         log_p = log_p.masked_fill(~ends, -torch.inf)
-        steps = torch.full_like(parents, len(self.history))
-        scores = self._scores(log_p, parents, len(self.history) + 1)
-        ended = Pool(scores, log_p, steps + 1, ends, parents, steps)
+        length = len(self.history) + 1
+        scores = self._scores(log_p, parents, length)
+        lengths = torch.full_like(parents, length)
+        ended = Pool(scores, log_p, lengths, ends, parents)
         key = torch.cat((self.pool.scores, scores), dim=1)
         self.pool = self.pool.best_of(ended, key)
         self.any_ended = True
@@ -147,14 +141,19 @@ class Search:
         longest = int(lengths.max()) if lengths.numel() else 0
         shape = (self.batch, self.n_best, longest)
         tokens = torch.full(shape, pad, dtype=dtype, device=lengths.device)
-        beams = pool.beams
-        for t in reversed(range(longest)):
-            parents, written = self.history[t]
-            passed = (t < pool.steps) & (t < lengths)
-            tokens[:, :, t] = torch.where(
-                passed, written.gather(1, beams).to(dtype), tokens[:, :, t]
-            )
-            beams = torch.where(passed, parents.gather(1, beams), beams)
+        if longest:
+            # From the last token back: the beam that each hypothesis was in.
+            steps = torch.arange(longest, device=lengths.device)[:, None, None]
+            # The beam of one that ended lacks the end, which stands there anyhow.
+            passed = steps < lengths - pool.finished.long()
+            beams, trail = pool.beams, []
+            for t in reversed(range(longest)):
+                trail.append(beams)
+                before = self.history[t][0].gather(1, beams)
+                beams = torch.where(passed[t], before, beams)
+            written = torch.stack([tokens for _, tokens in self.history[:longest]])
+            written = written.gather(2, torch.stack(trail[::-1]))
+            tokens = torch.where(passed, written.to(dtype), pad).permute(1, 2, 0)
         return tokens, lengths, pool.finished, pool.scores, pool.log_p
 
     def _with_cut(self, pool: Pool, length: int) -> Pool:
@@ -162,8 +161,8 @@ class Search:
         beams = torch.arange(self.width, device=self.log_p.device)
         beams = beams.expand(self.batch, -1)
         scores = self._scores(self.log_p, beams, length)
-        steps = torch.full_like(beams, length)
-        live = Pool(scores, self.log_p, steps, steps < 0, beams, steps)
+        lengths = torch.full_like(beams, length)
+        live = Pool(scores, self.log_p, lengths, lengths < 0, beams)
         # Sorted: a coverage penalty may order them otherwise than log P does.
         live = live.best_of(empty_pool(self.log_p, 0), scores)
         # Ranks, not scores: what ended stands before what was cut.

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from seqref.errors import (
+    autocast_is_on,
     check_choice,
     check_lengths,
     check_like_parameters,
@@ -151,6 +152,6 @@ def why_not_by_hand(query: Tensor, tensors: tuple[Tensor, ...]) -> str:
         return "torch.compile and torch.export take the operations one by one"
     if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return "torch.jit.trace cannot record a backward pass by hand"
-    if torch.is_autocast_enabled(query.device.type):
+    if autocast_is_on(query.device):
         return "autocast would change the dtype inside the steps"
     return ""
