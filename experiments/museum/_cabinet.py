@@ -10,7 +10,15 @@ from torch import nn
 from experiments.museum import _checks as checks
 from experiments.museum import _judges as judges
 from experiments.museum._checks import EACH_STEP, HIDDEN, INPUT, TIME, VOCAB, Trials
-from experiments.museum._files import formulas, future, numbers, padding, rows, state
+from experiments.museum._files import (
+    decoding,
+    formulas,
+    future,
+    numbers,
+    padding,
+    rows,
+    state,
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,11 @@ REMEMBERS = Kind(
     checks.carried(VECTORS) | {"own": judges.keeps_its_cell_state},
 )
 SCORES = Kind(lambda score: score, {"own": judges.never_longer})
+ASKS = Kind(of_vectors, checks.translator())
+HANDS_OVER = Kind(of_vectors, checks.hand_over() | {"own": judges.hands_over_all})
+SPELLS = Kind(of_ids, checks.speller())
+WRITES = Kind(of_ids, {"own": judges.writes_the_same_twice})
+SEARCHES = Kind(lambda search: search, {"own": judges.searches_all})
 SCANS = Kind(lambda scan: scan, {"own": judges.equals_the_loop})
 
 CABINET = {
@@ -208,6 +221,54 @@ CABINET = {
         label="a scan that divides by what has vanished",
         pair=(numbers.closed_form, numbers.by_pairs),
         kind=SCANS,
+        caught_by="own",
+    ),
+    "masked-late": Specimen(
+        label="scores masked after the softmax",
+        pair=(decoding.Pooled, decoding.PooledReal),
+        kind=READS_VECTORS,
+        caught_by="padding_invariance",
+    ),
+    "swapped-keys": Specimen(
+        label="keys and queries that changed places",
+        pair=(decoding.Translator, decoding.AskingTranslator),
+        kind=ASKS,
+        caught_by="causality",
+    ),
+    "cell-left-behind": Specimen(
+        label="`h` handed over, `c` not",
+        pair=(decoding.HandOver, decoding.WholeHandOver),
+        kind=HANDS_OVER,
+        caught_by="own",
+    ),
+    "copied-target": Specimen(
+        label="a decoder that is fed its labels",
+        pair=(decoding.Speller, decoding.ShiftingSpeller),
+        kind=SPELLS,
+        caught_by="target_shift",
+    ),
+    "dropout-while-decoding": Specimen(
+        label="dropout left on while decoding",
+        pair=(decoding.Writer, decoding.CalmWriter),
+        kind=WRITES,
+        caught_by="own",
+    ),
+    "endless-beam": Specimen(
+        label="a beam that never stops",
+        pair=(decoding.endless_search, decoding.sound_search),
+        kind=SEARCHES,
+        caught_by="own",
+    ),
+    "dropped-beams": Specimen(
+        label="a beam that drops what has ended",
+        pair=(decoding.dropping_search, decoding.sound_search),
+        kind=SEARCHES,
+        caught_by="own",
+    ),
+    "unequal-sums": Specimen(
+        label="a beam that compares sums of unequal length",
+        pair=(decoding.summing_search, decoding.sound_search),
+        kind=SEARCHES,
         caught_by="own",
     ),
 }

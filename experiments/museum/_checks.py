@@ -100,6 +100,39 @@ def translator() -> Trials:
     }
 
 
+def hand_over() -> Trials:
+    """For `model(source, target)`, which returns outputs."""
+
+    def both(model: Any, x: Tensor) -> Tensor:
+        return model(x[..., :INPUT], x[..., INPUT:])
+
+    def decoder(model: Any, target: Tensor) -> Tensor:
+        return model(VECTORS.to(target), target)
+
+    return {
+        **trials("row_order", on=torch.cat([VECTORS, TARGET], dim=-1), call=both),
+        **trials("causality", "nonlinearity", on=TARGET, call=decoder),
+        **trials("source_dependence", on=(VECTORS, TARGET)),
+    }
+
+
+def speller() -> Trials:
+    """For `model(source, inputs)` on ids; what goes into its loss is a method."""
+
+    def decoder(model: Any, target: Tensor) -> Tensor:
+        return model(TOKENS, target)
+
+    return {
+        **trials("causality", "nonlinearity", on=TOKENS.flip(0), call=decoder),
+        **trials("source_dependence", on=(TOKENS, TOKENS.flip(0))),
+        **trials(
+            "target_shift",
+            on=TOKENS.flip(0),
+            call=lambda model, target: model.predictions_and_labels(TOKENS, target),
+        ),
+    }
+
+
 def _causal(time: int) -> Tensor:
     return torch.ones(time, time, dtype=torch.bool).triu(1)
 

@@ -6,6 +6,7 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parents[2]
 # `lab.sources` counts these among what the record depends on.
 FILES = (
+    "docs/evidence/bugs/decoding.py",
     "docs/evidence/bugs/formulas.py",
     "docs/evidence/bugs/future.py",
     "docs/evidence/bugs/numbers.py",
@@ -26,4 +27,4 @@ def load(file: str) -> ModuleType:
     return module
 
 
-formulas, future, numbers, padding, rows, state = map(load, FILES)
+decoding, formulas, future, numbers, padding, rows, state = map(load, FILES)

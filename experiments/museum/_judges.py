@@ -1,6 +1,8 @@
 r"""Tests of their own, for bugs that break no property which a check knows."""
 
+import math
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -8,12 +10,14 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from experiments import lab
-from experiments.museum._checks import HIDDEN, INPUT, VECTORS
-from experiments.museum._files import numbers
+from experiments.museum._checks import HIDDEN, INPUT, TARGET, VECTORS, VOCAB
+from experiments.museum._files import decoding, numbers
 
 # Outputs of a beam search that stop at different lengths: log-probability and length.
 CANDIDATES = ((-2.0, 3), (-2.8, 5), (-3.6, 8))
 DECAY, LONG = 0.5, 200
+# Chains for searches: so many, of so many tokens, and the longest output.
+CHAINS, TOKENS, LONGEST = 20, 3, 4
 
 
 def judge(layer: type[Any]) -> Any:
@@ -61,3 +65,60 @@ def equals_the_loop(scan: Callable[[Tensor, Tensor], Tensor]) -> None:
     b = torch.randn(2, LONG, generator=lab.generator(0))
     a = torch.full_like(b, DECAY)
     assert_close(scan(a, b), numbers.loop(a, b), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def hands_over_all(model: Any) -> None:
+    """Raise unless a decoder with the encoder's weights reads on where that stopped."""
+    model.decoder.load_state_dict(model.encoder.state_dict())
+    whole, _ = model.encoder(torch.cat([VECTORS, TARGET], dim=1))
+    read_on = whole[:, VECTORS.shape[1] :]
+    assert_close(model(VECTORS, TARGET), read_on, atol=1e-6, rtol=1e-6)
+
+
+def writes_the_same_twice(model: Any) -> None:
+    """Raise unless greedy decoding in the midst of training gives one result."""
+    model.train()
+    first = torch.arange(VOCAB)
+    once, again = model.write(first, LONGEST), model.write(first, LONGEST)
+    if not torch.equal(once, again):
+        changed = (once != again).any(dim=1).sum().item()
+        raise AssertionError(f"{changed} of {VOCAB} rows are written otherwise")
+    if not model.training:
+        raise AssertionError("decoding has left evaluation mode on")
+
+
+def chains() -> list[list[list[float]]]:
+    """Log-probabilities of the next token after each token, of several chains."""
+    size = (CHAINS, TOKENS, TOKENS)
+    logits = torch.randn(size, generator=lab.generator(0), dtype=torch.float64)
+    return torch.log_softmax(2 * logits, dim=-1).tolist()
+
+
+def likeliest(log_p: list[list[float]]) -> tuple[tuple[int, ...], float]:
+    """The output with the highest log-probability per token, of all that there are."""
+    end = decoding.END
+    outputs = [
+        tokens
+        for length in range(1, LONGEST + 1)
+        for tokens in product(range(len(log_p)), repeat=length)
+        if end not in tokens[:-1] and (tokens[-1] == end or length == LONGEST)
+    ]
+
+    def per_token(tokens: tuple[int, ...]) -> float:
+        steps = zip((end, *tokens), tokens, strict=False)
+        return sum(log_p[i][j] for i, j in steps) / len(tokens)
+
+    chosen = max(outputs, key=per_token)
+    return chosen, per_token(chosen)
+
+
+def searches_all(search: Callable[..., tuple[tuple[int, ...], float]]) -> None:
+    """Raise unless a beam as wide as the tree gives what exhaustive search gives."""
+    wrong = 0
+    for log_p in chains():
+        tokens, score = search(log_p, TOKENS**LONGEST, LONGEST)
+        expected, best = likeliest(log_p)
+        wrong += tokens != expected or not math.isclose(score, best, rel_tol=1e-9)
+    if wrong:
+        raise AssertionError(f"{wrong} of {CHAINS} outputs are not the likeliest")

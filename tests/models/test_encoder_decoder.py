@@ -15,6 +15,7 @@ from seqref import (
     ChoGRU,
     GRUState,
     LSTMState,
+    MultiplicativeAttention,
     Stacked,
 )
 from seqref.decoding import beam_search, greedy
@@ -70,9 +71,10 @@ def bahdanau(kind=ChoGRU):
     return EncoderDecoder(SOURCES, TARGETS, encoder, decoder, hand_over=bridge)
 
 
-def luong():
+def luong(**options):
     encoder, layer = both_ways(), LSTM(EMBEDDING + 6, HIDDEN)
-    decoder = LuongDecoder(layer, attention(), 6)
+    asked = MultiplicativeAttention(HIDDEN, MEMORY, **options)
+    decoder = LuongDecoder(layer, asked, 6)
     bridge = TanhBridge(encoder, layer)
     return EncoderDecoder(SOURCES, TARGETS, encoder, decoder, hand_over=bridge)
 
@@ -87,6 +89,7 @@ MODELS = {
     "bahdanau": bahdanau,
     "bahdanau over an LSTM": lambda: bahdanau(LSTM),
     "luong": luong,
+    "luong, local": lambda: luong(window="monotonic", half_width=2),
     "gnmt": gnmt,
 }
 WITH_ATTENTION = [name for name in MODELS if name not in ("plain", "stacked")]
@@ -115,6 +118,13 @@ def close(got, expected):
 
 # Decoders as layers.
 
+MULTIPLICATIVE = {
+    "general": {},
+    "location": {"score": "location", "max_source": 6},
+    "monotonic": {"window": "monotonic", "half_width": 2},
+    "predictive": {"window": "predictive", "half_width": 2},
+}
+
 
 def decoders():
     torch.manual_seed(0)
@@ -125,6 +135,10 @@ def decoders():
     for kind in (LSTM, RNN):
         layer = kind(EMBEDDING + 6, HIDDEN)
         yield f"luong over {kind.__name__}", LuongDecoder(layer, attention(), 6)
+    for name, options in MULTIPLICATIVE.items():
+        layer = LSTM(EMBEDDING + 6, HIDDEN)
+        asked = MultiplicativeAttention(HIDDEN, MEMORY, **options)
+        yield f"luong, {name}", LuongDecoder(layer, asked, 6)
     yield "gnmt", GNMTDecoder(EMBEDDING, HIDDEN, attention(), 4)
 
 
