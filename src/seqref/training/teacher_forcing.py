@@ -223,29 +223,17 @@ def scheduled_sampling(
         the model or its likeliest one.
     """
     where = "scheduled_sampling"
-    if not isinstance(model, Stepwise):
-        raise TypeError(
-            f"{where}: `model` must have `initial_state` and `step`, as "
-            f"seqref.models.LanguageModel does, got {type(model).__name__}"
-        )
-    _check_tokens(where, "inputs", inputs)
-    batch, time = inputs.shape
-    if time == 0:
-        raise ValueError(f"{where}: `inputs` must hold at least 1 token a row, got 0")
-    if lengths is None:
-        lengths = torch.full((batch,), time)
-    check_lengths(where, lengths, batch, time)
+    real = _real_inputs(where, model, inputs, lengths)
     check_number(where, "probability", probability, minimum=0, maximum=1)
     check_number(where, "temperature", temperature, minimum=0)
     check_generator(where, generator)
-    real = real_steps(lengths.to(inputs.device), time)
     own = _own_places(real, probability, generator)
     # Asked once: on a GPU each question waits.
     drawn, padded = own.any(dim=0).tolist(), (~real).any(dim=0).tolist()
     if state is None:
-        state = model.initial_state(batch)
+        state = model.initial_state(len(inputs))
     given = inputs.masked_fill(~real, 0)
-    token, fed, scores = given[:, 0], [], []
+    token, time, fed, scores = given[:, 0], given.shape[1], [], []
     for t in range(time):
         logits, following = next_logits(where, model, token, state, None)
         fed.append(token)
@@ -344,6 +332,25 @@ def _index(where: str, update: int) -> float:
     check_size(where, "update", update, minimum=0)
     check_number(where, "update", update, finite_in=torch.float64)
     return float(update)
+
+
+def _real_inputs(
+    where: str, model: object, inputs: Tensor, lengths: Tensor | None
+) -> Tensor:
+    """True at the real inputs; raises unless model, inputs and lengths are right."""
+    if not isinstance(model, Stepwise):
+        raise TypeError(
+            f"{where}: `model` must have `initial_state` and `step`, as "
+            f"seqref.models.LanguageModel does, got {type(model).__name__}"
+        )
+    _check_tokens(where, "inputs", inputs)
+    batch, time = inputs.shape
+    if time == 0:
+        raise ValueError(f"{where}: `inputs` must hold at least 1 token a row, got 0")
+    if lengths is None:
+        lengths = torch.full((batch,), time)
+    check_lengths(where, lengths, batch, time)
+    return real_steps(lengths.to(inputs.device), time)
 
 
 def _own_places(
