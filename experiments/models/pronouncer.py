@@ -177,6 +177,7 @@ def draw_alignments(figure: Any, record: Mapping[str, Any], theme: lab.Theme) ->
         axes.set_ylim(len(said) - 0.4, -0.6)
         axes.set_title(word)
         axes.tick_params(length=0)
+        axes.set_axisbelow(True)
 
 
 def numbers(cases: Mapping[str, Any]) -> dict[str, Any]:
