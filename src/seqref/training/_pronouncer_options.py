@@ -51,6 +51,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="held-out words to measure on, at most (default: %(default)s)",
     )
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--words",
         type=positive,
