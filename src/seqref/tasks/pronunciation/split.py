@@ -24,7 +24,7 @@ def part_of(word: str) -> str:
     85 of 100 words are in `"train"`, 5 in `"tune"` and 10 in `"heldout"`. A word stays
     where it is whatever other words there are, on every machine.
     """
-    place = _number(word, 0) % 100
+    place = digest_number(word, 0) % 100
     if place < TRAIN:
         return "train"
     return "tune" if place < TRAIN + TUNE else "heldout"
@@ -58,13 +58,14 @@ def split_lexicon(lexicon: Lexicon, words: int | None = None) -> Parts:
                 f"`lexicon`, got {words}"
             )
         # Not the bytes that choose the part.
-        chosen = sorted(sorted(chosen, key=lambda word: _number(word, 1))[:words])
+        chosen = sorted(sorted(chosen, key=lambda word: digest_number(word, 1))[:words])
     parts = Parts({}, {}, {})
     for word in chosen:
         getattr(parts, part_of(word))[word] = lexicon[word]
     return parts
 
 
-def _number(word: str, which: int) -> int:
+def digest_number(word: str, which: int) -> int:
+    r"""A number from the first eight bytes of a word's digest (0), or the next (1)."""
     digest = hashlib.sha256(word.encode()).digest()
     return int.from_bytes(digest[8 * which : 8 * which + 8], "big")
