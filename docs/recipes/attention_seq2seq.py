@@ -1,8 +1,9 @@
 r"""From one sequence to another with attention: data, model, training, decoding.
 
 A complete file: torch and nothing else. `python attention_seq2seq.py` trains it to
-reverse letters. To use it on pairs of your own, replace `letters_backwards` by a
-function that returns lists of whole numbers from 3 on.
+reverse letters. To use it on pairs of your own, replace `letters_backwards`, which is
+called for every batch and returns lists of whole numbers from 3 on, and the two numbers
+above it.
 """
 
 import argparse
@@ -173,6 +174,10 @@ def beam_search(
     return ended or [(score, tokens[1:]) for score, tokens in live]
 
 
+VOCAB_SIZE = 9  # tokens 0 to 8, of source and target
+LONGEST = 9  # of what is written, EOS included
+
+
 def letters_backwards(count: int, random_: random.Random) -> list[Pair]:
     """Rows of 3 to 8 letters of six kinds, and the same rows backwards."""
     rows = [
@@ -182,11 +187,17 @@ def letters_backwards(count: int, random_: random.Random) -> list[Pair]:
     return [(row, row[::-1]) for row in rows]
 
 
-def train(model: Seq2Seq, updates: int, random_: random.Random) -> None:
-    """Teacher forcing: the true token goes in, the next true token is the label."""
+def train(model: Seq2Seq, updates: int, random_: random.Random) -> set[tuple[int, ...]]:
+    """Teacher forcing: the true token goes in, the next true one is the label.
+
+    Returns the sources that were trained on.
+    """
     optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
+    seen = set()
     for update in range(1, updates + 1):
-        source, lengths, inputs, labels = collated(letters_backwards(64, random_))
+        pairs = letters_backwards(64, random_)
+        seen.update(tuple(source) for source, _ in pairs)
+        source, lengths, inputs, labels = collated(pairs)
         loss = loss_of(model(source, lengths, inputs), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -194,6 +205,7 @@ def train(model: Seq2Seq, updates: int, random_: random.Random) -> None:
         optimizer.step()
         if update % 100 == 0:
             print(f"update {update}: {loss.item():.3f} nats per token")
+    return seen
 
 
 def main() -> None:
@@ -201,19 +213,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--updates", type=int, default=300)
     torch.manual_seed(0)
-    model = Seq2Seq(9, 9)
-    train(model, parser.parse_args().updates, random.Random(0))
+    model = Seq2Seq(VOCAB_SIZE, VOCAB_SIZE)
+    seen = train(model, parser.parse_args().updates, random.Random(0))
     model.eval()
-    tests = letters_backwards(500, random.Random(1))
+    drawn = letters_backwards(2000, random.Random(1))
+    tests = [pair for pair in drawn if tuple(pair[0]) not in seen][:500]
     source, lengths, _, _ = collated(tests)
-    written, weights = greedy(model, source, lengths, max_length=9)
+    written, weights = greedy(model, source, lengths, LONGEST)
     right = sum(row == target for row, (_, target) in zip(written, tests, strict=True))
     print(f"rows right: {right} of {len(tests)}")
     row, n = tests[0][0], len(tests[0][0])
     print(
         "looked at:", weights[0, :n, :n].argmax(dim=1).tolist(), "writing", written[0]
     )
-    score, tokens = beam_search(model, torch.tensor(row), width=4, max_length=9)[0]
+    score, tokens = beam_search(model, torch.tensor(row), width=4, max_length=LONGEST)[
+        0
+    ]
     print("beam of 4:", tokens, f"log-probability {score:.3f}")
 
 

@@ -132,6 +132,24 @@ def test_what_the_checks_ask(model, batch):
     )
 
 
+def counted(module, calls):
+    module.register_forward_hook(lambda *_: calls.append(1))
+
+
+def test_keys_are_made_once_and_a_search_stops(model, batch):
+    source, lengths, inputs, _ = batch
+    keys, steps = [], []
+    counted(model.decoder.key, keys)
+    counted(model.decoder, steps)
+    model(source, lengths, inputs)
+    assert (len(keys), len(steps)) == (1, inputs.shape[1])
+    with torch.no_grad():
+        model.decoder.head.bias[recipe.EOS] += 100
+    steps.clear()
+    recipe.beam_search(model, source[0], width=1, max_length=50)
+    assert len(steps) == 1
+
+
 def test_the_shift_puts_an_end_after_each_rows_own_last_token():
     _, lengths, inputs, labels = recipe.collated(
         [([3, 4, 5], [5, 4]), ([6], [7, 8, 7])]
