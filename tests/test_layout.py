@@ -68,6 +68,14 @@ def test_the_home_page_leads_to_every_concept(page):
     assert f"]({page})" in (DOCS / "index.md").read_text(encoding="utf-8")
 
 
+def test_a_recipe_has_a_page_and_a_test():
+    recipes = {path.stem for path in (DOCS / "recipes").glob("*.py")}
+    assert recipes
+    assert {path.stem for path in (DOCS / "recipes").glob("*.md")} == recipes
+    tests = {path.stem for path in (TESTS / "recipes").glob("test_*.py")}
+    assert tests == {f"test_{stem}" for stem in recipes}
+
+
 def stems(folder, pattern, prefix=""):
     return sorted(path.stem.removeprefix(prefix) for path in folder.glob(pattern))
 

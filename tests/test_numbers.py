@@ -91,7 +91,6 @@ WITHOUT_HASH = [
     "bptt_horizon",
     "bptt_memory",
     "bptt_sums",
-    "bug_museum",
     "chrono_biases",
     "continual_state",
     "copying_memory",

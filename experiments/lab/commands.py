@@ -219,6 +219,11 @@ def run_margins(arguments: argparse.Namespace) -> int:
             data["numbers"] = margin_tables.numbers(data)
             margins.save(data, path)
     data = margins.load(path)
+    counted = margin_tables.numbers(data)
+    if data.get("numbers") != counted:
+        # A merge joins the runs of both sides and keeps the counts of one.
+        data["numbers"] = counted
+        margins.save(data, path)
     for name, text in margin_tables.tables(data).items():
         write_whole(folder / f"margins.{name}.md", text)
         print(f"{text}")

@@ -84,29 +84,39 @@ def writes_the_same_twice(model: Any) -> None:
     if not torch.equal(once, again):
         changed = (once != again).any(dim=1).sum().item()
         raise AssertionError(f"{changed} of {VOCAB} rows are written otherwise")
-    if not model.training:
-        raise AssertionError("decoding has left evaluation mode on")
+    # A part that was frozen, which stays so.
+    model.gru.eval()
+    before = modes(model)
+    model.write(first, LONGEST)
+    after = modes(model)
+    if after != before:
+        raise AssertionError(f"modes of the parts: before {before}, after {after}")
+
+
+def modes(model: nn.Module) -> dict[str, bool]:
+    """Whether each part is in training mode; the whole has no name."""
+    return {name: module.training for name, module in model.named_modules()}
 
 
 def chains() -> list[list[list[float]]]:
-    """Log-probabilities of the next token after each token, of several chains."""
-    size = (CHAINS, TOKENS, TOKENS)
+    """Log-probabilities after each token, and of the first, of several chains."""
+    size = (CHAINS, TOKENS + 1, TOKENS)
     logits = torch.randn(size, generator=lab.generator(0), dtype=torch.float64)
     return torch.log_softmax(2 * logits, dim=-1).tolist()
 
 
-def likeliest(log_p: list[list[float]]) -> tuple[tuple[int, ...], float]:
+def best_by_mean(log_p: list[list[float]]) -> tuple[tuple[int, ...], float]:
     """The output with the highest log-probability per token, of all that there are."""
     end = decoding.END
     outputs = [
         tokens
         for length in range(1, LONGEST + 1)
-        for tokens in product(range(len(log_p)), repeat=length)
+        for tokens in product(range(TOKENS), repeat=length)
         if end not in tokens[:-1] and (tokens[-1] == end or length == LONGEST)
     ]
 
     def per_token(tokens: tuple[int, ...]) -> float:
-        steps = zip((end, *tokens), tokens, strict=False)
+        steps = zip((-1, *tokens), tokens, strict=False)
         return sum(log_p[i][j] for i, j in steps) / len(tokens)
 
     chosen = max(outputs, key=per_token)
@@ -115,10 +125,14 @@ def likeliest(log_p: list[list[float]]) -> tuple[tuple[int, ...], float]:
 
 def searches_all(search: Callable[..., tuple[tuple[int, ...], float]]) -> None:
     """Raise unless a beam as wide as the tree gives what exhaustive search gives."""
-    wrong = 0
+    outputs = scores = 0
     for log_p in chains():
         tokens, score = search(log_p, TOKENS**LONGEST, LONGEST)
-        expected, best = likeliest(log_p)
-        wrong += tokens != expected or not math.isclose(score, best, rel_tol=1e-9)
-    if wrong:
-        raise AssertionError(f"{wrong} of {CHAINS} outputs are not the likeliest")
+        expected, best = best_by_mean(log_p)
+        outputs += tokens != expected
+        scores += not math.isclose(score, best, rel_tol=1e-9)
+    if outputs or scores:
+        raise AssertionError(
+            f"of {CHAINS}: {outputs} outputs are not the best by the mean, {scores} "
+            "scores are not the best mean"
+        )

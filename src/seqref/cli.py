@@ -31,6 +31,16 @@ COMMANDS = (
         "train a character language model on a text file",
         "seqref.training.train_lm",
     ),
+    Command(
+        "train-pronouncer",
+        "train a model that says how English words are pronounced",
+        "seqref.training.train_pronouncer",
+    ),
+    Command(
+        "pronounce",
+        "say how words are pronounced, by a model of train-pronouncer",
+        "seqref.training._pronounce",
+    ),
 )
 
 

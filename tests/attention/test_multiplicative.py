@@ -523,6 +523,10 @@ def test_empty_batches_and_sequences(score, window):
     context, weights = layer(query, memory[:, :0], position=FIRST)
     assert not context.count_nonzero()
     assert weights.shape == (3, 4, 0)
+    for asked in (query[:0], query[:0, 0]):
+        context, weights = layer(asked, memory[:0], position=FIRST[:0])
+        assert context.shape == (*asked.shape[:-1], 7)
+        assert weights.shape == (*asked.shape[:-1], 6)
 
 
 @every

@@ -1,5 +1,6 @@
 """Encoder-decoders against loops written from the papers, and what each must hold."""
 
+import copy
 import itertools
 
 import pytest
@@ -15,6 +16,7 @@ from seqref import (
     ChoGRU,
     GRUState,
     LSTMState,
+    MultiplicativeAttention,
     Stacked,
 )
 from seqref.decoding import beam_search, greedy
@@ -70,9 +72,10 @@ def bahdanau(kind=ChoGRU):
     return EncoderDecoder(SOURCES, TARGETS, encoder, decoder, hand_over=bridge)
 
 
-def luong():
+def luong(**options):
     encoder, layer = both_ways(), LSTM(EMBEDDING + 6, HIDDEN)
-    decoder = LuongDecoder(layer, attention(), 6)
+    asked = MultiplicativeAttention(HIDDEN, MEMORY, **options)
+    decoder = LuongDecoder(layer, asked, 6)
     bridge = TanhBridge(encoder, layer)
     return EncoderDecoder(SOURCES, TARGETS, encoder, decoder, hand_over=bridge)
 
@@ -87,6 +90,7 @@ MODELS = {
     "bahdanau": bahdanau,
     "bahdanau over an LSTM": lambda: bahdanau(LSTM),
     "luong": luong,
+    "luong, local": lambda: luong(window="monotonic", half_width=2),
     "gnmt": gnmt,
 }
 WITH_ATTENTION = [name for name in MODELS if name not in ("plain", "stacked")]
@@ -113,7 +117,18 @@ def close(got, expected):
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
+def monotonic():
+    return MultiplicativeAttention(HIDDEN, MEMORY, window="monotonic", half_width=2)
+
+
 # Decoders as layers.
+
+MULTIPLICATIVE = {
+    "general": {},
+    "location": {"score": "location", "max_source": 6},
+    "monotonic": {"window": "monotonic", "half_width": 2},
+    "predictive": {"window": "predictive", "half_width": 2},
+}
 
 
 def decoders():
@@ -125,7 +140,18 @@ def decoders():
     for kind in (LSTM, RNN):
         layer = kind(EMBEDDING + 6, HIDDEN)
         yield f"luong over {kind.__name__}", LuongDecoder(layer, attention(), 6)
+    for name, options in MULTIPLICATIVE.items():
+        layer = LSTM(EMBEDDING + 6, HIDDEN)
+        asked = MultiplicativeAttention(HIDDEN, MEMORY, **options)
+        yield f"luong, {name}", LuongDecoder(layer, asked, 6)
     yield "gnmt", GNMTDecoder(EMBEDDING, HIDDEN, attention(), 4)
+    for window in (None, "predictive"):
+        options = {"window": window, "half_width": window and 2}
+        asked = MultiplicativeAttention(HIDDEN, MEMORY, **options)
+        layer = ChoGRU(EMBEDDING + MEMORY, HIDDEN)
+        yield f"bahdanau, {window}", BahdanauDecoder(layer, asked, 6)
+        asked = MultiplicativeAttention(HIDDEN, MEMORY, **options)
+        yield f"gnmt, {window}", GNMTDecoder(EMBEDDING, HIDDEN, asked, 3)
 
 
 DECODERS = dict(decoders())
@@ -241,12 +267,14 @@ def test_luong_equals_the_paper():
     h, c = (torch.tanh(m(state.backward.h)) for m in maps)
     cell = nn.LSTMCell(EMBEDDING + 6, HIDDEN).double()
     cell.load_state_dict(decoder.layer.cell.state_dict())
+    general = decoder.attention.scores.weight_key
     tilde = torch.zeros(2, 6, dtype=torch.float64)
     logits = []
     for t in range(4):
         word = model.target_embedding.weight[tokens[:, t]]
         h, c = cell(torch.cat([word, tilde], 1), (h, c))
-        context, _ = decoder.attention(h, memory)
+        scores = torch.einsum("bd,de,bse->bs", h, general, memory)
+        context = (scores.softmax(1)[..., None] * memory).sum(1)
         tilde = torch.tanh(torch.cat([context, h], 1) @ decoder.combine.weight.T)
         logits.append(tilde @ model.head.weight.T + model.head.bias)
     close(model(src, tokens), torch.stack(logits, 1))
@@ -293,10 +321,13 @@ def test_gnmt_equals_the_paper():
         x = x + lstm_of(layer)(x)[0]
     modules = [lstm_of(layer) for layer in model.decoder.layers]
     states = [None] * 4
+    asked = model.decoder.attention
     bottom = torch.zeros(2, 1, 4, dtype=torch.float64)
     logits = []
     for t in range(4):
-        context, _ = model.decoder.attention(bottom, x)
+        query = bottom @ asked.weight_query.T
+        e = torch.tanh(query + x @ asked.weight_key.T) @ asked.weight_score
+        context = e.softmax(1)[:, None] @ x
         u, states[0] = modules[0](
             model.target_embedding(tokens[:, t : t + 1]), states[0]
         )
@@ -498,13 +529,31 @@ def test_a_bound_decoder_shares_the_parameters(attending):
     assert all(id(p) in mine for p in bound.parameters())
 
 
-def test_a_bound_decoder_moves_with_its_source():
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_bound_decoder_moves_with_its_source(decoder, dtype):
     memory, lengths = source()
-    decoder = DECODERS["bahdanau over ChoGRU"].float()
-    bound = decoder.attend(memory.float(), lengths).double()
-    assert isinstance(bound, BoundDecoder)
-    y, _ = bound(torch.randn(3, 2, EMBEDDING, dtype=torch.float64))
-    assert y.dtype == torch.float64
+    bound = copy.deepcopy(decoder).float().attend(memory.float(), lengths)
+    with torch.no_grad():
+        bound = bound.to(dtype)
+        assert isinstance(bound, BoundDecoder)
+        y, _ = bound(torch.randn(3, 2, EMBEDDING, dtype=dtype))
+    assert y.dtype == dtype
+    assert y.isfinite().all()
+
+
+def test_a_bound_model_has_the_mode_of_its_parts(model):
+    for training in (True, False):
+        bound = model.train(training).attend(draw(SOURCES, 2, 5))
+        assert all(m.training == training for m in bound.modules())
+
+
+def test_an_empty_batch_passes(decoder):
+    memory, lengths = source()
+    bound = decoder.attend(memory[:0], lengths[:0])
+    for time in (0, 3):
+        x = torch.zeros(0, time, EMBEDDING, dtype=torch.float64)
+        y, _ = bound(x, None, lengths[:0])
+        assert y.shape == (0, time, decoder.output_size)
 
 
 # What is handed over.
@@ -627,6 +676,28 @@ def test_both_decoders_run_over_every_layer(name):
             r"`attention` must have `prepare`.*got Linear",
         ),
         (
+            lambda: BahdanauDecoder(ChoGRU(11, 5), monotonic(), 6),
+            ValueError,
+            r"`attention` must not need the target step.*only LuongDecoder",
+        ),
+        (
+            lambda: GNMTDecoder(3, 5, monotonic(), 2),
+            ValueError,
+            r"GNMTDecoder: `attention` must not need the target step",
+        ),
+        (
+            lambda: EncoderDecoder(
+                9, 7, LSTM(4, 6), DECODERS["luong over LSTM"], hand_over=None
+            ),
+            ValueError,
+            r"must have memory_size=6, the width of the encoder's outputs, got 8",
+        ),
+        (
+            lambda: EncoderDecoder(9, 7, LSTM(4, 5), LSTM(3, 5), hand_over=FinalState),
+            TypeError,
+            r"`hand_over` must be a module, such as FinalState\(\), or None, got Final",
+        ),
+        (
             lambda: LuongDecoder(LSTM(6, 5), attention(), 6),
             ValueError,
             r"input_size above output_size=6.*got 6",
@@ -686,6 +757,23 @@ def test_a_model_that_cannot_be_is_refused(make, kind, match):
             lambda m: m.attend(draw(9, 2, 5))(draw(7, 3, 4)),
             ValueError,
             r"`rows of x` must be the source's batch=2 or a multiple of it, got 3",
+        ),
+        (
+            lambda m: m.attend(draw(9, 2, 5)).step(
+                draw(7, 2), m.attend(draw(9, 2, 6)).initial_state(2)
+            ),
+            ValueError,
+            r"`state.weights` must have shape \(rows=2, source=5\), got \(2, 6\)",
+        ),
+        (
+            lambda m: m.attend(draw(9, 2, 5))(
+                draw(7, 4, 3),
+                m.attend(draw(9, 2, 5))
+                .initial_state(2)
+                ._replace(weights=torch.zeros(4, 5)),
+            ),
+            ValueError,
+            r"each tensor of `state` must have rows=4, got \(2, 5\)",
         ),
         (
             lambda m: m.attend(draw(9, 2, 5)).step(draw(7, 2), (torch.zeros(2, 5),)),

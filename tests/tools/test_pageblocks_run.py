@@ -394,10 +394,11 @@ def test_snippets_are_expanded_before_running(site):
     assert "docs/x.md:4: ZeroDivisionError" in "\n".join(site.summary(result))
 
 
-def test_shown_source_is_not_executed(site):
-    (site.root / "src/seqref").mkdir(parents=True)
-    (site.root / "src/seqref/lstm.py").write_text("raise RuntimeError\n")
-    site.page(python('--8<-- "src/seqref/lstm.py"'))
+@pytest.mark.parametrize("file", ["src/seqref/lstm.py", "docs/recipes/whole.py"])
+def test_shown_source_is_not_executed(site, file):
+    (site.root / file).parent.mkdir(parents=True)
+    (site.root / file).write_text("raise RuntimeError\n")
+    site.page(python(f'--8<-- "{file}"'))
     site.run().assert_outcomes(skipped=1)
     assert site.record()["L3"]["state"] == "shown"
 

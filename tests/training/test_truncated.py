@@ -80,6 +80,15 @@ def test_evaluate_that_fails_puts_the_training_flag_back():
     assert model.training
 
 
+def test_evaluate_puts_back_the_flag_of_each_part():
+    model = small_model().train()
+    model.layer.eval()
+    before = [part.training for part in model.modules()]
+    assert len(set(before)) == 2
+    evaluate(model, Streams(text(), 2, 8))
+    assert [part.training for part in model.modules()] == before
+
+
 def test_evaluate_leaves_the_model_as_it_was():
     model = small_model()
     for flag in (True, False):

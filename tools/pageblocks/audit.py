@@ -18,7 +18,7 @@ from typing import Any
 from bs4 import BeautifulSoup, Tag
 
 from pageblocks.errors import PageError
-from pageblocks.extract import Block, blocks_of, sha_of
+from pageblocks.extract import TESTED, Block, blocks_of, sha_of
 from pageblocks.files import read_json
 from pageblocks.markup import dialect
 from pageblocks.record import RECORD
@@ -43,7 +43,11 @@ def audit(site: Path, root: Path) -> Audit:
     r"""Audit a built site against the record of the last run of the pages."""
     result = Audit(root)
     record = read_json(root / RECORD)
-    files = read_files(root / "src")
+    files = {
+        path: lines
+        for folder in TESTED
+        for path, lines in read_files(root / folder).items()
+    }
     seen: set[str] = set()
     for path in sorted(site.rglob("*.html")):
         soup = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")

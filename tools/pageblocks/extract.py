@@ -12,6 +12,8 @@ from pageblocks.markup import dialect
 _CLASSES = {"gpu", "no-exec", "from-scratch"}
 _COSMETIC = {"annotate", "copy", "no-copy", "select", "no-select"}
 _KEYS = {"reason", "raises"}
+# Files that are shown whole, and that tests of their own run.
+TESTED = ("src/", "docs/recipes/")
 _DEVICE = re.compile(r'^([ \t]*device = )"cuda"$', re.M)
 # What names a GPU in another way than by `device = "cuda"` or `... == "cuda"`.
 _NAMES_A_GPU = re.compile(r"""\.cuda\(|(?<!== )["']cuda\b""")
@@ -82,10 +84,10 @@ class Block:
 
     @property
     def shown(self) -> str | None:
-        r"""The file under src/ that is the whole of the block, or `None`."""
+        r"""The file with tests of its own that is the whole of the block, or `None`."""
         origins = {line.origin for line in self.fence.lines if line.text.strip()}
         if len(origins) == 1 and (origin := origins.pop()) is not None:
-            return origin if origin.startswith("src/") else None
+            return origin if origin.startswith(TESTED) else None
         return None
 
 

@@ -167,12 +167,13 @@ class Writer(nn.Module):
 # --8<-- [start:evaluates]
 class CalmWriter(Writer):
     def write(self, first: Int[Tensor, " batch"], steps: int) -> Tokens:
-        was_training = self.training
+        modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             return super().write(first, steps)
         finally:
-            self.train(was_training)
+            for module, mode in modes.items():
+                module.training = mode
 
 
 # --8<-- [end:evaluates]
@@ -186,11 +187,15 @@ Hypothesis = tuple[tuple[int, ...], float]
 def grown(
     beams: list[Hypothesis], log_p: Sequence[Sequence[float]]
 ) -> list[Hypothesis]:
-    r"""Every beam with every next token; `log_p[i][j]` is that of j after i."""
+    r"""Every beam with every next token.
+
+    `log_p[i][j]` is that of token j after token i, and in the last row that of j as
+    the first token.
+    """
     return [
         ((*tokens, token), total + score)
         for tokens, total in beams
-        for token, score in enumerate(log_p[tokens[-1] if tokens else END])
+        for token, score in enumerate(log_p[tokens[-1] if tokens else -1])
     ]
 
 
@@ -229,6 +234,8 @@ def dropping_search(
         beams = best(grown(live, log_p), width)
         done = [one for one in beams if one[0][-1] == END]
         live = [one for one in beams if one[0][-1] != END]
+        if not live:
+            break
     tokens, _ = chosen = max(done + live, key=per_token)
     return tokens, per_token(chosen)
 
@@ -247,6 +254,8 @@ def summing_search(
         beams = best(grown(live, log_p), width)
         done += [one for one in beams if one[0][-1] == END]
         live = [one for one in beams if one[0][-1] != END]
+        if not live:
+            break
     tokens, _ = chosen = best(done + live, 1)[0]
     return tokens, per_token(chosen)
 
@@ -265,6 +274,12 @@ def sound_search(
         beams = best(grown(live, log_p), width)
         done += [one for one in beams if one[0][-1] == END]
         live = [one for one in beams if one[0][-1] != END]
+        if not live:
+            break
+        # No further token adds more than 0: no live beam gets more per token.
+        bound = live[0][1] / max_length
+        if done and max(map(per_token, done)) >= bound:
+            break
     tokens, _ = chosen = max(done + live, key=per_token)
     return tokens, per_token(chosen)
 

@@ -144,4 +144,5 @@ def _products(query: Tensor, keys: Tensor) -> Tensor:
     else:
         as_it_is = nullcontext()
     with as_it_is:
-        return wide(query) @ keys.mT
+        # Moved to half precision, a source made before has lost its width.
+        return wide(query) @ wide(keys).mT

@@ -46,7 +46,8 @@ def target_steps(
     bounds = read_bounds(where, "position", position, 0, _FAR)
     if bounds is not None and bounds[0] < 0:
         raise ValueError(f"{where}: `position` must be at least 0, got {bounds[0]}")
-    first = position.to(query.device, torch.int64).view(batch, -1)
+    each = rows // batch if beams else 1
+    first = position.to(query.device, torch.int64).view(batch, each)
     if one_step:
         return first
     return first + torch.arange(query.shape[1], device=query.device)

@@ -56,7 +56,8 @@ class AdditiveAttention(nn.Module):
 
     Cost:
         O(S D^2) once for a source of S positions, O(S D + D^2) for each query, D the
-        widths. For the backward pass S + D numbers are kept for each query, not S D.
+        widths. For the backward pass S + D numbers are kept for each query, and S D
+        where the op's backward pass by hand does not run.
 
     Initialisation:
         Every parameter uniform in $(-1/\sqrt{n}, 1/\sqrt{n})$, n the width of what it

@@ -61,7 +61,8 @@ class MultiplicativeAttention(nn.Module):
             local-p.
         half_width: $D$ of a window, in positions.
         hidden_size: Width of the layer inside the concat score.
-        max_source: The longest source for which location scores have a row.
+        max_source: The longest source, its padding counted, for which location scores
+            have a row.
         device: Where the parameters are made.
         dtype: Their dtype.
 
@@ -79,10 +80,11 @@ class MultiplicativeAttention(nn.Module):
           past the source, have zeros in both
 
     Cost:
-        O(S D) for each query of a source of S positions, D the widths, and for general
-        and concat O(S D^2) once; a window saves nothing, since all scores are made. For
-        the backward pass S + D numbers are kept for each query, S D by concat with a
-        window.
+        O(S D) for each query of a source of S positions, D the widths, and O(D^2) more
+        for concat and where predictive; for general and concat O(S D^2) once. A window
+        saves nothing, since all scores are made. For the backward pass S + D numbers
+        are kept for each query; S D by concat with a window, and by concat wherever the
+        op's backward pass by hand does not run.
 
     Initialisation:
         Every parameter uniform in $(-1/\sqrt{n}, 1/\sqrt{n})$, n the width of what it
@@ -199,6 +201,7 @@ class MultiplicativeAttention(nn.Module):
         for parameter in tuple(self.parameters())[:1]:
             check_like_parameters(where, "memory", memory, parameter)
         most = self.max_source
+        # Of the padded axis: lengths may be tensors that nobody can read.
         if most is not None and memory.shape[1] > most:
             raise ValueError(
                 f"{where}: `memory` must have at most max_source={most} positions, "

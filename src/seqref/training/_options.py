@@ -1,4 +1,4 @@
-r"""The options of `seqref train-lm`."""
+r"""The options of `seqref train-lm`, and kinds that other commands share."""
 
 import argparse
 import os
@@ -22,18 +22,18 @@ DEFAULTS |= {"learning_rate": 0.004, "seed": 0}
 def add_options(parser: argparse.ArgumentParser) -> None:
     r"""Add every option; those of a run are None where they are left out."""
     parser.add_argument(
-        "--text", type=_path, metavar="FILE", required=True, help="UTF-8 text"
+        "--text", type=path, metavar="FILE", required=True, help="UTF-8 text"
     )
     parser.add_argument(
         "--out",
-        type=_path,
+        type=path,
         metavar="DIR",
         default="seqref-lm",
         help=f"folder for {CHECKPOINT} and {FOLDER}/ (default: %(default)s)",
     )
     parser.add_argument(
         "--report-characters",
-        type=_positive,
+        type=positive,
         default=REPORT_CHARACTERS,
         metavar="N",
         help=(
@@ -48,7 +48,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     for flag, default, text in SIZES:
         parser.add_argument(
             flag,
-            type=_positive,
+            type=positive,
             metavar="N",
             help=f"{text} (default: {default})",
         )
@@ -69,7 +69,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     try:
         value = int(text)
     except ValueError:
@@ -81,7 +81,7 @@ def _positive(text: str) -> int:
     return value
 
 
-def _path(text: str) -> str:
+def path(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("must be a path, got ''")
     # A shell leaves it as it is in quotes, and after the = of --out=~/model.

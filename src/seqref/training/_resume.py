@@ -1,8 +1,10 @@
-r"""Options of `seqref train-lm`, and what they are where a run is resumed."""
+r"""Options of the commands that train, and what they are where a run is resumed."""
 
 import argparse
 import hashlib
 import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,35 @@ from seqref.training._run import read_newest
 from seqref.training.checkpoint import Checkpoints, load_language_model
 
 
-def choose_folder(arguments: argparse.Namespace) -> Checkpoints:
+def step_of_language_model(path: Path) -> int:
+    return load_language_model(path)[2].get("step", -1)
+
+
+@dataclass(frozen=True)
+class Trains:
+    r"""A command that trains: its name, what it reads, and its options of a run.
+
+    `data` says what the run learns from, in the words of the command's error, and
+    `step_of` reads from a model's file after how many steps it was written.
+    """
+
+    name: str
+    data: Callable[[argparse.Namespace], str]
+    defaults: Mapping[str, Any]
+    step_of: Callable[[Path], int]
+
+
+TRAIN_LM = Trains(
+    "train-lm",
+    lambda arguments: f"`--text` {str(arguments.text)!r} is not the text",
+    DEFAULTS,
+    step_of_language_model,
+)
+
+
+def choose_folder(
+    arguments: argparse.Namespace, command: Trains = TRAIN_LM
+) -> Checkpoints:
     r"""Where the run is kept.
 
     Raises:
@@ -23,47 +53,48 @@ def choose_folder(arguments: argparse.Namespace) -> Checkpoints:
     """
     out = Path(arguments.out)
     checkpoints = Checkpoints(out / FOLDER, resume=arguments.resume)
-    has_model = is_there(out / CHECKPOINT, "train-lm")
+    has_model = is_there(out / CHECKPOINT, command.name)
     try:
         has_run = bool(checkpoints.files())
     except NotADirectoryError as error:
         if os.path.isdir(out):
             raise
-        raise not_made(out, error) from error
+        raise not_made(out, error, command.name) from error
     # A model of step 0 is what a crash before the first checkpoint leaves.
-    if arguments.resume and has_model and not has_run and _step_of(out / CHECKPOINT):
+    lone = arguments.resume and has_model and not has_run
+    if lone and command.step_of(out / CHECKPOINT):
         raise ValueError(
-            f"train-lm: `--out` {arguments.out!r} holds a model but no checkpoint of "
-            "its training to go on from; choose another folder, or delete it"
+            f"{command.name}: `--out` {arguments.out!r} holds a model but no "
+            "checkpoint of its training to go on from; choose another folder, or "
+            "delete it"
         )
     if not arguments.resume and (has_model or has_run):
         mend = "go on with --resume, " if has_run else ""
         raise ValueError(
-            f"train-lm: `--out` {arguments.out!r} already holds a model; {mend}"
+            f"{command.name}: `--out` {arguments.out!r} already holds a model; {mend}"
             "choose another folder, or delete it"
         )
     return checkpoints
 
 
-def not_made(folder: Path, error: OSError) -> OSError:
+def not_made(folder: Path, error: OSError, command: str = "train-lm") -> OSError:
     r"""The error for a folder that cannot be made."""
     return in_words(
         error,
-        f"train-lm: `--out` must be a folder that can be made, got {str(folder)!r}",
+        f"{command}: `--out` must be a folder that can be made, got {str(folder)!r}",
     )
 
 
-def _step_of(path: Path) -> int:
-    return load_language_model(path)[2].get("step", -1)
-
-
 def complete(
-    arguments: argparse.Namespace, text: str, checkpoints: Checkpoints
+    arguments: argparse.Namespace,
+    text: str,
+    checkpoints: Checkpoints,
+    command: Trains = TRAIN_LM,
 ) -> dict[str, Any]:
     r"""Give every option that is None its value: the run's, or the default.
 
-    `text` is the text's digest. Returned are the options as the run began with them:
-    `save_every` may be another one now.
+    `text` is the digest of what is learned from. Returned are the options as the run
+    began with them: `save_every` may be another one now.
 
     Raises:
         ValueError: an option or the text is not that of the run that is resumed.
@@ -71,27 +102,27 @@ def complete(
     recorded = {}
     start = f"no checkpoint in {checkpoints.folder}: starting at the beginning"
     if checkpoints.files():
-        path, _, header = read_newest(checkpoints, "train-lm")
+        path, _, header = read_newest(checkpoints, command.name)
         recorded = header["settings"]["config"]
         if recorded.get("text") != text:
             raise ValueError(
-                f"train-lm: `--text` {str(arguments.text)!r} is not the text that "
-                f"{str(path)!r} was trained on"
+                f"{command.name}: {command.data(arguments)} that {str(path)!r} was "
+                "trained on"
             )
         made = header["step"]["number"] if header["step"] else 0
         start = f"resuming after step {made:,}: {path}"
-    for name, default in DEFAULTS.items():
+    for name, default in command.defaults.items():
         given, before = getattr(arguments, name), recorded.get(name)
         if given is None:
             setattr(arguments, name, default if before is None else before)
         elif before is not None and given != before and name != "save_every":
             raise ValueError(
-                f"train-lm: `--{name.replace('_', '-')}` is {before} in the run that "
-                f"is resumed, got {given}; leave the option out"
+                f"{command.name}: `--{name.replace('_', '-')}` is {before} in the run "
+                f"that is resumed, got {given}; leave the option out"
             )
     if arguments.resume:
         say(start)
-    begun = {name: getattr(arguments, name) for name in DEFAULTS}
+    begun = {name: getattr(arguments, name) for name in command.defaults}
     if recorded:
         begun["save_every"] = recorded.get("save_every")
     return begun

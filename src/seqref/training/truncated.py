@@ -254,7 +254,7 @@ def evaluate(model: LanguageModel, chunks: Chunks, *, carry: bool = True) -> flo
     r"""Mean cross-entropy over all targets of `chunks`.
 
     Args:
-        model: The model; its training flag is put back.
+        model: The model; the training flag of each part is put back.
         chunks: As for `train`; read once.
         carry: Whether the state is carried from chunk to chunk. Without, each chunk
             starts from the initial state.
@@ -271,7 +271,7 @@ def evaluate(model: LanguageModel, chunks: Chunks, *, carry: bool = True) -> flo
     Source:
         None: the definition of cross-entropy.
     """
-    was_training = model.training
+    modes = {part: part.training for part in model.modules()}
     model.eval()
     total, count, state = 0.0, 0, None
     try:
@@ -283,7 +283,9 @@ def evaluate(model: LanguageModel, chunks: Chunks, *, carry: bool = True) -> flo
             total += loss.item() * real if real else 0.0
             count += real
     finally:
-        model.train(was_training)
+        # `model.train` would set a frozen part, too.
+        for part, mode in modes.items():
+            part.training = mode
     if count == 0:
         raise ValueError("evaluate: `chunks` must hold at least one target, got none")
     return total / count

@@ -192,6 +192,18 @@ def test_what_is_stored_is_not_run_again(runs, tmp_path, capsys):
     assert margins.load(tmp_path / "margins.json")["numbers"]["failed"] == 0
 
 
+def test_counts_are_made_again_where_a_merge_kept_those_of_one_side(runs, tmp_path):
+    path = tmp_path / "margins.json"
+    command = ["margins", "parameter_counts", "--quiet", "--out", str(tmp_path)]
+    assert commands.main(command) == 0
+    whole = path.read_text("utf-8")
+    data = margins.load(path)
+    data["numbers"]["runs"] += 1
+    margins.save(data, path)
+    assert commands.main([*command, "--no-run"]) == 0
+    assert path.read_text("utf-8") == whole
+
+
 def test_another_config_is_run_anew(runs, tmp_path):
     experiment = find("parameter_counts")
     stored = {}

@@ -15,7 +15,7 @@ from experiments.museum import _checks as checks
 from experiments.museum import _judges as judges
 from experiments.museum import bug_museum
 from experiments.museum._cabinet import CABINET
-from experiments.museum._files import FILES, formulas, numbers, padding
+from experiments.museum._files import FILES, decoding, formulas, numbers, padding
 
 ROOT = pathlib.Path(__file__).parents[3]
 SMALL = bug_museum.experiment.small
@@ -193,3 +193,110 @@ def test_tables_have_a_row_for_each_case(record):
     assert "**silent**" not in tables["matrix"]
     assert tables["sound"].count("| 0 |\n") == len(SOUND)
     assert "not finite from 12" in tables["scans"]
+
+
+def mixed_modes(model):
+    """Each part's mode, where one is frozen in a model that trains."""
+    model.train()
+    model.gru.eval()
+    return judges.modes(model)
+
+
+def test_decoding_gives_each_part_its_mode_back():
+    model, first = decoding.CalmWriter(9, 4), torch.arange(9)
+    before = mixed_modes(model)
+    assert before == dict(before, **{"": True, "dropout": True, "gru": False})
+    model.write(first, 3)
+    assert judges.modes(model) == before
+    with pytest.raises(IndexError):
+        model.write(first + 1, 3)
+    assert judges.modes(model) == before
+
+
+def test_the_judge_of_modes_sees_a_part_set_with_the_whole():
+    class SetsAll(decoding.Writer):
+        def write(self, first, steps):
+            was_training = self.training
+            self.eval()
+            tokens = super().write(first, steps)
+            self.train(was_training)
+            return tokens
+
+    with pytest.raises(AssertionError, match="modes of the parts"):
+        judges.writes_the_same_twice(SetsAll(9, 4))
+
+
+class Counted(list):
+    """A table that counts how often a row is read."""
+
+    reads = 0
+
+    def __getitem__(self, i):
+        self.reads += 1
+        return super().__getitem__(i)
+
+
+def without_bound(log_p, width, max_length):
+    """As `sound_search`, all steps."""
+    live, done = [((), 0.0)], []
+    for _ in range(max_length):
+        beams = decoding.best(decoding.grown(live, log_p), width)
+        done += [one for one in beams if one[0][-1] == decoding.END]
+        live = [one for one in beams if one[0][-1] != decoding.END]
+    tokens, _ = chosen = max(done + live, key=decoding.per_token)
+    return tokens, decoding.per_token(chosen)
+
+
+@pytest.mark.parametrize("width", [1, 2, 9, 81])
+@pytest.mark.parametrize("max_length", [1, 2, 5])
+def test_the_bound_loses_nothing(width, max_length):
+    for log_p in judges.chains():
+        full = without_bound(log_p, width, max_length)
+        assert decoding.sound_search(log_p, width, max_length) == full
+
+
+@pytest.mark.parametrize("longest", [50, 1000])
+def test_the_sound_search_stops_and_the_endless_one_does_not(longest):
+    log_p = [[math.log(p) for p in row] for row in [[0.9, 0.05, 0.05]] * 4]
+
+    def rows_read(search, width):
+        counted = Counted(log_p)
+        assert search(counted, width, longest)[0] == (0,)
+        return counted.reads
+
+    # Nothing is left after the end.
+    assert rows_read(decoding.sound_search, 1) == 1
+    # One live beam, n ln 0.05 after n steps: until that over the longest is ln 0.9.
+    steps = math.ceil(longest * math.log(0.9) / math.log(0.05))
+    assert rows_read(decoding.sound_search, 2) == steps < longest / 20
+    assert rows_read(decoding.endless_search, 1) == longest
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_no_search_raises_when_all_beams_have_ended(width):
+    """A bug that raises is not one for this museum."""
+    for name in ("endless-beam", "dropped-beams", "unequal-sums"):
+        for search in CABINET[name].pair:
+            for log_p in judges.chains():
+                tokens, score = search(log_p, width, 9)
+                assert 1 <= len(tokens) <= 9
+                assert score < 0
+
+
+def test_each_search_errs_where_its_page_says():
+    """Outputs and scores apart: an endless beam has both wrong, a pool of sums one."""
+    wrong = {}
+    for name in ("endless-beam", "dropped-beams", "unequal-sums"):
+        outputs = scores = 0
+        for log_p in judges.chains():
+            tokens, score = CABINET[name].pair[0](log_p, 81, judges.LONGEST)
+            outputs += tokens != judges.best_by_mean(log_p)[0]
+            steps = zip((-1, *tokens), tokens, strict=False)
+            own = sum(log_p[i][j] for i, j in steps) / len(tokens)
+            scores += not math.isclose(score, own, rel_tol=1e-9)
+        wrong[name] = outputs > 0, scores > 0
+    assert wrong == {
+        "endless-beam": (True, True),
+        "dropped-beams": (True, False),
+        "unequal-sums": (True, False),
+    }

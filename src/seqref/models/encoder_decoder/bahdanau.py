@@ -72,8 +72,8 @@ class BahdanauDecoder(nn.Module):
 
     Cost:
         O(S D + D^2) time a step for a source of S positions. Over `ChoGRU` with
-        `AdditiveAttention` a whole target is the op `bahdanau_recurrence`; over other
-        layers a loop.
+        `AdditiveAttention` all steps after the first are the op `bahdanau_recurrence`;
+        over other layers they are a loop.
 
     Initialisation:
         Layer and attention keep their own; the readout uniform in
@@ -86,7 +86,8 @@ class BahdanauDecoder(nn.Module):
 
     Source:
         Bahdanau, Cho & Bengio (2015), appendix A.2.2, where $z_t$ has the other sign
-        and biases are left out.
+        and biases are left out. The readout takes $s_{t-1}$ as the appendix's formula
+        does; the probability that it stands for is written with $s_t$.
     """
 
     attends = True

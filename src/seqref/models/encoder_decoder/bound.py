@@ -1,5 +1,6 @@
 r"""A decoder bound to its source is a causal layer."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ class BoundDecoder(nn.Module):
     A causal layer with the three members of every layer of the package. The memory, its
     projected keys and the first state are kept here: neither in the state, nor on the
     decoder, which owns the parameters. A new batch of sources needs a new `attend`.
+    Layers and their mode are shared: `train` and `eval` on one are so on the other.
 
     Shapes:
         - `x_t`: (rows, input), `x`: (rows, time, input), with rows the batch of the
@@ -47,6 +49,7 @@ class BoundDecoder(nn.Module):
         super().__init__()
         self.decoder: Any = decoder
         self.source = source
+        self.training = decoder.training
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         # What moves a module to another device or dtype moves the source with it.
@@ -90,7 +93,7 @@ class BoundDecoder(nn.Module):
         axes = (("rows", None), ("input_size", self.input_size))
         check_shape(where, "x_t", x_t, axes)
         self._check_rows(where, "rows of x_t", len(x_t))
-        self._check_state(where, state)
+        self._check_state(where, state, len(x_t))
         return self.decoder.advance(x_t, state, self.source)
 
     def forward(
@@ -132,7 +135,7 @@ class BoundDecoder(nn.Module):
             check_lengths(where, lengths, *x.shape[:2])
         if state is None:
             state = self.initial_state(len(x))
-        self._check_state(where, state)
+        self._check_state(where, state, len(x))
         return self.decoder.sequence(x, state, self.source, lengths)
 
     def _name(self) -> str:
@@ -146,14 +149,30 @@ class BoundDecoder(nn.Module):
                 f"of it, got {rows}"
             )
 
-    def _check_state(self, where: str, state: Any) -> None:
+    def _check_state(self, where: str, state: Any, rows: int) -> None:
         kind = self.decoder.state_type
-        if kind is not None and not isinstance(state, kind):
+        # Without attention the state is the layer's, which checks it.
+        if kind is None:
+            return
+        if not isinstance(state, kind):
             raise TypeError(
                 f"{where}: `state` must be {kind.__name__}, got "
                 f"{type(state).__name__} (pass what initial_state or the step before "
                 "returned)"
             )
+        positions = self.source.attended.real.shape[1]
+        axes = (("rows", rows), ("source", positions))
+        check_shape(where, "state.weights", state.weights, axes, "of another source?")
+        map_state(partial(_check_rows_of, where, rows), state)
+
+
+def _check_rows_of(where: str, rows: int, part: Tensor) -> Tensor:
+    if part.dim() == 0 or len(part) != rows:
+        raise ValueError(
+            f"{where}: each tensor of `state` must have rows={rows}, got "
+            f"{tuple(part.shape)}"
+        )
+    return part
 
 
 class WithWeights:

@@ -26,12 +26,15 @@ def widths(where: str, layer: Any) -> tuple[int, int]:
     return takes, gives
 
 
-def check_attention(where: str, attention: Any, gives: int) -> None:
+def check_attention(
+    where: str, attention: Any, gives: int, *, tells_position: bool = False
+) -> None:
     r"""Raise unless the attention can be asked by what a layer gives.
 
     Raises:
         TypeError: a member is missing.
-        ValueError: its query has another width.
+        ValueError: its query has another width, or it needs the target step and the
+            decoder does not tell it.
     """
     members = ("prepare", "attend", "query_size", "memory_size")
     if not all(hasattr(attention, name) for name in members):
@@ -43,6 +46,11 @@ def check_attention(where: str, attention: Any, gives: int) -> None:
         raise ValueError(
             f"{where}: `attention` must have query_size={gives}, the width of the "
             f"layer's outputs, got {attention.query_size}"
+        )
+    if getattr(attention, "uses_position", False) and not tells_position:
+        raise ValueError(
+            f"{where}: `attention` must not need the target step, as a monotonic "
+            "window does: only LuongDecoder tells it"
         )
 
 

@@ -45,7 +45,7 @@ class GNMTDecoder(nn.Module):
     $$
 
     Since the bottom layer needs no context, its whole target is one call, then all
-    contexts are, and then each layer above: no loop over steps.
+    contexts are, and then each layer above: no step waits for the layers of another.
 
     Args:
         input_size: Width of a token's vector.

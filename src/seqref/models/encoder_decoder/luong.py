@@ -81,7 +81,7 @@ class LuongDecoder(nn.Module):
         super().__init__()
         where = "LuongDecoder"
         takes, gives = widths(where, layer)
-        check_attention(where, attention, gives)
+        check_attention(where, attention, gives, tells_position=True)
         self.output_size = gives if output_size is None else output_size
         check_size(where, "output_size", self.output_size)
         if takes <= self.output_size:

@@ -12,7 +12,7 @@ from seqref.models.encoder_decoder.bound import BoundDecoder, blank
 from seqref.models.encoder_decoder.hand_over import FinalState, check_fits
 from seqref.models.encoder_decoder.plain import PlainDecoder
 from seqref.ops._padding import real_steps
-from seqref.recurrence import width_of
+from seqref.recurrence import output_width, width_of
 
 
 class BoundModel(nn.Module):
@@ -39,6 +39,7 @@ class BoundModel(nn.Module):
         self.embedding = model.target_embedding
         self.decoder = decoder
         self.head = model.head
+        self.training = model.training
 
     def initial_state(self, batch_size: int) -> Any:
         r"""The state before the first token, for each row of the source.
@@ -139,6 +140,13 @@ class Translator(nn.Module):
             )
         if not hasattr(decoder, "attend"):
             decoder = PlainDecoder(decoder)
+        if hand_over is not None and not isinstance(hand_over, nn.Module):
+            kind = hand_over if isinstance(hand_over, type) else type(hand_over)
+            raise TypeError(
+                f"{where}: `hand_over` must be a module, such as FinalState(), or "
+                f"None, got {kind.__name__}"
+            )
+        _check_memory(where, encoder, decoder)
         self.source_size, self.target_size = source_size, target_size
         self.encoder: Any = encoder
         self.decoder: Any = decoder
@@ -216,6 +224,16 @@ class Translator(nn.Module):
         return type(self).__name__
 
 
+def _check_memory(where: str, encoder: nn.Module, decoder: nn.Module) -> None:
+    gives = output_width(encoder)
+    reads = width_of(getattr(decoder, "attention", None), "memory_size")
+    if None not in (gives, reads) and gives != reads:
+        raise ValueError(
+            f"{where}: the attention of `decoder` must have memory_size={gives}, the "
+            f"width of the encoder's outputs, got {reads}"
+        )
+
+
 class EncoderDecoder(Translator):
     r"""Scores of each target token from the source and the tokens before it.
 
@@ -254,8 +272,9 @@ class EncoderDecoder(Translator):
         TypeError: `encoder` or `decoder` is no such layer; tokens or lengths are of a
             wrong kind.
         ValueError: a size below 1; `FinalState` where the states differ in kind or
-            width; tokens of a wrong shape, on another device, or on a CPU outside the
-            vocabulary; a length below 0 or beyond its axis.
+            width; an attention for memories of another width; tokens of a wrong shape,
+            on another device, or on a CPU outside the vocabulary; a length below 0 or
+            beyond its axis.
 
     Source:
         Sutskever, Vinyals & Le (2014), sec. 2; Cho et al. (2014), sec. 2.2; with

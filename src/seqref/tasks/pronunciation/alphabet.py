@@ -10,7 +10,14 @@ from torch import Tensor
 from seqref.errors import check_generator, check_size
 from seqref.recurrent.variable_length import bucket_batches
 from seqref.tasks._pairs import BOS, EOS, FIRST, IGNORED, Pairs
-from seqref.tasks.pronunciation.dictionary import LETTERS, PHONEMES, Lexicon, Phonemes
+from seqref.tasks.pronunciation.dictionary import (
+    LETTERS,
+    PHONEMES,
+    Lexicon,
+    Phonemes,
+    check_lexicon,
+    check_pronunciations,
+)
 
 VOWELS = (
     *("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER"),
@@ -84,14 +91,18 @@ class Alphabet:
 
         Raises:
             ValueError: a phoneme is none of `phonemes`.
+            TypeError: `said` is one bare pronunciation in place of a list.
         """
+        where = "Alphabet.encode_phonemes"
+        check_pronunciations(where, "said", said)
         for names in said:
             for name in names:
                 if name not in self._phoneme:
-                    kind = "with" if self.stress else "without"
+                    kind = "of the dictionary"
+                    if name.rstrip("012") in VOWELS:
+                        kind = "with stress" if self.stress else "without stress"
                     raise ValueError(
-                        "Alphabet.encode_phonemes: `said` must hold phonemes "
-                        f"{kind} stress, got {name!r}"
+                        f"{where}: `said` must hold phonemes {kind}, got {name!r}"
                     )
         return [[self._phoneme[name] for name in names] for names in said]
 
@@ -128,7 +139,8 @@ class PronunciationBatches:
     Raises:
         ValueError: `batch_size` is below 1, the lexicon is empty, or has a letter or a
             phoneme that the alphabet has not.
-        TypeError: `batch_size` is no int, or `generator` no generator.
+        TypeError: `batch_size` is no int, `generator` no generator, or a word has one
+            bare pronunciation in place of a list.
 
     Source:
         None: a design of this package.
@@ -145,6 +157,7 @@ class PronunciationBatches:
         where = "PronunciationBatches"
         check_size(where, "batch_size", batch_size)
         check_generator(where, generator)
+        check_lexicon(where, lexicon)
         self.batch_size, self.generator = batch_size, generator
         self.alphabet = Alphabet() if alphabet is None else alphabet
         pairs = [(w, said) for w, all_of_it in lexicon.items() for said in all_of_it]

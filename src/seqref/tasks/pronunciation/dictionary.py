@@ -1,6 +1,7 @@
 r"""The CMU Pronouncing Dictionary, read from the data file that a package installs."""
 
 import re
+from collections.abc import Sequence
 
 from seqref.errors import extra_file
 
@@ -66,3 +67,28 @@ def parse(text: str, *, stress: bool = False) -> Lexicon:
         # A dict keeps the order of the file, and each key once.
         heard.setdefault(entry["word"], {})[tuple(phonemes)] = None
     return {word: tuple(said) for word, said in heard.items()}
+
+
+def check_lexicon(where: str, lexicon: Lexicon) -> None:
+    r"""Raise unless each of its words, at least one, has a list of pronunciations."""
+    if not lexicon:
+        raise ValueError(f"{where}: `lexicon` must hold at least one word, got none")
+    for word, said in lexicon.items():
+        check_pronunciations(where, f"lexicon[{word!r}]", said)
+
+
+def check_pronunciations(where: str, name: str, value: Sequence[Phonemes]) -> None:
+    r"""Raise `TypeError` where one pronunciation came in place of a list of them."""
+    bare = next((one for one in value if isinstance(one, str)), None)
+    if isinstance(value, str) or bare is not None:
+        got = repr(value) if isinstance(value, str) else f"{bare!r} in it"
+        raise TypeError(
+            f"{where}: `{name}` must be a list of pronunciations, each a tuple of "
+            f"phonemes, got {got}"
+        )
+
+
+def check_pronunciation(where: str, name: str, value: Sequence[object]) -> None:
+    r"""Raise `TypeError` where one string came in place of a sequence."""
+    if isinstance(value, str):
+        raise TypeError(f"{where}: `{name}` must be no string, got {value!r}")

@@ -9,10 +9,13 @@ import numpy as np
 
 from seqref.errors import check_size
 from seqref.tasks.pronunciation.alignment import Aligner, Graphone
-from seqref.tasks.pronunciation.dictionary import Lexicon, Phonemes
+from seqref.tasks.pronunciation.dictionary import Lexicon, Phonemes, check_lexicon
 
 END = ("", ())
 """The graphone that ends a word."""
+
+START = -1
+"""Stands before the first graphone of each word: seen, and never predicted."""
 
 
 class _Followers(NamedTuple):
@@ -26,14 +29,17 @@ class _Followers(NamedTuple):
 class Graphones:
     r"""Pronounces words by an n-gram model of aligned letters and phonemes.
 
-    $$ P(w, \varphi) = \prod_i p_n(g_i \mid g_{i-n+1}, \dots, g_{i-1}), \qquad
+    $$ P(w, \varphi) = \sum_{\text{cuts}} \prod_{i=1}^{L+1}
+       p_n(g_i \mid g_{i-n+1}, \dots, g_{i-1}), \qquad
        p_k(g \mid u) = \frac{c(u g) + t(u)\, p_{k-1}(g \mid u')}{c(u) + t(u)} $$
 
-    A graphone $g$ is a letter with its none, one or two phonemes, from the likeliest
-    cut of `Aligner`. The history $u$ is that of the last $k - 1$ graphones, none from
-    before the word; $u'$ lacks the oldest one, $c$ counts in the aligned words, and
-    $t(u)$ is how many kinds of graphones followed $u$ (Witten and Bell's weight). Where
-    $u$ was never seen, $p_k = p_{k-1}$; $p_0$ is uniform.
+    A graphone $g$ is a letter with its none, one or two phonemes; a cut of $\varphi$
+    makes the $L$ letters of $w$ into $g_1, \dots, g_L$. $g_0$ is START, which is never
+    predicted and has nothing before it, and $g_{L+1}$ is END. The history $u$ is that
+    of the last $k - 1$ graphones, fewer where START is reached; $u'$ lacks the oldest
+    one. $c$ counts in the likeliest cut of each word that `Aligner` gives, and $t(u)$
+    is how many kinds of graphones followed $u$ (Witten and Bell's weight). Where $u$
+    was never seen, $p_k = p_{k-1}$; $p_0$ is uniform.
 
     Args:
         lexicon: Words and pronunciations to learn from.
@@ -41,8 +47,10 @@ class Graphones:
         iterations: Steps of expectation maximisation of the alignment.
 
     Raises:
-        ValueError: `order` is below 1, `iterations` below 0, or no word can be aligned.
-        TypeError: `order` or `iterations` is no int.
+        ValueError: `order` is below 1, `iterations` below 0, the lexicon is empty, or
+            no word can be aligned.
+        TypeError: `order` or `iterations` is no int, or a word has one bare
+            pronunciation in place of a list.
 
     Source:
         None: in the manner of joint n-gram models of letters and phonemes.
@@ -50,6 +58,7 @@ class Graphones:
 
     def __init__(self, lexicon: Lexicon, order: int = 6, iterations: int = 8):
         check_size("Graphones", "order", order)
+        check_lexicon("Graphones", lexicon)
         self.order = order
         self.aligner = Aligner(lexicon, iterations)
         cuts = (self.aligner.align(w, p) for w, all_ in lexicon.items() for p in all_)
@@ -66,16 +75,18 @@ class Graphones:
     def pronounce(
         self, word: str, n_best: int = 1, beam: int = 16
     ) -> list[tuple[Phonemes, float]]:
-        r"""The likeliest pronunciations that a beam search sees, best first.
+        r"""The likeliest pronunciations that a beam search over cuts sees, best first.
+
+        Cuts of one pronunciation count together, those that the search ends with: their
+        sum is a lower bound of $P(w, \varphi)$, and all of it if the beam drops none.
 
         Args:
             word: Its letters must occur in the lexicon that was learned from.
             n_best: How many, at most: fewer where the search ends with fewer.
-            beam: Histories that are kept after each letter.
+            beam: Cuts that are kept after each letter.
 
         Shapes:
-            - returns: pairs of phonemes and the natural logarithm of $P(w, \varphi)$,
-              summed over the cuts that the search ends with
+            - returns: pairs of phonemes and the natural logarithm of that sum
 
         Raises:
             ValueError: `word` is empty or has a letter that was never seen, or a number
@@ -89,12 +100,12 @@ class Graphones:
         if strange or not word:
             got = ", ".join(map(repr, strange)) or "none"
             raise ValueError(f"{where}: `word` must have known letters, got {got}")
-        kept: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+        kept: list[tuple[float, tuple[int, ...]]] = [(0.0, (START,))]
         for letter in [*word, ""]:
             kept = nlargest(beam, self._extended(kept, letter))
         merged: dict[Phonemes, list[float]] = {}
         for log_p, history in kept:
-            said = tuple(p for g in history for p in self.graphones[g][1])
+            said = tuple(p for g in history[1:] for p in self.graphones[g][1])
             merged.setdefault(said, []).append(log_p)
         sums = [(said, float(np.logaddexp.reduce(p))) for said, p in merged.items()]
         return nlargest(n_best, sums, key=lambda pair: pair[1])
@@ -105,7 +116,7 @@ class Graphones:
         Raises:
             ValueError: one of the graphones was never seen.
         """
-        total, history = 0.0, ()
+        total, history = 0.0, (START,)
         for graphone in [*graphones, END]:
             letter = graphone[0]
             places = self._candidates.get(letter, [])
@@ -126,10 +137,11 @@ class Graphones:
     def _count(self, words: list[list[int]]) -> dict[tuple[int, ...], _Followers]:
         counts: dict[tuple[int, ...], dict[str, dict[int, int]]] = {}
         for word in words:
-            for place, graphone in enumerate(word):
+            begun = [START, *word]
+            for place, graphone in enumerate(word, 1):
                 letter = self.graphones[graphone][0]
                 for first in range(max(place - self.order + 1, 0), place + 1):
-                    after = counts.setdefault(tuple(word[first:place]), {})
+                    after = counts.setdefault(tuple(begun[first:place]), {})
                     seen = after.setdefault(letter, {})
                     seen[graphone] = seen.get(graphone, 0) + 1
         return {u: _followers(after) for u, after in counts.items()}

@@ -3,7 +3,11 @@ r"""How far pronunciations are from those of the dictionary: PER and WER."""
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from seqref.tasks.pronunciation.dictionary import Phonemes
+from seqref.tasks.pronunciation.dictionary import (
+    Phonemes,
+    check_pronunciation,
+    check_pronunciations,
+)
 
 
 class Nearest(NamedTuple):
@@ -44,7 +48,10 @@ def nearest(said: Phonemes, references: Sequence[Phonemes]) -> Nearest:
 
     Raises:
         ValueError: there is no reference.
+        TypeError: `said` is one string, or `references` one bare pronunciation.
     """
+    check_pronunciation("nearest", "said", said)
+    check_pronunciations("nearest", "references", references)
     if not references:
         raise ValueError("nearest: `references` must hold at least one, got none")
     distances = [edit_distance(said, reference) for reference in references]
@@ -67,7 +74,13 @@ def error_rates(
 
     Raises:
         ValueError: the numbers of words differ, there is none, or one has no reference.
+        TypeError: `said`, or the references of a word, are one bare pronunciation in
+            place of a list.
     """
+    check_pronunciations("error_rates", "said", said)
+    check_pronunciation("error_rates", "references", references)
+    for several in references:
+        check_pronunciations("error_rates", "references", several)
     if len(said) != len(references) or not said:
         raise ValueError(
             "error_rates: `said` and `references` must have the same words, at least "

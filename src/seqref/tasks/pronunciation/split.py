@@ -1,4 +1,4 @@
-r"""Three parts of a lexicon that never change, and a subset that does neither."""
+r"""Three parts of a lexicon, where a word's own letters say which one it is in."""
 
 import hashlib
 from typing import NamedTuple
@@ -21,10 +21,10 @@ class Parts(NamedTuple):
 def part_of(word: str) -> str:
     r"""The part that a word is in, by the SHA-256 digest of its letters.
 
-    85 of 100 words are in `"train"`, 5 in `"tune"` and 10 in `"heldout"`. A word stays
-    where it is whatever other words there are, on every machine.
+    About 85 of 100 words are in `"train"`, 5 in `"tune"` and 10 in `"heldout"`. A word
+    stays where it is whatever other words there are, on every machine.
     """
-    place = _number(word, 0) % 100
+    place = digest_number(word, 0) % 100
     if place < TRAIN:
         return "train"
     return "tune" if place < TRAIN + TUNE else "heldout"
@@ -35,8 +35,9 @@ def split_lexicon(lexicon: Lexicon, words: int | None = None) -> Parts:
 
     Args:
         lexicon: As `read_dictionary` returns it.
-        words: Take so many of its words, always the same ones: those whose digests come
-            first, so that a smaller subset is part of a larger one. None takes all.
+        words: Take so many of its words, those whose digests come first: of the same
+            lexicon always the same ones, a smaller subset part of a larger one. None
+            takes all.
 
     Shapes:
         - returns: three lexicons in alphabetical order
@@ -58,13 +59,14 @@ def split_lexicon(lexicon: Lexicon, words: int | None = None) -> Parts:
                 f"`lexicon`, got {words}"
             )
         # Not the bytes that choose the part.
-        chosen = sorted(sorted(chosen, key=lambda word: _number(word, 1))[:words])
+        chosen = sorted(sorted(chosen, key=lambda word: digest_number(word, 1))[:words])
     parts = Parts({}, {}, {})
     for word in chosen:
         getattr(parts, part_of(word))[word] = lexicon[word]
     return parts
 
 
-def _number(word: str, which: int) -> int:
+def digest_number(word: str, which: int) -> int:
+    r"""A number from the first eight bytes of a word's digest (0), or the next (1)."""
     digest = hashlib.sha256(word.encode()).digest()
     return int.from_bytes(digest[8 * which : 8 * which + 8], "big")
