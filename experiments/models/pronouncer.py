@@ -188,8 +188,10 @@ def numbers(cases: Mapping[str, Any]) -> dict[str, Any]:
             made[f"{name}_{rate}_least"] = 100 * min(case[f"{rate}_seeds"])
             made[f"{name}_{rate}_most"] = 100 * max(case[f"{rate}_seeds"])
             if f"{rate}_less" in case:
-                for end in ("", "_low", "_high"):
-                    made[f"{name}_{rate}_less{end}"] = 100 * case[f"{rate}{end}_less"]
+                # How much more the network has wrong than the counts.
+                for end, other in (("", ""), ("_low", "_high"), ("_high", "_low")):
+                    less = case[f"{rate}{other}_less"]
+                    made[f"{name}_{rate}_more{end}"] = -100 * less
             if "greedy" in case:
                 made[f"{name}_{rate}_greedy"] = 100 * case["greedy"][rate]
         for key, value in case.get("kinds", {}).items():
