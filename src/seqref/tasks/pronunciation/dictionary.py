@@ -70,7 +70,12 @@ def parse(text: str, *, stress: bool = False) -> Lexicon:
 
 
 def check_lexicon(where: str, lexicon: Lexicon) -> None:
-    r"""Raise unless each of its words, at least one, has a list of pronunciations."""
+    r"""Raise unless each of its words has a list of pronunciations.
+
+    Raises:
+        ValueError: there is no word.
+        TypeError: a word has no list of pronunciations.
+    """
     if not lexicon:
         raise ValueError(f"{where}: `lexicon` must hold at least one word, got none")
     for word, said in lexicon.items():
