@@ -1,6 +1,7 @@
 """The file tree is the syllabus: one concept, one module, one page, one test."""
 
 import ast
+import itertools
 import os
 import pathlib
 import re
@@ -66,6 +67,19 @@ LINKED = sorted(
 @pytest.mark.parametrize("page", LINKED)
 def test_the_home_page_leads_to_every_concept(page):
     assert f"]({page})" in (DOCS / "index.md").read_text(encoding="utf-8")
+
+
+TABLED = sorted([*DOCS.rglob("*.md"), *SOURCE.rglob("*.py")])
+RULE = re.compile(r"\s*\|(\s*:?-+:?\s*\|)+\s*")
+
+
+@pytest.mark.parametrize("path", TABLED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_column_of_a_table_is_without_a_name(path):
+    # A screen reader would announce an empty header for every cell below it.
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, (header, rule) in enumerate(itertools.pairwise(lines), 1):
+        if RULE.fullmatch(rule):
+            assert not re.match(r"\s*\|\s*\|", header), f"{path}:{number}"
 
 
 def test_a_recipe_has_a_page_and_a_test():

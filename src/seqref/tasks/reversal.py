@@ -14,7 +14,7 @@ from seqref.tasks._pairs import BOS, EOS, FIRST, IGNORED, Pairs
 class Reversal:
     r"""Write a string of random symbols backwards, after all of it was read.
 
-    | | tokens |
+    | tensor | tokens |
     | :-- | :-- |
     | source | $s_1, \dots, s_L$ |
     | `target_in` | BOS, $s_L, \dots, s_1$ |
