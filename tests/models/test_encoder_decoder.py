@@ -117,7 +117,7 @@ def close(got, expected):
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
 
 
-def monotonic():
+def local_m():
     return MultiplicativeAttention(HIDDEN, MEMORY, window="monotonic", half_width=2)
 
 
@@ -676,12 +676,12 @@ def test_both_decoders_run_over_every_layer(name):
             r"`attention` must have `prepare`.*got Linear",
         ),
         (
-            lambda: BahdanauDecoder(ChoGRU(11, 5), monotonic(), 6),
+            lambda: BahdanauDecoder(ChoGRU(11, 5), local_m(), 6),
             ValueError,
             r"`attention` must not need the target step.*only LuongDecoder",
         ),
         (
-            lambda: GNMTDecoder(3, 5, monotonic(), 2),
+            lambda: GNMTDecoder(3, 5, local_m(), 2),
             ValueError,
             r"GNMTDecoder: `attention` must not need the target step",
         ),

@@ -4,14 +4,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqref.attention import AdditiveAttention
 from seqref.errors import check_size
 from seqref.models._like import made_like
 from seqref.models.encoder_decoder.bound import (
-    BoundDecoder,
+    AttendingDecoder,
     Source,
     at_last_step,
     blank,
@@ -42,7 +42,7 @@ class BahdanauState(NamedTuple):
     weights: Float[Tensor, "rows source"]
 
 
-class BahdanauDecoder(nn.Module):
+class BahdanauDecoder(AttendingDecoder):
     r"""Attention before the step: the state before it asks, the context goes in.
 
     $$
@@ -90,7 +90,6 @@ class BahdanauDecoder(nn.Module):
         does; the probability that it stands for is written with $s_t$.
     """
 
-    attends = True
     state_type = BahdanauState
 
     def __init__(
@@ -107,22 +106,6 @@ class BahdanauDecoder(nn.Module):
         self.attention: Any = attention
         width = gives + takes
         self.readout = nn.Linear(width, 2 * readout_size, **made_like(layer))
-
-    def attend(
-        self,
-        memory: Float[Tensor, "batch source memory"],
-        lengths: Integer[Tensor, " batch"] | None = None,
-        start: Any = None,
-    ) -> BoundDecoder:
-        r"""Bind the decoder to a source: project the keys, once for all steps.
-
-        Args:
-            memory: The encoder's outputs.
-            lengths: The real positions of each row.
-            start: The layer's first state, None for its own.
-        """
-        source = Source(self.attention.prepare(memory, lengths), start, len(memory))
-        return BoundDecoder(self, source)
 
     def layer_state(self, rows: int) -> Any:
         return self.layer.initial_state(rows)

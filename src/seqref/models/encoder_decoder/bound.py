@@ -166,6 +166,32 @@ class BoundDecoder(nn.Module):
         map_state(partial(_check_rows_of, where, rows), state)
 
 
+class AttendingDecoder(nn.Module):
+    r"""What every decoder with attention does alike: it is bound to a source.
+
+    A concrete one has `state_type`, `state_from`, `advance` and `sequence`.
+    """
+
+    attends = True
+    attention: Any
+
+    def attend(
+        self,
+        memory: Float[Tensor, "batch source memory"],
+        lengths: Integer[Tensor, " batch"] | None = None,
+        start: Any = None,
+    ) -> BoundDecoder:
+        r"""Bind the decoder to a source: make it ready, once for all steps.
+
+        Args:
+            memory: The encoder's outputs.
+            lengths: The real positions of each row.
+            start: The first state of the layer, or of the layers; None for their own.
+        """
+        source = Source(self.attention.prepare(memory, lengths), start, len(memory))
+        return BoundDecoder(self, source)
+
+
 def _check_rows_of(where: str, rows: int, part: Tensor) -> Tensor:
     if part.dim() == 0 or len(part) != rows:
         raise ValueError(
@@ -175,30 +201,24 @@ def _check_rows_of(where: str, rows: int, part: Tensor) -> Tensor:
     return part
 
 
-class WithWeights:
-    r"""A decoder whose output is followed by its attention's weights, for `scan`."""
+class WithWeights(NamedTuple):
+    r"""A decoder whose output is followed by its attention's weights: a `step`."""
 
-    def __init__(self, decoder: Any, source: Source) -> None:
-        self.decoder, self.source = decoder, source
-
-    def initial_state(self, batch_size: int) -> Any:
-        raise NotImplementedError
+    decoder: Any
+    source: Source
 
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
         y_t, state = self.decoder.advance(x_t, state, self.source)
         return torch.cat([y_t, state.weights], dim=1), state
-
-    def __call__(
-        self, x: Tensor, state: Any = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, Any]:
-        raise NotImplementedError
 
 
 def by_scan(
     decoder: Any, x: Tensor, state: Any, source: Source, lengths: Tensor | None
 ) -> tuple[Tensor, Any, Tensor]:
     r"""Outputs, last state and weights of all steps, one after the other."""
-    joined, last = scan(WithWeights(decoder, source), x, state, lengths)
+    # With a state given, `scan` asks for a step alone.
+    stepped: Any = WithWeights(decoder, source)
+    joined, last = scan(stepped, x, state, lengths)
     width = decoder.output_size
     return joined[..., :width], last, joined[..., width:]
 

@@ -3,13 +3,13 @@ r"""GNMT: eight layers on each side, and attention that the bottom layer asks fo
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqref.attention import AdditiveAttention
 from seqref.errors import check_size
 from seqref.models.encoder_decoder.bound import (
-    BoundDecoder,
+    AttendingDecoder,
     Source,
     at_last_step,
     blank,
@@ -30,7 +30,7 @@ class GNMTState(NamedTuple):
     weights: Float[Tensor, "rows source"]
 
 
-class GNMTDecoder(nn.Module):
+class GNMTDecoder(AttendingDecoder):
     r"""A stack of LSTMs: the bottom one's last output asks, the others get the answer.
 
     $$
@@ -76,7 +76,6 @@ class GNMTDecoder(nn.Module):
         layer's *current* output, some feed it the context of the step before.
     """
 
-    attends = True
     state_type = GNMTState
 
     def __init__(
@@ -103,22 +102,6 @@ class GNMTDecoder(nn.Module):
         layers = [LSTM(input_size, hidden_size, **like)]
         layers += [LSTM(above, hidden_size, **like) for _ in range(num_layers - 1)]
         self.layers = nn.ModuleList(layers)
-
-    def attend(
-        self,
-        memory: Float[Tensor, "batch source memory"],
-        lengths: Integer[Tensor, " batch"] | None = None,
-        start: Any = None,
-    ) -> BoundDecoder:
-        r"""Bind the decoder to a source: project the keys, once for all steps.
-
-        Args:
-            memory: The encoder's outputs.
-            lengths: The real positions of each row.
-            start: A tuple of the layers' first states, None for zeros.
-        """
-        source = Source(self.attention.prepare(memory, lengths), start, len(memory))
-        return BoundDecoder(self, source)
 
     def layer_state(self, rows: int) -> tuple[LSTMState, ...]:
         layers: Any = self.layers

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from seqref.errors import check_size
 from seqref.models._like import made_like
-from seqref.models.encoder_decoder.bound import BoundDecoder, Source, by_scan
+from seqref.models.encoder_decoder.bound import AttendingDecoder, Source, by_scan
 from seqref.models.encoder_decoder.fits import (
     check_attention,
     first_output,
@@ -32,7 +32,7 @@ class LuongState(NamedTuple):
     weights: Float[Tensor, "rows source"]
 
 
-class LuongDecoder(nn.Module):
+class LuongDecoder(AttendingDecoder):
     r"""Attention after the step: the new state asks, and input feeding carries it on.
 
     $$
@@ -72,7 +72,6 @@ class LuongDecoder(nn.Module):
         Luong, Pham & Manning (2015), eq. 5 and sec. 3.3 (input feeding).
     """
 
-    attends = True
     state_type = LuongState
 
     def __init__(
@@ -96,22 +95,6 @@ class LuongDecoder(nn.Module):
         joined = gives + width_of(attention, "memory_size")  # pyright: ignore
         like = made_like(layer)
         self.combine = nn.Linear(joined, self.output_size, bias=False, **like)
-
-    def attend(
-        self,
-        memory: Float[Tensor, "batch source memory"],
-        lengths: Integer[Tensor, " batch"] | None = None,
-        start: Any = None,
-    ) -> BoundDecoder:
-        r"""Bind the decoder to a source: make it ready, once for all steps.
-
-        Args:
-            memory: The encoder's outputs.
-            lengths: The real positions of each row.
-            start: The layer's first state, None for its own.
-        """
-        source = Source(self.attention.prepare(memory, lengths), start, len(memory))
-        return BoundDecoder(self, source)
 
     def layer_state(self, rows: int) -> Any:
         return self.layer.initial_state(rows)
