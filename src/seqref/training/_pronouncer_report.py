@@ -1,21 +1,13 @@
 r"""What `seqref train-pronouncer` says in the end: error rates, and examples."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-import torch
-
-from seqref import __version__
 from seqref.tasks import ErrorRates, Graphones, error_rates
 from seqref.tasks.pronunciation import Parts
 from seqref.tasks.pronunciation.dictionary import Phonemes
 from seqref.tasks.pronunciation.split import digest_number
 from seqref.training._bar import Bar
-from seqref.training._file import write_whole
-from seqref.training._output import say, tell
+from seqref.training._output import say
 from seqref.training._pronouncer import Pronouncer
 
 FORMAT = "pronouncer-report/1"
@@ -89,34 +81,3 @@ def show(result: Report, steps: int) -> None:
         say(f"  {name:<18} {per:>8} {wer:>8}{after}")
     for word, said, right in result.examples:
         say(f"  {word}: {said}{'' if right else '   (not in the dictionary)'}")
-
-
-def key_of(model: Path, words: str, limit: int) -> dict[str, Any]:
-    r"""What a report depends on; `words` is the digest of the dictionary's words."""
-    return {
-        "format": FORMAT,
-        "seqref": __version__,
-        "torch": torch.__version__,
-        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
-        "words": words,
-        "limit": limit,
-    }
-
-
-def read_report(path: Path, key: dict[str, Any]) -> Report | None:
-    r"""The report that `keep_report` wrote for this key, or None."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return Report(**stored["report"]) if stored["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        # It can be made again.
-        return None
-
-
-def keep_report(path: Path, key: dict[str, Any], result: Report) -> None:
-    r"""Write a report, so that it need not be measured again."""
-    entry = json.dumps({"key": key, "report": asdict(result)}, indent=1)
-    try:
-        write_whole(path, f"{entry}\n".encode())
-    except OSError as error:
-        tell(f"seqref: the report was not kept: {error}")

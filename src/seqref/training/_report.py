@@ -1,21 +1,16 @@
 r"""What `seqref train-lm` says in the end: the model beside n-grams, and a sample."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from seqref import __version__
 from seqref.models import LanguageModel
 from seqref.tasks import Corpus, NGram, Streams, Vocabulary
 from seqref.training._bar import Bar
-from seqref.training._file import write_whole
-from seqref.training._output import say, shown, tell
+from seqref.training._output import say, shown
 from seqref.training.truncated import evaluate
 
 SAMPLE_LENGTH = 300
@@ -103,37 +98,6 @@ def show(result: Report, characters: int) -> None:
     say(f"  {'LSTM':<8} {result.bits:.3f}   after {characters:,} characters")
     say("a sample at temperature 0.8:")
     say(shown(result.sample))
-
-
-def key_of(model: Path, text: str, limit: int) -> dict[str, Any]:
-    r"""What a report depends on; `text` is the text's digest."""
-    return {
-        "format": FORMAT,
-        "seqref": __version__,
-        "torch": torch.__version__,
-        "model": hashlib.sha256(model.read_bytes()).hexdigest(),
-        "text": text,
-        "limit": limit,
-    }
-
-
-def read_report(path: Path, key: dict[str, Any]) -> Report | None:
-    r"""The report that `keep_report` wrote for this key, or None."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return Report(**stored["report"]) if stored["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        # It can be made again.
-        return None
-
-
-def keep_report(path: Path, key: dict[str, Any], result: Report) -> None:
-    r"""Write a report, so that it need not be measured again."""
-    entry = json.dumps({"key": key, "report": asdict(result)}, indent=1)
-    try:
-        write_whole(path, f"{entry}\n".encode())
-    except OSError as error:
-        tell(f"seqref: the report was not kept: {error}")
 
 
 def chunk_length(rows: int, vocab_size: int) -> int:

@@ -17,10 +17,11 @@ from seqref.recurrent import LSTM
 from seqref.tasks import Corpus, Streams, Vocabulary, read_text, split_text
 from seqref.training._file import in_words, is_there, remove_leftovers
 from seqref.training._interrupt import Interrupt
+from seqref.training._kept import keep_report, key_of, read_report
 from seqref.training._lock import Lock
 from seqref.training._options import CHECKPOINT, add_options
 from seqref.training._output import PatientStreams, say, tell
-from seqref.training._report import keep_report, key_of, read_report, report, show
+from seqref.training._report import FORMAT, Report, report, show
 from seqref.training._resume import choose_folder, complete, digest, not_made
 from seqref.training.checkpoint import Checkpoints, save_language_model
 from seqref.training.loop import NonFiniteLossError, Step
@@ -300,8 +301,8 @@ def _say_the_way_on(work: Run) -> None:
 
 def _report(work: Run, last: Step, limit: int) -> None:
     path = work.checkpoint.with_name(REPORT)
-    key = key_of(work.checkpoint, work.checkpoints.config["text"], limit)
-    result = read_report(path, key)
+    key = key_of(FORMAT, work.checkpoint, work.checkpoints.config["text"], limit)
+    result = read_report(path, key, Report)
     if result is None:
         rows, seed = work.streams.inputs.shape[0], work.settings["seed"]
         result = report(work.model, work.vocabulary, work.corpus, rows, seed, limit)

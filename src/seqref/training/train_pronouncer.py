@@ -17,6 +17,7 @@ from seqref.tasks import PronunciationBatches, read_dictionary, split_lexicon
 from seqref.tasks.pronunciation import Parts
 from seqref.training._file import in_words, is_there, remove_leftovers
 from seqref.training._interrupt import Interrupt
+from seqref.training._kept import keep_report, key_of, read_report
 from seqref.training._lock import Lock
 from seqref.training._options import CHECKPOINT
 from seqref.training._output import PatientStreams, say, tell
@@ -27,13 +28,7 @@ from seqref.training._pronouncer import (
     save_pronouncer,
 )
 from seqref.training._pronouncer_options import NAME, TRAIN_PRONOUNCER, add_options
-from seqref.training._pronouncer_report import (
-    keep_report,
-    key_of,
-    read_report,
-    report,
-    show,
-)
+from seqref.training._pronouncer_report import FORMAT, Report, report, show
 from seqref.training._resume import choose_folder, complete, not_made
 from seqref.training.checkpoint import Checkpoints
 from seqref.training.loop import NonFiniteLossError, Step, fit
@@ -259,8 +254,8 @@ def _stopped(work: Run, status: int) -> int:
 
 def _report(work: Run, last: Step, limit: int) -> None:
     path = work.checkpoint.with_name(REPORT)
-    key = key_of(work.checkpoint, work.checkpoints.config["text"], limit)
-    result = read_report(path, key)
+    key = key_of(FORMAT, work.checkpoint, work.checkpoints.config["text"], limit)
+    result = read_report(path, key, Report)
     if result is None:
         result = report(work.pronouncer, work.parts, limit)
         keep_report(path, key, result)
