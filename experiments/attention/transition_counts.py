@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from experiments import lab
 from experiments.attention._graph import edges_between
-from experiments.lab import timing
 from seqref.attention.transition import hierarchical_path, quadratic_share
+from seqref.testing import LiveBytes
 
 
 @dataclass(frozen=True)
@@ -110,22 +110,29 @@ def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
+def peak(call: Callable[[], Tensor], inputs: list[Tensor]) -> int:
+    """The most bytes alive at one time in a training step, but for the inputs'."""
+    torch.autograd.grad(call().sum(), inputs)
+    with LiveBytes(inputs) as live:
+        torch.autograd.grad(call().sum(), inputs)
+    return live.peak
+
+
 def memory(config: Config, kind: str) -> dict[str, Any]:
     """Bytes at the peak of a training step over one row, one head as wide as it."""
     width, peaks = config.memory_width, []
     for steps in config.memory_steps:
-        size = 1, 1, steps, width
         with lab.seeded(config.seeds[0]):
             if kind == "lstm":
                 layer = nn.LSTM(width, width, batch_first=True)
                 x = torch.randn(1, steps, width, requires_grad=True)
                 inputs = [x, *layer.parameters()]
-                run = timing.passes(lambda layer=layer, x=x: layer(x)[0], inputs)
+                peaks.append(peak(lambda layer=layer, x=x: layer(x)[0], inputs))
             else:
                 attend = explicit if kind == "explicit" else fused
+                size = 1, 1, steps, width
                 qkv = [torch.randn(size, requires_grad=True) for _ in range(3)]
-                run = timing.passes(lambda attend=attend, qkv=qkv: attend(*qkv), qkv)
-        peaks.append(timing.peak_of(run))
+                peaks.append(peak(lambda a=attend, qkv=qkv: a(*qkv), qkv))
     return {"peaks": peaks, "growth": peaks[-1] / peaks[-2]}
 
 
