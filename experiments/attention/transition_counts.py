@@ -38,11 +38,11 @@ class Config:
 
 def lstm_output(leaves: list[Tensor]) -> Tensor:
     """The last output of an LSTM cell over the leaves."""
-    cell, state = nn.LSTMCell(4, 4), None
+    cell = nn.LSTMCell(4, 4)
+    h, c = torch.zeros(2, 1, 4)
     for x_t in leaves:
-        state = cell(x_t[None], state)
-    assert state is not None
-    return state[0]
+        h, c = cell(x_t[None], (h, c))
+    return h
 
 
 def attention_output(leaves: list[Tensor]) -> Tensor:
