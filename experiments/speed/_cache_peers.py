@@ -29,9 +29,14 @@ def gpt2(width: int, layers: int, heads: int, positions: int, vocab: int) -> Any
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
-        n_embd=width, n_layer=layers, n_head=heads,
-        n_positions=positions, vocab_size=vocab,
-        bos_token_id=None, eos_token_id=None, pad_token_id=0,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        n_positions=positions,
+        vocab_size=vocab,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
         # At the usual 0.02 a tied head says each token again.
         initializer_range=0.1,
     )

@@ -191,7 +191,9 @@ experiment = lab.Experiment(
         "tokens": lab.Table(
             rows="series.rows",
             columns={
-                "D": "size.0", "layers": "size.1", "context": "size.3",
+                "D": "size.0",
+                "layers": "size.1",
+                "context": "size.3",
                 "`generate`, ms a token": millis("generate"),
                 **{text: ratio_cells.ratio(name) for name, text in NAMES.items()},
                 "`generate` again": ratio_cells.ratio(timing.AGAIN),

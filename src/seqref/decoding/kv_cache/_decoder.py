@@ -313,7 +313,8 @@ def _part(layer: nn.Module, rows: int, capacity: int) -> Any:
         layer = layer.attention
     raise TypeError(
         "CachedDecoder: layers must be AddPositions, or blocks with "
-        f"MultiHeadAttention, got {type(layer).__name__} (the model's own `step` takes any layer)"
+        f"MultiHeadAttention, got {type(layer).__name__} (the model's own `step` takes "
+        "any layer)"
     )
 
 
