@@ -30,11 +30,11 @@ class Config:
 
     lengths: tuple[int, ...] = (512, 2048, 4096)
     growth: int = 1024
-    masked: tuple[int, ...] = (256, 1024, 4096)
+    masked: tuple[int, ...] = (256, 1024, 2048)
     window: int = 256
     heads: int = 8
     head: int = 64
-    rounds: int = 7
+    rounds: int = 5
     threads: int = 1
     seeds: tuple[int, ...] = (0,)
 
