@@ -143,7 +143,7 @@ def draw_curves(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> Non
     axes, ends = figure.subplots(), []
     labels = {
         "equal": "rotary, k = q",
-        "independent": "rotary, k and q apart",
+        "independent": "rotary, independent",
         "alibi": "ALiBi, slope 1/32",
     }
     for place, (name, label) in enumerate(labels.items()):

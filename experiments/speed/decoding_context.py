@@ -159,7 +159,9 @@ def draw_context(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> No
     last = rows[-1]["context"]
     curves = {
         "with a cache": [(r["context"], r["cached"]["median"]) for r in rows],
-        "without": [(r["context"], r["whole"]["median"]) for r in rows if r["whole"]],
+        "without a cache": [
+            (r["context"], r["whole"]["median"]) for r in rows if r["whole"]
+        ],
         "LSTM": [(rows[0]["context"], 1.0), (last, 1.0)],
     }
     axes.set_xscale("log", base=2)
