@@ -1,4 +1,4 @@
-r"""Exchange of weights and states with torch.nn, Keras and ONNX."""
+r"""Exchange of weights and states with torch.nn, Keras, ONNX and transformers."""
 
 from seqref.interop.keras import (
     cho_gru_from_keras,
@@ -23,6 +23,11 @@ from seqref.interop.onnx import (
 )
 from seqref.interop.torch_modules import from_torch, to_torch
 from seqref.interop.torch_states import state_from_torch, state_to_torch
+from seqref.interop.transformers import (
+    from_left_padding,
+    from_transformers,
+    to_left_padding,
+)
 
 __all__ = [
     "OnnxWeights",
@@ -30,7 +35,9 @@ __all__ = [
     "cho_gru_from_onnx",
     "cho_gru_to_keras",
     "cho_gru_to_onnx",
+    "from_left_padding",
     "from_torch",
+    "from_transformers",
     "gru_from_keras",
     "gru_from_onnx",
     "gru_to_keras",
@@ -45,5 +52,6 @@ __all__ = [
     "rnn_to_onnx",
     "state_from_torch",
     "state_to_torch",
+    "to_left_padding",
     "to_torch",
 ]
