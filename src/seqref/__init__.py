@@ -3,8 +3,10 @@ r"""seqref: sequence models whose every claim was run."""
 from seqref.attention import (
     AdditiveAttention,
     AdditiveSource,
+    LearnedPositions,
     MultiplicativeAttention,
     MultiplicativeSource,
+    Rotary,
 )
 from seqref.recurrent import (
     GRU,
@@ -68,6 +70,7 @@ __all__ = [
     "LSTMState",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
+    "LearnedPositions",
     "LockedDropout",
     "MultiplicativeAttention",
     "MultiplicativeSource",
@@ -77,6 +80,7 @@ __all__ = [
     "ProjectedLSTMCell",
     "RNNCell",
     "RNNState",
+    "Rotary",
     "Stacked",
     "VariationalLSTM",
     "VariationalLSTMCell",

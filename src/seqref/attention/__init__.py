@@ -5,10 +5,26 @@ from seqref.attention.multiplicative import (
     MultiplicativeAttention,
     MultiplicativeSource,
 )
+from seqref.attention.positions import (
+    LearnedPositions,
+    Rotary,
+    alibi_bias,
+    alibi_slopes,
+    half_from_interleaved,
+    interleaved_from_half,
+    sinusoidal,
+)
 
 __all__ = [
     "AdditiveAttention",
     "AdditiveSource",
+    "LearnedPositions",
     "MultiplicativeAttention",
     "MultiplicativeSource",
+    "Rotary",
+    "alibi_bias",
+    "alibi_slopes",
+    "half_from_interleaved",
+    "interleaved_from_half",
+    "sinusoidal",
 ]
