@@ -44,7 +44,7 @@ class Config:
     n_tokens: int = 8
     length: int = 6
     batch_size: int = 32
-    n_layers: int = 12
+    n_layers: int = 6
     learning_rates: tuple[float, ...] = (0.001, 0.003, 0.01)
     updates: int = 250
     warm_up: int = 100
@@ -218,7 +218,6 @@ experiment = lab.Experiment(
         rows=4,
         steps=16,
         length=4,
-        n_layers=6,
         learning_rates=(0.01,),
         updates=45,
         warm_up=30,

@@ -158,7 +158,7 @@ def relative(theirs: Tensor, ours: Tensor) -> float:
 
 
 def joined(tensors: dict[str, Tensor], names: dict[str, Tensor]) -> Tensor:
-    """All of them in one row: the gradients of keys' biases are zero but for rounding."""
+    """All in one row: of a key's bias the gradient is zero but for rounding."""
     return torch.cat([tensors[name].flatten() for name in names])
 
 

@@ -151,23 +151,26 @@ def test_a_layer_over_float32_meets_the_contract():
 
 
 def copy_attention(theirs, ours):
-    """The packed projections of torch.nn.MultiheadAttention into three."""
-    weights, biases = theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3)
-    parts = (ours.query, ours.key, ours.value)
-    with torch.no_grad():
-        for part, weight, bias in zip(parts, weights, biases, strict=True):
-            part.weight.copy_(weight)
-            part.bias.copy_(bias)
-    ours.output.load_state_dict(theirs.out_proj.state_dict())
+    """The weights of torch.nn.MultiheadAttention, for a source in three parts."""
+    state = theirs.state_dict()
+    if isinstance(ours, CrossAttention):
+        parts = state.pop("in_proj_weight").chunk(3)
+        names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        state |= dict(zip(names, parts, strict=True))
+    ours.load_state_dict(state)
 
 
 def attention_gradients(theirs, ours):
     """Pairs of gradients of the same weights."""
+    if isinstance(ours, CrossAttention):
+        parts = (ours.q_proj_weight, ours.k_proj_weight, ours.v_proj_weight)
+        weight = torch.cat([part.grad for part in parts])
+    else:
+        weight = ours.in_proj_weight.grad
+    yield theirs.in_proj_weight.grad, weight
+    yield theirs.in_proj_bias.grad, ours.in_proj_bias.grad
     for name in ("weight", "bias"):
-        packed = getattr(theirs, f"in_proj_{name}").grad.chunk(3)
-        for grad, part in zip(packed, (ours.query, ours.key, ours.value), strict=True):
-            yield grad, getattr(part, name).grad
-        yield getattr(theirs.out_proj, name).grad, getattr(ours.output, name).grad
+        yield getattr(theirs.out_proj, name).grad, getattr(ours.out_proj, name).grad
 
 
 def copy_rest(theirs, ours, norms):
@@ -301,6 +304,21 @@ def test_both_stacks_equal_torchs_transformer(norm_first):
     causal = torch.ones(4, 4, dtype=torch.bool).triu(1)
     expected = theirs(source, target, tgt_mask=causal)
     close(reads.attend(ours(source)[0])(target)[0], expected)
+
+
+def test_layers_of_torchs_stack_begin_equal():
+    """Copies of one layer; nn.Transformer draws them anew. Ours are made one by one."""
+    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, HIDDEN, batch_first=True)
+    first, second = nn.TransformerEncoder(layer, 2).layers
+    assert torch.equal(first.linear1.weight, second.linear1.weight)
+    assert first.linear1.weight is not second.linear1.weight
+    first, second = nn.Transformer(
+        WIDTH, HEADS, 2, 2, HIDDEN, batch_first=True
+    ).encoder.layers
+    assert not torch.equal(first.linear1.weight, second.linear1.weight)
+    _, first, second = stack().layers
+    ours = (one.feed_forward.inward.weight for one in (first, second))
+    assert not torch.equal(*ours)
 
 
 # What blocks and stacks compute, in closed form.
@@ -487,6 +505,20 @@ def test_a_bound_model_by_step_equals_the_whole(name):
     assert all(6 not in size[1:] for size in sizes)
 
 
+def test_beams_share_the_source_of_their_row():
+    torch.manual_seed(0)
+    reads = stirred(decoder().double())
+    memory, lengths = noise(2, 5, WIDTH), torch.tensor([5, 3])
+    x = noise(6, 4, WIDTH, seed=6)
+    bound = reads.attend(memory, lengths)
+    alone = reads.attend(memory.repeat_interleave(3, 0), lengths.repeat_interleave(3))
+    close(bound(x)[0], alone(x)[0])
+    y_t, _ = bound.step(x[:, 0], bound.initial_state(6))
+    close(y_t, alone(x)[0][:, 0])
+    with pytest.raises(ValueError, match="a multiple"):
+        bound(x[:5])
+
+
 def flat(state):
     found = []
     map_state(lambda tensor: found.append(tensor) or tensor, state)
@@ -564,11 +596,6 @@ def test_a_block_has_twelve_squares_of_weights_and_multiplications(width):
     assert weights == 12 * width**2
     # Biases: 4 of the projections, 4 + 1 of the network, 2 of each norm and its gain.
     assert sum(p.numel() for p in one.parameters()) == 12 * width**2 + 13 * width
-    linear = 0
-    for part in (one.feed_forward, one.attention):
-        for module in part.modules():
-            if isinstance(module, nn.Linear):
-                linear += module.weight.numel()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         one.feed_forward(torch.randn(1, 7, width))
     assert counter.get_total_flops() == 2 * 7 * 8 * width**2

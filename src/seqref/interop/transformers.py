@@ -5,7 +5,7 @@ downloaded here and the library itself is not imported: what is needed is the mo
 `config` and its `state_dict`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,8 @@ from seqref.models.transformer import (
 )
 
 Weights = dict[str, Tensor]
+# A weight (out, in) and its bias, where there is one.
+_Part = tuple[Tensor, Any]
 
 _ACTIVATIONS = {
     "gelu": F.gelu,
@@ -162,16 +164,21 @@ class _Taking:
         for part in ("weight", "bias") if bias else ("weight",):
             self.ours[f"{ours}.{part}"] = self.take(f"{theirs}.{part}")
 
-    def attention(
-        self, ours: str, parts: Mapping[str, tuple[Tensor, Tensor | None]]
-    ) -> None:
+    def attention(self, ours: str, parts: Sequence[_Part], *, packed: bool) -> None:
         r"""Query, key, value and output, each a weight (out, in) and a bias."""
-        for part, (weight, bias) in parts.items():
-            self.ours[f"{ours}.{part}.weight"] = weight
-            if bias is not None:
-                self.ours[f"{ours}.{part}.bias"] = bias
+        *inner, (weight, bias) = parts
+        weights = [weight for weight, _ in inner]
+        if packed:
+            self.ours[f"{ours}.in_proj_weight"] = torch.cat(weights)
+        else:
+            for letter, one in zip("qkv", weights, strict=True):
+                self.ours[f"{ours}.{letter}_proj_weight"] = one
+        self.ours[f"{ours}.out_proj.weight"] = weight
+        if bias is not None:
+            self.ours[f"{ours}.in_proj_bias"] = torch.cat([b for _, b in inner])
+            self.ours[f"{ours}.out_proj.bias"] = bias
 
-    def linear(self, name: str, bias: bool = True) -> tuple[Tensor, Tensor | None]:
+    def linear(self, name: str, bias: bool = True) -> _Part:
         weight = self.take(f"{name}.weight")
         return weight, self.take(f"{name}.bias") if bias else None
 
@@ -237,18 +244,15 @@ def _from_gpt2(config: Any, tensors: Weights) -> Weights:
         # Conv1D keeps its weight as (in, out), and the three projections in one.
         fused = taking.take(f"{theirs}.attn.c_attn.weight").T.chunk(3)
         biases = taking.take(f"{theirs}.attn.c_attn.bias").chunk(3)
-        parts: dict[str, Any] = dict(
-            zip(("query", "key", "value"), zip(fused, biases, strict=True), strict=True)
-        )
         weight, bias = taking.linear(f"{theirs}.attn.c_proj")
-        parts["output"] = weight.T, bias
-        taking.attention(f"{ours}.attention", parts)
+        parts = [*zip(fused, biases, strict=True), (weight.T, bias)]
+        taking.attention(f"{ours}.attention", parts, packed=True)
         taking.both(f"{theirs}.ln_1", f"{ours}.norm_attention")
         taking.both(f"{theirs}.ln_2", f"{ours}.norm_feed_forward")
         for name, part in (("c_fc", "inward"), ("c_proj", "outward")):
             weight, bias = taking.linear(f"{theirs}.mlp.{name}")
             taking.ours[f"{ours}.feed_forward.{part}.weight"] = weight.T
-            taking.ours[f"{ours}.feed_forward.{part}.bias"] = bias  # pyright: ignore
+            taking.ours[f"{ours}.feed_forward.{part}.bias"] = bias
     taking.both("transformer.ln_f", "layer.last_norm")
     _take_head(taking, config)
     return taking.done()
@@ -295,14 +299,11 @@ def _from_llama(config: Any, tensors: Weights) -> Weights:
     taking.ours["embedding.weight"] = taking.take("model.embed_tokens.weight")
     for i in range(config.num_hidden_layers):
         theirs, ours = f"model.layers.{i}", f"layer.layers.{i}"
-        names = {"query": "q", "key": "k", "value": "v", "output": "o"}
-        parts = {
-            part: taking.linear(
-                f"{theirs}.self_attn.{name}_proj", config.attention_bias
-            )
-            for part, name in names.items()
-        }
-        taking.attention(f"{ours}.attention", parts)
+        parts = [
+            taking.linear(f"{theirs}.self_attn.{name}_proj", config.attention_bias)
+            for name in "qkvo"
+        ]
+        taking.attention(f"{ours}.attention", parts, packed=True)
         norms = (
             ("input_layernorm", "attention"),
             (
@@ -372,13 +373,9 @@ def _from_bert(config: Any, tensors: Weights) -> Weights:
     taking.both(f"{embeddings}.LayerNorm", f"{first}.norm")
     for i in range(config.num_hidden_layers):
         theirs, ours = f"bert.encoder.layer.{i}", f"encoder.layers.{i + 1}"
-        names = {part: f"self.{part}" for part in ("query", "key", "value")}
-        names["output"] = "output.dense"
-        parts = {
-            part: taking.linear(f"{theirs}.attention.{name}")
-            for part, name in names.items()
-        }
-        taking.attention(f"{ours}.attention.attention", parts)
+        names = ("self.query", "self.key", "self.value", "output.dense")
+        parts = [taking.linear(f"{theirs}.attention.{name}") for name in names]
+        taking.attention(f"{ours}.attention.attention", parts, packed=False)
         taking.both(f"{theirs}.attention.output.LayerNorm", f"{ours}.norm_attention")
         taking.both(f"{theirs}.intermediate.dense", f"{ours}.feed_forward.inward")
         taking.both(f"{theirs}.output.dense", f"{ours}.feed_forward.outward")

@@ -50,7 +50,7 @@ class TwoWayAttention(nn.Module):
                 f"{where}: `attention` must be a CrossAttention, got "
                 f"{type(attention).__name__}"
             )
-        widths = attention.query_size, attention.memory_size
+        widths = attention.d_model, attention.memory_size
         if widths[0] != widths[1]:
             raise ValueError(
                 f"{where}: `attention` must have memory_size={widths[0]}, its queries' "
