@@ -10,6 +10,7 @@ from seqref.interop.keras import (
     rnn_from_keras,
     rnn_to_keras,
 )
+from seqref.interop.left_padding import from_left_padding, to_left_padding
 from seqref.interop.onnx import (
     OnnxWeights,
     cho_gru_from_onnx,
@@ -28,11 +29,7 @@ from seqref.interop.torch_attention import (
 )
 from seqref.interop.torch_modules import from_torch, to_torch
 from seqref.interop.torch_states import state_from_torch, state_to_torch
-from seqref.interop.transformers import (
-    from_left_padding,
-    from_transformers,
-    to_left_padding,
-)
+from seqref.interop.transformers import from_transformers
 
 __all__ = [
     "OnnxWeights",

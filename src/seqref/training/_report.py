@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from seqref.models import LanguageModel
 from seqref.tasks import Corpus, NGram, Streams, Vocabulary
@@ -74,10 +75,7 @@ def report(
             name = _name(ngram.order)
             values[name] = ngram.bits_per_character(same)
             bar.update(1, lambda name=name: name)
-    generator = torch.Generator().manual_seed(seed)
-    sample = model.sample(
-        heldout[None, :32], SAMPLE_LENGTH, temperature=0.8, generator=generator
-    )
+    sample = _sampled(model, heldout, seed)
     return Report(
         streams.predicted,
         len(corpus.heldout) - 1,
@@ -87,6 +85,12 @@ def report(
         bits,
         vocabulary.decode(sample[0]),
     )
+
+
+def _sampled(model: LanguageModel, heldout: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    prompt, options = heldout[None, :32], {"temperature": 0.8, "generator": generator}
+    return model.sample(prompt, SAMPLE_LENGTH, **options)
 
 
 def show(result: Report, layer: str, characters: int) -> None:

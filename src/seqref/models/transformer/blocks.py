@@ -149,16 +149,20 @@ def called(
     return layer(x, state) if lengths is None else layer(x, state, lengths)
 
 
-def pre_norm(block: Block, norm: nn.Module, x: Tensor, sublayer: Sublayer) -> Any:
+def pre_norm(
+    self: Block, norm: nn.Module, x: Tensor, sublayer: Sublayer
+) -> tuple[Tensor, Any]:
     r"""The sum is never normalised: x + sublayer(norm(x))."""
     y, rest = sublayer(norm(x))
-    return x + block.dropped(y), rest
+    return x + self.dropped(y), rest
 
 
-def post_norm(block: Block, norm: nn.Module, x: Tensor, sublayer: Sublayer) -> Any:
+def post_norm(
+    self: Block, norm: nn.Module, x: Tensor, sublayer: Sublayer
+) -> tuple[Tensor, Any]:
     r"""The sum is normalised: norm(x + sublayer(x))."""
     y, rest = sublayer(x)
-    return norm(x + block.dropped(y)), rest
+    return norm(x + self.dropped(y)), rest
 
 
 class PreNormBlock(SelfBlock):

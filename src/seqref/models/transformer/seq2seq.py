@@ -70,33 +70,34 @@ class TransformerSeq2Seq(Translator):
         where = "TransformerSeq2Seq"
         check_size(where, "n_layers", n_layers)
 
-        def network() -> nn.Module:
-            return FeedForward(d_model, d_hidden)
-
-        def positions() -> nn.Module:
-            return AddPositions(SinusoidalPositions(d_model), dropout=dropout)
-
-        encoder = [
-            PostNormBlock(
-                TwoWayAttention(CrossAttention(d_model, n_heads)),
-                network(),
-                dropout=dropout,
-            )
-            for _ in range(n_layers)
-        ]
-        decoder = [
-            PostNormDecoderBlock(
-                MultiHeadAttention(d_model, n_heads),
-                CrossAttention(d_model, n_heads),
-                network(),
-                dropout=dropout,
-            )
-            for _ in range(n_layers)
-        ]
+        sizes = d_model, n_heads, d_hidden, dropout
+        encoder = [_encoder_block(*sizes) for _ in range(n_layers)]
+        decoder = [_decoder_block(*sizes) for _ in range(n_layers)]
+        first, second = (
+            AddPositions(SinusoidalPositions(d_model), dropout=dropout) for _ in "12"
+        )
         super().__init__(
             source_size,
             target_size,
-            Transformer([positions(), *encoder]),
-            TransformerDecoder([positions(), *decoder]),
+            Transformer([first, *encoder]),
+            TransformerDecoder([second, *decoder]),
             None,
         )
+
+
+def _encoder_block(
+    d_model: int, n_heads: int, d_hidden: int, dropout: float
+) -> nn.Module:
+    attention = TwoWayAttention(CrossAttention(d_model, n_heads))
+    return PostNormBlock(attention, FeedForward(d_model, d_hidden), dropout=dropout)
+
+
+def _decoder_block(
+    d_model: int, n_heads: int, d_hidden: int, dropout: float
+) -> nn.Module:
+    return PostNormDecoderBlock(
+        MultiHeadAttention(d_model, n_heads),
+        CrossAttention(d_model, n_heads),
+        FeedForward(d_model, d_hidden),
+        dropout=dropout,
+    )
