@@ -269,24 +269,27 @@ def scan(
         # One step on a blank input tells the output's width and dtype.
         y_t, _ = layer.step(x.new_zeros(batch, *x.shape[2:]), state)
         return y_t[:, None][:, :0], state
-    outputs, growing = [], grows(state)
+    outputs = []
     for t, x_t in enumerate(x.unbind(1)):
         y_t, following = layer.step(x_t, state)
         if real is not None:
             keep = real[:, t]
             y_t = y_t.masked_fill(~_like_rows(keep, y_t), 0)
-            if growing:
-                following, state = match_states(following, state)
-            following = map_state(
-                lambda new, old, keep=keep: torch.where(
-                    _like_rows(keep, new), new, old
-                ),
-                following,
-                state,
-            )
+            following = _held(keep, following, state)
         state = following
         outputs.append(y_t)
     return torch.stack(outputs, dim=1), state
+
+
+def _held(keep: Tensor, new: State, old: State) -> State:
+    r"""`new` in the rows that go on, `old` in those that have ended."""
+    if grows(new):
+        new, old = match_states(new, old)
+
+    def choose(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(_like_rows(keep, new), new, old)
+
+    return map_state(choose, new, old)
 
 
 def _like_rows(mask: Tensor, tensor: Tensor) -> Tensor:

@@ -41,6 +41,13 @@ class KVState(NamedTuple):
         )
 
 
+def empty_cache(batch: int, sizes: tuple[int, int], parameter: Tensor) -> KVState:
+    r"""A cache without a step, for so many heads of such a width."""
+    kv_heads, head = sizes
+    k, v = (parameter.new_zeros(batch, kv_heads, 0, head) for _ in "kv")
+    return KVState(k, v, k.new_zeros(batch, dtype=torch.int64))
+
+
 def extended(
     state: KVState, k: Tensor, v: Tensor, count: int | Integer[Tensor, " batch"]
 ) -> KVState:

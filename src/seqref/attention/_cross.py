@@ -183,18 +183,8 @@ class CrossAttention(nn.Module):
         return split_heads(keys, self.d_head), split_heads(values, self.d_head)
 
     def _queries(self, where: str, query: Tensor, source: CrossSource) -> Tensor:
-        if not isinstance(source, CrossSource):
-            raise TypeError(
-                f"{where}: `source` must be a CrossSource, got "
-                f"{type(source).__name__} (pass what prepare(memory, lengths) returned)"
-            )
-        batch = len(source.lengths)
-        axes = ("batch", batch), ("kv_heads", self.n_kv_heads), ("source", None)
-        head = ("d_head", self.d_head)
-        check_shape(where, "source.keys", source.keys, (*axes, head))
-        size = ("source", source.keys.shape[2])
-        check_shape(where, "source.values", source.values, (*axes[:2], size, head))
-        return self._split_queries(where, query, batch)
+        _check_source(where, source, self.n_kv_heads, self.d_head)
+        return self._split_queries(where, query, len(source.lengths))
 
     def _split_queries(self, where: str, query: Tensor, batch: int) -> Tensor:
         axes = ("batch", batch), ("time", None), ("d_model", self.d_model)
@@ -220,6 +210,19 @@ class CrossAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.d_model}, {self.n_heads}, memory_size={self.memory_size}"
+
+
+def _check_source(where: str, source: object, kv_heads: int, d_head: int) -> None:
+    if not isinstance(source, CrossSource):
+        raise TypeError(
+            f"{where}: `source` must be a CrossSource, got "
+            f"{type(source).__name__} (pass what prepare(memory, lengths) returned)"
+        )
+    rows = ("batch", len(source.lengths)), ("kv_heads", kv_heads)
+    head = ("d_head", d_head)
+    check_shape(where, "source.keys", source.keys, (*rows, ("source", None), head))
+    size = ("source", source.keys.shape[2])
+    check_shape(where, "source.values", source.values, (*rows, size, head))
 
 
 def split_heads(x: Float[Tensor, "batch time width"], d_head: int) -> Tensor:

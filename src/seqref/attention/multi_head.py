@@ -1,11 +1,13 @@
 r"""Multi-head attention: a causal layer with a cache, and attention over a source."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from seqref.attention._cache import KVState, check_cache, extended
+from seqref.attention._cache import KVState, check_cache, empty_cache, extended
 from seqref.attention._cross import (
     CrossAttention,
     CrossSource,
@@ -142,9 +144,7 @@ class MultiHeadAttention(nn.Module):
         """
         where = "MultiHeadAttention.initial_state"
         check_size(where, "batch_size", batch_size, minimum=0)
-        shape = batch_size, self.n_kv_heads, 0, self.d_head
-        k, v = (self.in_proj_weight.new_zeros(shape) for _ in "kv")
-        return KVState(k, v, k.new_zeros(batch_size, dtype=torch.int64))
+        return empty_cache(batch_size, self._kv_sizes, self.in_proj_weight)
 
     def step(
         self, x_t: Float[Tensor, "batch {self.d_model}"], state: KVState
@@ -180,9 +180,12 @@ class MultiHeadAttention(nn.Module):
         y, state = self._attended(blank_padding(x, real), state, real)
         return blank_padding(y, real), state
 
+    @property
+    def _kv_sizes(self) -> tuple[int, int]:
+        return self.n_kv_heads, self.d_head
+
     def _cache(self, where: str, state: KVState, batch: int) -> KVState:
-        sizes = self.n_kv_heads, self.d_head
-        return check_cache(where, state, batch, sizes, self.in_proj_weight)
+        return check_cache(where, state, batch, self._kv_sizes, self.in_proj_weight)
 
     def _attended(
         self, x: Tensor, state: KVState, real: Tensor | None = None
@@ -201,16 +204,10 @@ class MultiHeadAttention(nn.Module):
             k, v = k.masked_fill(blank, 0.0), v.masked_fill(blank, 0.0)
             count = real.sum(dim=1)
         after = extended(state, k, v, count)
-        out = softmax_attention(
-            q,
-            after.k,
-            after.v,
-            causal=True,
-            window=self.window,
-            offset=first,
-            slopes=self.slopes,
-        )
-        return self._out(out), after
+        options: Any = {"offset": first, "window": self.window, "slopes": self.slopes}
+        out = softmax_attention(q, after.k, after.v, causal=True, **options)
+        y = self.out_proj(out.transpose(1, 2).flatten(2))
+        return y.to(self.in_proj_weight.dtype), after
 
     def _projected(
         self, x: Tensor, first: int | Tensor
@@ -226,19 +223,10 @@ class MultiHeadAttention(nn.Module):
             q, k = self.rotary(q, first), self.rotary(k, first)
         return q, k, v
 
-    def _out(self, out: Tensor) -> Tensor:
-        joined = out.transpose(1, 2).flatten(2)
-        return self.out_proj(joined).to(self.in_proj_weight.dtype)
-
     def extra_repr(self) -> str:
-        options = [f"{self.d_model}, {self.n_heads}"]
-        if self.n_kv_heads != self.n_heads:
-            options.append(f"n_kv_heads={self.n_kv_heads}")
-        if self.n_heads * self.d_head != self.d_model:
-            options.append(f"d_head={self.d_head}")
-        if self.window is not None:
-            options.append(f"window={self.window}")
-        return ", ".join([*options, f"bias={self.bias}"])
+        heads = f"n_kv_heads={self.n_kv_heads}, d_head={self.d_head}"
+        options = f"{heads}, bias={self.bias}, window={self.window}"
+        return f"{self.d_model}, {self.n_heads}, {options}"
 
 
 def _positions(
