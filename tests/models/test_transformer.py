@@ -651,6 +651,12 @@ def wrong():
         lambda: TwoWayAttention(CrossAttention(WIDTH, HEADS, memory_size=5)),
         "must have memory_size=8",
     )
+    both = TwoWayAttention(cross)
+    yield lambda: both(torch.zeros(2, 3)), "TwoWayAttention.forward: `x` must have"
+    yield (
+        lambda: both(torch.zeros(2, 3, WIDTH), None, torch.tensor([4, 1])),
+        "TwoWayAttention.forward: `lengths` must be at most",
+    )
     yield lambda: AddPositions(nn.Linear(2, 2)), "must be a module with `d_model`"
     yield lambda: SinusoidalPositions(7), "must be even"
     yield lambda: FeedForward(WIDTH, HIDDEN, "relu"), "function of a tensor"

@@ -6,6 +6,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from seqref.attention import CrossAttention
+from seqref.errors import check_lengths, check_shape
 from seqref.models.encoder_decoder.bound import blank
 
 
@@ -77,5 +78,10 @@ class TwoWayAttention(nn.Module):
         state: tuple[()] | None = None,
         lengths: Integer[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch time {self.input_size}"], tuple[()]]:
+        where = "TwoWayAttention.forward"
+        axes = ("batch", None), ("time", None), ("d_model", self.input_size)
+        check_shape(where, "x", x, axes)
+        if lengths is not None:
+            check_lengths(where, lengths, *x.shape[:2])
         x = blank(x, lengths)
         return blank(self.attention(x, x, lengths), lengths), ()
