@@ -174,6 +174,19 @@ def test_bert_takes_segments():
     close(got, expected * MASK[..., None], "bert")
 
 
+def test_berts_padding_token_gets_the_gradient_of_its_input_here_alone():
+    theirs = made("bert")
+    ours = from_transformers(theirs)
+    x = tokens()
+    x[0, 2] = 0
+    for logits in (theirs(x, attention_mask=MASK).logits, scores(ours, x)):
+        (logits * MASK[..., None]).square().sum().backward()
+    wanted = translated(theirs, {n: p.grad for n, p in theirs.named_parameters()})
+    difference = wanted["embedding.weight"] - ours.embedding.weight.grad
+    close(difference[1:], torch.zeros_like(difference[1:]), "bert")
+    assert difference[0].abs().max() > 1e-3
+
+
 REFUSED = {
     "scale_attn_weights": lambda: gpt2(scale_attn_weights=False),
     "scale_attn_by_inverse": lambda: gpt2(scale_attn_by_inverse_layer_idx=True),

@@ -321,6 +321,19 @@ def test_layers_of_torchs_stack_begin_equal():
     assert not torch.equal(*ours)
 
 
+def test_torch_drops_the_causal_hint_where_no_mask_is_given():
+    """In evaluation without gradients; elsewhere it asks for the mask."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, HIDDEN, batch_first=True).eval()
+    x = torch.randn(1, 5, WIDTH)
+    with torch.no_grad():
+        assert torch.equal(layer(x, is_causal=True), layer(x))
+        masked = layer(x, torch.ones(5, 5, dtype=torch.bool).triu(1))
+        assert (masked - layer(x)).abs().max() > 0.1
+    with pytest.raises(RuntimeError, match="Need attn_mask"):
+        layer(x, is_causal=True)
+
+
 # What blocks and stacks compute, in closed form.
 
 
