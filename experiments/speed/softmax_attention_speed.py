@@ -176,7 +176,7 @@ experiment = lab.Experiment(
             timed=True,
         ),
         lab.Claim(
-            "C82",
+            "C170",
             "Without the matrix of scores the memory of causal attention grows at most "
             "4.6-fold with four times the length, gradients included; with it, more.",
             lab.below("growth_peak", 4.6),
@@ -185,7 +185,7 @@ experiment = lab.Experiment(
             timed=True,
         ),
         lab.Claim(
-            "C82.kernel",
+            "C170.kernel",
             "So it does by torch's fused kernel.",
             lab.below("growth_peak", 4.6),
             case="sdpa",
@@ -193,7 +193,7 @@ experiment = lab.Experiment(
             timed=True,
         ),
         lab.Claim(
-            "C82.whole",
+            "C170.whole",
             "At 4,096 positions attention in blocks takes at most a fifth of the "
             "memory of the matrix as one tensor.",
             lab.below("peak_of_explicit", 0.2),
@@ -202,7 +202,7 @@ experiment = lab.Experiment(
             timed=True,
         ),
         lab.Claim(
-            "C82.step",
+            "C170.step",
             "At 2,048 positions it takes at most 1.1 times the memory of torch's fused "
             "kernel for a training step.",
             lab.below("peak_of_sdpa", 1.1, on=lab.share),
