@@ -215,7 +215,7 @@ experiment = lab.Experiment(
     tables={
         "parts": lab.Table(
             {
-                "stack": "label",
+                "stack": lab.cell("label", str),
                 "held-out loss, nats: median (range)": lab.with_span(
                     "loss", "{:.2f}".format
                 ),
