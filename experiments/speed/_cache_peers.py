@@ -198,7 +198,8 @@ def of_plain_loop(model: Any, prompts: Tensor, most: int) -> Writer:
     cache = DynamicCache(config=model.config)
     with torch.no_grad(), quiet():
         model(prompts[:, :-1], cache=cache)
-    for mine, layer in zip(loop.caches, cache.layers, strict=True):
+    filled: Any = cache.layers
+    for mine, layer in zip(loop.caches, filled, strict=True):
         mine[0, :, : steps - 1], mine[1, :, : steps - 1] = (
             layer.keys[0],
             layer.values[0],

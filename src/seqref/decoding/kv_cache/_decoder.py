@@ -76,7 +76,7 @@ class CachedDecoder:
             since the decoder was made.
 
     Source:
-        Shazeer (2019), sec. 2.3.1 (incremental attention over earlier keys and values).
+        Shazeer (2019): incremental attention over the keys and values of earlier steps.
         Differs: dropout is off, whatever the model's mode is; no gradients.
     """
 
