@@ -25,10 +25,10 @@ def test_claims_hold_and_controls_fail(small_run, name):
 
 
 def test_ids_are_used_once_and_a_control_is_another_case():
-    found = [claim for experiment in discover() for claim in experiment.claims]
-    identifiers = [claim.id for claim in found]
+    claims = [claim for experiment in discover() for claim in experiment.claims]
+    identifiers = [claim.id for claim in claims]
     assert len(set(identifiers)) == len(identifiers)
-    for claim in found:
+    for claim in claims:
         assert claim.case != claim.control, claim.id
 
 
