@@ -6,6 +6,7 @@ vectors; and how far back the heads of ALiBi reach, by the length of the context
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from seqref.attention import Rotary, alibi_bias, alibi_slopes, sinusoidal
 
 # Distances over which rises are counted.
 STEPS = 1024
+# Those that the figure shows.
+SHOWN = 256
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,36 @@ def of_sinusoids(config: Config) -> dict[str, Any]:
     }
 
 
+def curves_of(config: Config) -> dict[str, list[float]]:
+    """One score of each kind at every distance up to `SHOWN`."""
+    rotary, found = Rotary(config.d_head), {}
+    for name, equal in (("independent", False), ("equal", True)):
+        q, k = drawn(config, 1, equal, config.seeds[0])
+        turned = rotary(q.expand(-1, -1, SHOWN + 1, -1))
+        found[name] = [round(s, 6) for s in (turned * k).sum(-1)[0, 0].tolist()]
+    slope = float(alibi_slopes(config.heads)[4])
+    return {**found, "alibi": [-slope * distance for distance in range(SHOWN + 1)]}
+
+
+def draw_curves(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
+    """Single scores against the distance."""
+    axes, ends = figure.subplots(), []
+    labels = {
+        "equal": "rotary, k = q",
+        "independent": "rotary, independent",
+        "alibi": "ALiBi, slope 1/32",
+    }
+    for place, (name, label) in enumerate(labels.items()):
+        values = record["series"]["curves"][name]
+        colour = theme.colours[place]
+        axes.plot(values, color=colour, linestyle=lab.DASHES[place])
+        ends.append((values[-1], label, colour))
+    axes.set_xlim(0, SHOWN)
+    axes.set_xlabel("distance of query and key")
+    axes.set_title("Score of one query and key, or what is added to it")
+    lab.label_ends(axes, SHOWN, ends)
+
+
 def run(config: Config, track: lab.Track) -> dict[str, Any]:
     """Every kind of position, and rows for the tables."""
     slopes = alibi_slopes(config.heads)
@@ -153,7 +186,8 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         }
         for head, slope in enumerate(slopes)
     ]
-    return {"series": {"rows": rows, "heads": heads}, "cases": cases}
+    series = {"rows": rows, "heads": heads, "curves": curves_of(config)}
+    return {"series": series, "cases": cases}
 
 
 FULL = Config()
@@ -220,4 +254,5 @@ experiment = lab.Experiment(
             },
         ),
     },
+    figures={"curves": draw_curves},
 )

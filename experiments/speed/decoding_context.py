@@ -6,7 +6,7 @@ without a cache, which runs over the whole context for its last output. The cach
 allocated once and written in place. What is stored are ratios to the LSTM's step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +153,32 @@ def of_ratio(name: str) -> lab.Cell:
     return write
 
 
+def draw_context(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
+    """Time of a step by context, both on logarithms."""
+    axes, rows = figure.subplots(), record["series"]["rows"]
+    last = rows[-1]["context"]
+    curves = {
+        "with a cache": [(r["context"], r["cached"]["median"]) for r in rows],
+        "without a cache": [
+            (r["context"], r["whole"]["median"]) for r in rows if r["whole"]
+        ],
+        "LSTM": [(rows[0]["context"], 1.0), (last, 1.0)],
+    }
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    for place, (name, points) in enumerate(curves.items()):
+        colour = theme.colours[place]
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=colour, linestyle=lab.DASHES[place], marker="o")
+        lab.label_line(axes, x[-1], y[-1], name, colour)
+    ticks = [row["context"] for row in rows]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_yticks([1, 10, 100], ["1", "10", "100"])
+    axes.minorticks_off()
+    axes.set_xlabel("context")
+    axes.set_title("Time of a decoding step, in steps of an LSTM")
+
+
 experiment = lab.Experiment(
     small=Config(contexts=(16, 1024, 4096), rounds=5, steps=5),
     run=run,
@@ -190,4 +216,5 @@ experiment = lab.Experiment(
             },
         ),
     },
+    figures={"context": draw_context},
 )

@@ -393,12 +393,15 @@ def _last_offset(where: str, offset: object, batch: int | None) -> int | None:
 
 
 def _check_whole(
-    where: str, name: str, values: Tensor, minimum: int = -_FAR
+    where: str, name: str, values: Tensor, minimum: int | None = None
 ) -> tuple[int, int] | None:
     check_tensor(where, name, values)
     kind = values.dtype
     if kind == torch.bool or kind.is_floating_point or kind.is_complex:
         raise TypeError(f"{where}: `{name}` must have an integer dtype, got {kind}")
+    # To read values is to wait for a GPU: not where any number will do.
+    if minimum is None:
+        return None
     bounds = read_bounds(where, name, values, minimum, _FAR)
     if bounds is not None and bounds[0] < minimum:
         raise ValueError(
