@@ -43,6 +43,7 @@ UPDATES = {
 def shortest(name, config):
     """One seed, a tenth of the training, two rounds by the clock."""
     least = max(getattr(config, "check_every", 1), getattr(config, "every", 1))
+    least *= getattr(config, "early", 1)
     changed = {}
     for field in fields(config):
         value = getattr(config, field.name)
