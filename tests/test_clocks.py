@@ -115,6 +115,7 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "gru_speed",
         "lstm_variants_speed",
         "padding_cost",
+        "softmax_attention_speed",
         "step_speed",
         "training_length",
     }
