@@ -68,25 +68,27 @@ def check_nonlinearity(
                 f"finite, got {base.dtype}; return scores or hidden states from `call`"
             )
         probe.must_react({key: base}, {key: second[key]})
-        steps = torch.arange(x.shape[1], device=x.device)
-        half = steps < x.shape[1] // 2
-        interactions = [_interaction(probe, x, base, half, seed) for seed in range(3)]
-        # Steps of one half may act together. Any two numbers differ in some bit.
-        bits = [(steps >> k) % 2 == 1 for k in range((len(steps) - 1).bit_length())]
-        add_up = all(how for how, _ in interactions) and all(
-            _interaction(probe, x, base, bit, seed)[0]
-            for bit in bits
-            for seed in range(3)
+        _must_not_add_up(probe, key, x, base)
+
+
+def _must_not_add_up(probe: Probe, key: str, x: Tensor, base: Tensor) -> None:
+    r"""Raise if the changes of any two parts of the steps add up."""
+    steps = torch.arange(x.shape[1], device=x.device)
+    half = steps < x.shape[1] // 2
+    interactions = [_interaction(probe, x, base, half, seed) for seed in range(3)]
+    # Steps of one half may act together. Any two numbers differ in some bit.
+    bits = [(steps >> k) % 2 == 1 for k in range((len(steps) - 1).bit_length())]
+    add_up = all(how for how, _ in interactions) and all(
+        _interaction(probe, x, base, bit, seed)[0] for bit in bits for seed in range(3)
+    )
+    if add_up:
+        how, change = max(interactions, key=lambda one: one[1])
+        raise AssertionError(
+            f"{probe.name}: {key} is a sum of one function for each step{how}: changes "
+            "of the first and the second half of the inputs add up, to within rounding "
+            f"of changes up to {change:.3g}.\nUsual causes: a recurrence without its "
+            "tanh, an activation that is made and not called, no path between steps"
         )
-        if add_up:
-            how, change = max(interactions, key=lambda one: one[1])
-            raise AssertionError(
-                f"{probe.name}: {key} is a sum of one function for each step{how}: "
-                "changes of the first and the second half of the inputs add up, to "
-                f"within rounding of changes up to {change:.3g}.\nUsual causes: a "
-                "recurrence without its tanh, an activation that is made and not "
-                "called, no path between steps"
-            )
 
 
 def _interaction(
