@@ -80,19 +80,23 @@ def check_source_dependence(
                 f"{probe.where}: {key} must have shape (batch={len(source)}, time, "
                 f"...), got {tuple(y.shape)}"
             )
-        reacts = steps_that_change(y, second[key]) | _place_holders(y, second[key])
-        if not reacts.all():
-            row, step = (~reacts).nonzero()[0].tolist()
-            alike = ALIKE if (y[:, step] == y[:1, step]).all() else ""
-            raise AssertionError(
-                f"{probe.name}: {key} at row {row}, step {step} is the same "
-                f"whatever the source ({int((~reacts).sum())} of {reacts.numel()} "
-                "steps are).\n"
-                "Usual causes: attention whose queries, keys or values all come from "
-                f"the decoder, an encoder state that is not handed over{alike}"
-            )
+        _each_reads_it(probe, key, y, second[key])
         _own_source(probe, key, y, source, fresh, target)
         _every_step(probe, y, source, fresh, target)
+
+
+def _each_reads_it(probe: Probe, key: str, y: Tensor, other_y: Tensor) -> None:
+    reacts = steps_that_change(y, other_y) | _place_holders(y, other_y)
+    if not reacts.all():
+        row, step = (~reacts).nonzero()[0].tolist()
+        alike = ALIKE if (y[:, step] == y[:1, step]).all() else ""
+        raise AssertionError(
+            f"{probe.name}: {key} at row {row}, step {step} is the same "
+            f"whatever the source ({int((~reacts).sum())} of {reacts.numel()} "
+            "steps are).\n"
+            "Usual causes: attention whose queries, keys or values all come from "
+            f"the decoder, an encoder state that is not handed over{alike}"
+        )
 
 
 def _place_holders(one: Tensor, two: Tensor) -> Tensor:
