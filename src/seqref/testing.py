@@ -68,6 +68,10 @@ def check_sequence_layer(
     loss over outputs and final state. The initial state is one that the layer reaches
     from `layer.initial_state` in three steps over random inputs.
 
+    A state whose tensors grow with the steps, such as a cache, is compared in the size
+    of the larger one: its type has a static method `matched`, as
+    `seqref.recurrence.match_states` says.
+
     The properties hold for the sizes of `x`. A form that works in chunks is tried with
     a time beyond its chunk, and dropout or batch norm in the mode that the layer is in.
 
