@@ -18,6 +18,7 @@ from seqref.attention import (
     interleaved_from_half,
     sinusoidal,
 )
+from seqref.ops.softmax_attention import softmax_attention
 
 F64 = torch.float64
 LAYOUTS = ["half", "interleaved"]
@@ -439,6 +440,26 @@ def test_reach_of_equal_scores_is_the_closed_form(context, part):
     whole = 1 - (-slopes * context).exp()
     expected = (-(1 - part * whole).log() / slopes).ceil()
     assert reach.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("offset", [4, torch.tensor([4, 1])])
+def test_the_op_adds_the_same_bias(offset):
+    q, k, v = (torch.randn(2, 6, n, 8, dtype=F64) for n in (3, 7, 7))
+    slopes = alibi_slopes(6).double()
+    mine = (q @ k.mT / 8**0.5 + alibi_bias(slopes, 3, 7, offset)).softmax(-1) @ v
+    theirs = softmax_attention(q, k, v, offset=offset, slopes=slopes)
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("positions", [Rotary(8), alibi_slopes(3)])
+def test_a_layer_does_not_see_where_its_row_begins(positions):
+    """Relative positions: the same steps behind more of a cache that is not seen."""
+    layer = seqref.MultiHeadAttention(24, 3, positions=positions, window=4, dtype=F64)
+    before, x = torch.randn(1, 9, 24, dtype=F64), torch.randn(1, 8, 24, dtype=F64)
+    alone, _ = layer(x)
+    behind, _ = layer(torch.cat([before, x], dim=1))
+    # From the fourth on the window holds steps of `x` alone.
+    torch.testing.assert_close(behind[:, 9 + 3 :], alone[:, 3:])
 
 
 # Order, and attention without positions: what the page says.
