@@ -413,8 +413,7 @@ def _last_offset(
         check_number(where, "offset", offset, maximum=_FAR)
         return offset  # pyright: ignore[reportReturnType]
     bounds = _check_whole(where, "offset", offset, minimum=0)
-    rows = x.shape[0] if batch else None
-    check_shape(where, "offset", offset, (("batch", rows),))
+    check_shape(where, "offset", offset, (("batch", x.shape[0] if batch else None),))
     _check_place(where, "offset", offset, x.device)
     if bounds is None:
         return None
@@ -425,8 +424,7 @@ def _last_offset(
 def _check_place(where: str, name: str, values: Tensor, device: torch.device) -> None:
     if values.is_meta and device.type != "meta":
         raise ValueError(
-            f"{where}: `{name}` must have values, as there are some on {device}, got a "
-            'tensor on the device "meta"'
+            f'{where}: `{name}` must have values on {device}, got a tensor on "meta"'
         )
 
 
