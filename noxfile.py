@@ -126,7 +126,8 @@ def new(session: nox.Session) -> None:
 def sabotage(session: nox.Session) -> None:
     """Plant each fault of tests/sabotages and say what notices it (most of an hour).
 
-    Arguments are names of faults or of subjects: only these are planted.
+    Arguments are names of faults or of subjects: only these are planted. With --resume
+    a session that was stopped goes on.
     """
     install(session, "-e", ".[test,docs]", *GROUPS["lint"])
     session.env["PYTHONPATH"] = str(ROOT / "tools")
