@@ -17,8 +17,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from experiments import lab
-from seqref import GRU, AdditiveAttention, Bidirectional, ChoGRU
-from seqref.models import BahdanauDecoder, EncoderDecoder, TanhBridge
+from experiments.seq2seq._models import (
+    EMBEDDING,
+    Level,
+    Replaced,
+    around,
+    levelled,
+    permuted,
+)
+from seqref import AdditiveAttention, ChoGRU
+from seqref.models import BahdanauDecoder, EncoderDecoder
 from seqref.tasks.reversal import Reversal
 
 MODELS = {
@@ -35,7 +43,7 @@ class Config:
 
     length: int = 9
     symbols: int = 4
-    width: int = 32
+    hidden_sizes: tuple[int, ...] = (32, 64)
     updates: int = 300
     batch_size: int = 32
     learning_rate: float = 0.015
@@ -44,56 +52,13 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
-Change = Callable[[Tensor], Tensor]
-
-
-def levelled(weights: Tensor) -> Tensor:
-    """Equal weights over a source without padding."""
-    return torch.full_like(weights, 1 / weights.shape[1])
-
-
-def permuted(generator: torch.Generator, weights: Tensor) -> Tensor:
-    """Each row's weights in a random order of its own."""
-    noise = torch.rand(weights.shape, generator=generator)
-    return weights.gather(1, noise.argsort(dim=1))
-
-
-class Replaced(nn.Module):
-    """An attention whose weights go through `change` before the context is made."""
-
-    def __init__(self, attention: AdditiveAttention, change: Change) -> None:
-        super().__init__()
-        self.attention, self.change = attention, change
-        self.query_size = attention.query_size
-        self.memory_size = attention.memory_size
-
-    def prepare(self, memory: Tensor, lengths: Tensor | None = None) -> Any:
-        """As the attention."""
-        return self.attention.prepare(memory, lengths)
-
-    def attend(self, query: Tensor, source: Any) -> tuple[Tensor, Tensor]:
-        """Contexts and weights, as they were changed."""
-        weights = self.change(self.attention.attend(query, source)[1])
-        return torch.bmm(weights[:, None], source.values)[:, 0], weights
-
-
-class Level(Replaced):
-    """Equal weights; nothing is asked."""
-
-    def __init__(self, attention: AdditiveAttention) -> None:
-        super().__init__(attention, levelled)
-
-
 def build(kind: str, width: int, vocab: int) -> EncoderDecoder:
     """Bahdanau's model; of the kind `equal` its weights are equal."""
-    encoder = Bidirectional(GRU(16, width // 2), GRU(16, width // 2))
     attention: Any = AdditiveAttention(width, width, width)
-    layer = ChoGRU(16 + width, width)
+    layer = ChoGRU(EMBEDDING + width, width)
     if kind == "equal":
         attention = Level(attention)
-    decoder = BahdanauDecoder(layer, attention, width)
-    bridge = TanhBridge(encoder, layer)
-    return EncoderDecoder(vocab, vocab, encoder, decoder, hand_over=bridge)
+    return around(BahdanauDecoder(layer, attention, width), width, vocab)
 
 
 def batch(
@@ -111,10 +76,10 @@ def batch(
     return pairs.source, pairs.target_in[:, :1], most
 
 
-def trained(kind: str, config: Config, seed: int) -> EncoderDecoder:
+def trained(kind: str, width: int, config: Config, seed: int) -> EncoderDecoder:
     """A model after its updates."""
     with lab.seeded(seed):
-        model = build(kind, config.width, config.symbols + 2)
+        model = build(kind, width, config.symbols + 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     stream = lab.generator(seed)
     for _ in range(config.updates):
@@ -125,9 +90,11 @@ def trained(kind: str, config: Config, seed: int) -> EncoderDecoder:
     return model
 
 
-def effects(kind: str, config: Config, seed: int) -> dict[str, dict[str, float]]:
+def effects(
+    kind: str, width: int, config: Config, seed: int
+) -> dict[str, dict[str, float]]:
     """By way of replacing: tokens right, tokens changed, distance of the outputs."""
-    model = trained(kind, config, seed)
+    model = trained(kind, width, config, seed)
     generator = lab.generator(10_000 + seed)
     source, inputs, targets = batch(kind, config, config.tests, generator)
     own: Any = model.decoder.attention
@@ -168,10 +135,12 @@ def share(those: Tensor) -> float:
 def run(config: Config, track: lab.Track) -> dict[str, Any]:
     """Train the models, and replace their weights."""
     cases: dict[str, Any] = {}
-    for kind in track(list(MODELS), "permuted_attention"):
-        runs = [effects(kind, config, seed) for seed in config.seeds]
+    grid = [(width, kind) for width in config.hidden_sizes for kind in MODELS]
+    for width, kind in track(grid, "permuted_attention"):
+        runs = [effects(kind, width, config, seed) for seed in config.seeds]
         for way in ("own", *WAYS):
-            cases[f"{kind}_{way}"] = {
+            cases[f"{kind}_{way}_{width}"] = {
+                "width": width,
                 "kind": kind,
                 "way": way,
                 **{
@@ -209,6 +178,7 @@ def table(record: Mapping[str, Any]) -> lab.Table:
         },
         heading="written, and weights",
         columns={
+            "width": "width",
             "largest weight": largest,
             "right": percent("right"),
             "tokens that change": percent("changed"),
@@ -218,7 +188,15 @@ def table(record: Mapping[str, Any]) -> lab.Table:
 
 
 experiment = lab.Experiment(
-    small=Config(length=7, updates=120, batch_size=24, tests=200, draws=1, seeds=(0,)),
+    small=Config(
+        length=7,
+        updates=120,
+        batch_size=24,
+        tests=200,
+        draws=1,
+        hidden_sizes=(32,),
+        seeds=(0,),
+    ),
     run=run,
     claims=[
         lab.Claim(
@@ -227,16 +205,16 @@ experiment = lab.Experiment(
             "that writes its source backwards; where the model writes the most "
             "frequent symbol, fewer.",
             lab.above("changed.mean", 0.25, lab.share),
-            case="reversal_permuted",
-            control="majority_permuted",
+            case="reversal_permuted_32",
+            control="majority_permuted_32",
         ),
         lab.Claim(
             "C59.equal",
             "And it moves the outputs by more than 0.25 in total variation; where the "
             "weights were equal in training, by less.",
             lab.above("distance.mean", 0.25, lab.share),
-            case="reversal_permuted",
-            control="equal_permuted",
+            case="reversal_permuted_32",
+            control="equal_permuted_32",
         ),
     ],
     numbers=[
