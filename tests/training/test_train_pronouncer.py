@@ -142,8 +142,8 @@ def test_asking_leaves_each_mode_as_it_is():
     assert [module.training for module in model.modules()] == before
     # While it decodes, the mode is that of evaluation.
     assert seen and not any(seen)
+    model.attend = broken
     with pytest.raises(ValueError, match="attend was broken"):
-        model.attend = broken
         pronouncer.pronounce(["cat"])
     assert [module.training for module in model.modules()] == before
 
