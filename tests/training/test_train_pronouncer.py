@@ -134,14 +134,16 @@ def test_asking_leaves_each_mode_as_it_is():
     model.train()
     model.encoder.eval()
     before = [module.training for module in model.modules()]
-    assert True in before and False in before
+    assert True in before
+    assert False in before
     seen = []
     model.head.register_forward_hook(lambda head, *_: seen.append(head.training))
     pronouncer.pronounce(["cat"], width=2)
     pronouncer.alignment("cat", ("K", "AE", "T"))
     assert [module.training for module in model.modules()] == before
     # While it decodes, the mode is that of evaluation.
-    assert seen and not any(seen)
+    assert seen
+    assert not any(seen)
     model.attend = broken
     with pytest.raises(ValueError, match="attend was broken"):
         pronouncer.pronounce(["cat"])
