@@ -199,13 +199,15 @@ def panels(figure: Any, record: Mapping[str, Any]) -> Any:
 
 def draw_letters(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
     """PER by letters, with one vector and with attention."""
+    trained = record["run"]["config"]["kinds"]
+    labels = {kind: text for kind, text in KINDS.items() if kind in trained}
     for axes, width in panels(figure, record):
         curves = {
             text: [
                 point(record["cases"][f"{kind}_letters{name}_{width}"]["per"])
                 for name in LETTERS
             ]
-            for kind, text in KINDS.items()
+            for kind, text in labels.items()
         }
         lab.lines(axes, range(len(LETTERS)), curves, theme)
         axes.set_xticks(range(len(LETTERS)), ["to 5", "6, 7", "8, 9", "10 up"])
@@ -213,7 +215,7 @@ def draw_letters(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> No
         axes.set_ylim(bottom=0)
     figure.axes[0].set_ylabel("PER, %")
     lines = figure.axes[-1].get_lines()
-    figure.legend(lines, list(KINDS.values()), loc="outside lower center", ncols=3)
+    figure.legend(lines, list(labels.values()), loc="outside lower center", ncols=3)
 
 
 def draw_beams(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
