@@ -189,9 +189,10 @@ def table(record: Mapping[str, Any]) -> lab.Table:
 
 experiment = lab.Experiment(
     small=Config(
-        length=7,
-        updates=120,
-        batch_size=24,
+        length=6,
+        updates=80,
+        batch_size=20,
+        learning_rate=0.02,
         tests=200,
         draws=1,
         hidden_sizes=(32,),
@@ -201,18 +202,18 @@ experiment = lab.Experiment(
     claims=[
         lab.Claim(
             "C59",
-            "Permuting the weights changes more than 0.25 of the tokens of a model "
+            "Permuting the weights changes more than 0.2 of the tokens of a model "
             "that writes its source backwards; where the model writes the most "
             "frequent symbol, fewer.",
-            lab.above("changed.mean", 0.25, lab.share),
+            lab.above("changed.mean", 0.2, lab.share),
             case="reversal_permuted_32",
             control="majority_permuted_32",
         ),
         lab.Claim(
             "C59.equal",
-            "And it moves the outputs by more than 0.25 in total variation; where the "
+            "And it moves the outputs by more than 0.2 in total variation; where the "
             "weights were equal in training, by less.",
-            lab.above("distance.mean", 0.25, lab.share),
+            lab.above("distance.mean", 0.2, lab.share),
             case="reversal_permuted_32",
             control="equal_permuted_32",
         ),
