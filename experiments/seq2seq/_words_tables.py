@@ -8,6 +8,7 @@ from experiments import lab
 KINDS = {
     "in_order": "one vector, source in order",
     "from_end": "one vector, source from its end",
+    "equal": "all positions, equal weights",
     "attention": "attention, source in order",
 }
 LETTERS = {"5": "up to 5", "7": "6 or 7", "9": "8 or 9", "10": "10 or more"}
