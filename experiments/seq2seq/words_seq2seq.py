@@ -251,7 +251,9 @@ def searches(config: Config, answers: Answers) -> dict[str, Any]:
             ones = torch.ones_like(one.above)
             log_p = [Ratio(stacked(rows, *p, "log_p"), ones) for p in (path, other)]
             case["log_p_more"] = answers.resampled.difference(*log_p)
-            cases[f"{group}_{name}_{answers.width}"] = {
+            # A path in a record has dots between its parts.
+            short = name.replace(".", "")
+            cases[f"{group}_{short}_{answers.width}"] = {
                 "search": group,
                 "name": name,
                 "width": answers.width,
