@@ -28,6 +28,11 @@ SCHEDULES = {
 }
 
 
+def ends(rate: Mapping[str, float]) -> tuple[float, float, float]:
+    """A rate, and the ends of its interval."""
+    return rate["mean"], rate["low"], rate["high"]
+
+
 def share(quantity: str) -> lab.Cell:
     """A share with its interval, in per cent; nothing where a case has none."""
 
@@ -237,14 +242,18 @@ def draw_beams(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None
 
 
 def numbers(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """Every rate with its ends, for sentences."""
+    """Every rate with its ends, for sentences; differences also as points fewer."""
     made = {}
     for name, case in cases.items():
         for key, found in case.items():
-            if isinstance(found, Mapping):
-                made[f"{name}_{key}"] = found["mean"]
-                made[f"{name}_{key}_low"] = found["low"]
-                made[f"{name}_{key}_high"] = found["high"]
+            if not isinstance(found, Mapping):
+                continue
+            for end, value in zip(("", "_low", "_high"), ends(found), strict=True):
+                made[f"{name}_{key}{end}"] = value
+            if key.endswith("_more"):
+                middle, low, high = (-100 * value for value in ends(found))
+                fewer = f"{name}_{key.removesuffix('_more')}_fewer"
+                made |= {fewer: middle, f"{fewer}_low": high, f"{fewer}_high": low}
     return made
 
 
