@@ -156,10 +156,10 @@ def by_place(figure: Any, record: Mapping[str, Any], theme: Any) -> None:
 experiment = lab.Experiment(
     small=Config(
         longest=8,
-        symbols=4,
-        updates=100,
+        symbols=6,
+        updates=120,
         batch_size=24,
-        learning_rate=0.02,
+        learning_rate=0.015,
         tests=200,
         hidden_sizes=(32,),
         lengths=(1, 8),
@@ -169,9 +169,9 @@ experiment = lab.Experiment(
     claims=[
         lab.Claim(
             "C60",
-            "With attention more than 0.8 of the symbols of the longest sources are "
+            "With attention more than 0.7 of the symbols of the longest sources are "
             "right at width 32; without, fewer.",
-            lab.above("longest.mean", 0.8, lab.share),
+            lab.above("longest.mean", 0.7, lab.share),
             case="attention_32",
             control="in_order_32",
         ),
