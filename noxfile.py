@@ -143,9 +143,9 @@ def site(session: nox.Session) -> None:
 
 @nox.session
 def serve(session: nox.Session) -> None:
-    """Serve the site on this machine and build it again at each change."""
+    """Serve the site on this machine and build at each change what it concerns."""
     install_docs(session)
-    session.run("mkdocs", "serve", *session.posargs)
+    session.run("python", "-m", "sitekit.preview", *session.posargs)
 
 
 @nox.session

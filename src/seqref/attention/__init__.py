@@ -1,14 +1,40 @@
 r"""Attention: look back instead of remembering."""
 
 from seqref.attention.additive import AdditiveAttention, AdditiveSource
+from seqref.attention.multi_head import (
+    CrossAttention,
+    CrossSource,
+    KVState,
+    MultiHeadAttention,
+)
 from seqref.attention.multiplicative import (
     MultiplicativeAttention,
     MultiplicativeSource,
+)
+from seqref.attention.positions import (
+    LearnedPositions,
+    Rotary,
+    alibi_bias,
+    alibi_slopes,
+    half_from_interleaved,
+    interleaved_from_half,
+    sinusoidal,
 )
 
 __all__ = [
     "AdditiveAttention",
     "AdditiveSource",
+    "CrossAttention",
+    "CrossSource",
+    "KVState",
+    "LearnedPositions",
+    "MultiHeadAttention",
     "MultiplicativeAttention",
     "MultiplicativeSource",
+    "Rotary",
+    "alibi_bias",
+    "alibi_slopes",
+    "half_from_interleaved",
+    "interleaved_from_half",
+    "sinusoidal",
 ]

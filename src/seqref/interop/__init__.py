@@ -21,15 +21,23 @@ from seqref.interop.onnx import (
     rnn_from_onnx,
     rnn_to_onnx,
 )
+from seqref.interop.torch_attention import (
+    attention_from_torch,
+    attention_to_torch,
+    cross_attention_from_torch,
+)
 from seqref.interop.torch_modules import from_torch, to_torch
 from seqref.interop.torch_states import state_from_torch, state_to_torch
 
 __all__ = [
     "OnnxWeights",
+    "attention_from_torch",
+    "attention_to_torch",
     "cho_gru_from_keras",
     "cho_gru_from_onnx",
     "cho_gru_to_keras",
     "cho_gru_to_onnx",
+    "cross_attention_from_torch",
     "from_torch",
     "gru_from_keras",
     "gru_from_onnx",
