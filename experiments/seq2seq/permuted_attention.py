@@ -198,18 +198,18 @@ experiment = lab.Experiment(
     claims=[
         lab.Claim(
             "C59",
-            "Permuting the weights changes more than 0.2 of the tokens of a model "
+            "Permuting the weights changes more than 0.15 of the tokens of a model "
             "that writes its source backwards; where the model writes the most "
             "frequent symbol, fewer.",
-            lab.above("changed.mean", 0.2, lab.share),
+            lab.above("changed.mean", 0.15, lab.share),
             case="reversal_permuted",
             control="majority_permuted",
         ),
         lab.Claim(
             "C59.equal",
-            "And it moves the outputs by more than 0.2 in total variation; where the "
+            "And it moves the outputs by more than 0.15 in total variation; where the "
             "weights were equal in training, by less.",
-            lab.above("distance.mean", 0.2, lab.share),
+            lab.above("distance.mean", 0.15, lab.share),
             case="reversal_permuted",
             control="equal_permuted",
         ),
