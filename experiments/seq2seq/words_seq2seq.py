@@ -308,7 +308,7 @@ experiment = lab.Experiment(
         lab.Claim(
             "C159",
             "With a beam of 4 answers are likelier by more than 0.05 nats a word; "
-            "one of 1 does not.",
+            "with a beam of 1 they are not.",
             lab.above("log_p_more.mean", 0.05),
             case="beams_4_32",
             control="beams_1_32",
