@@ -1,6 +1,6 @@
 r"""A transformer that decodes with caches of one size, written in place."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Integer
@@ -13,7 +13,8 @@ from seqref.decoding.kv_cache._parts import (
     Place,
     PositionStep,
 )
-from seqref.errors import check_lengths, check_shape, check_size
+from seqref.decoding.kv_cache._tickets import CacheTicket, Tickets
+from seqref.errors import check_lengths, check_size
 from seqref.models import (
     AddPositions,
     LanguageModel,
@@ -23,16 +24,6 @@ from seqref.models import (
     TransformerLM,
 )
 from seqref.models._tokens import check_tokens
-
-
-class CacheTicket(NamedTuple):
-    r"""Says which rows of a `CachedDecoder` a step goes on from, and from which step.
-
-    Both (batch,), integers. Keys and values are no part of it: it can be used once.
-    """
-
-    row: Integer[Tensor, " batch"]
-    turn: Integer[Tensor, " batch"]
 
 
 class CachedDecoder:
@@ -99,22 +90,11 @@ class CachedDecoder:
             if head is None
             else Affine(head.weight, head.bias)
         )
-        rings = all(block.attend.cache.size < capacity for block in self._blocks)
-        learned = [
-            part.positions.max_positions
-            for part in self._parts
-            if isinstance(part, PositionStep)
-            and isinstance(part.positions, LearnedPositions)
-        ]
-        if learned and min(learned) < capacity:
-            raise ValueError(
-                f"CachedDecoder: `capacity` must be at most {min(learned)}, the "
-                f"positions that the model has learned, got {capacity}"
-            )
-        self._endless = rings and not learned
-        self._order = torch.arange(rows, device=self._embedding.device)
-        self._turn = self._batch = 0
-        self._place = Place(0, 0)
+        caches = [block.attend.cache for block in self._blocks]
+        endless = all(cache.size < capacity for cache in caches)
+        endless = not _learned(layers, capacity) and endless
+        order = torch.arange(rows, device=self._embedding.device)
+        self._tickets = Tickets(caches, order, None if endless else capacity)
 
     @torch.no_grad()
     def initial_state(self, batch_size: int) -> CacheTicket:
@@ -159,7 +139,7 @@ class CachedDecoder:
                 "(begin with initial_state where there is no prompt)"
             )
         longest = time if lengths is None else max(lengths.tolist(), default=0)
-        self._check_room(where, longest)
+        self._tickets.check_room(where, longest)
         place = Place(longest, longest)
         if lengths is not None and shortest < longest:
             place = Place(lengths.to(weight.device, torch.int64, copy=True), longest)
@@ -180,15 +160,12 @@ class CachedDecoder:
         where, weight = "CachedDecoder.step", self._embedding
         axes = (("batch", None),)
         check_tokens(where, "token_t", token_t, axes, self.vocab_size, weight.device)
-        self._claim(where, state, len(token_t))
-        place = self._place
-        self._check_room(where, place.longest + 1)
+        place = self._tickets.claim(where, state, len(token_t))
         x = weight.index_select(0, token_t)
         for part in self._parts:
             x = part(x, place)
         x = x if self._last_norm is None else self._last_norm(x)
-        self._place = Place(place.position + 1, place.longest + 1)
-        return self._head(x), self._ticket(len(token_t))
+        return self._head(x), self._tickets.advance()
 
     def rewind(self, length: int) -> CacheTicket:
         r"""Go back: every row of the newest step keeps its first `length` steps.
@@ -200,23 +177,7 @@ class CachedDecoder:
             ValueError: a row has fewer steps, or a window's cache has written over
                 some that would be seen again.
         """
-        where, place = "CachedDecoder.rewind", self._place
-        check_size(where, "length", length, minimum=0)
-        at = place.position
-        shortest = at if isinstance(at, int) else min(at.tolist(), default=length)
-        if length > shortest:
-            raise ValueError(
-                f"{where}: `length` must be at most {shortest}, the steps that each "
-                f"row has, got {length}"
-            )
-        smallest = min((b.attend.cache.size for b in self._blocks), default=length)
-        if place.longest > max(smallest, length):
-            raise ValueError(
-                f"{where}: `length` must be {place.longest} where a cache keeps the "
-                f"last {smallest} steps alone, got {length}"
-            )
-        self._place = Place(length, length)
-        return self._ticket(self._batch)
+        return self._tickets.rewind("CachedDecoder.rewind", length)
 
     def _prompted(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
         r"""The last outputs over prompts, whose keys and values go into the caches."""
@@ -233,58 +194,12 @@ class CachedDecoder:
         return h
 
     def _begun(self, where: str, batch: int, place: Place) -> CacheTicket:
-        if batch > self.rows:
-            raise ValueError(
-                f"{where}: there are rows={self.rows} rows, got a batch of {batch}"
-            )
         if _versions(self.model) != self._versions:
             raise RuntimeError(
                 f"{where}: the model's parameters have changed since this decoder was "
                 "made, and it holds copies: make a new one"
             )
-        self._place = place
-        return self._ticket(batch)
-
-    def _ticket(self, batch: int) -> CacheTicket:
-        self._turn += 1
-        self._batch = batch
-        rows = self._order[:batch]
-        return CacheTicket(rows, torch.full_like(rows, self._turn))
-
-    def _claim(self, where: str, state: CacheTicket, batch: int) -> None:
-        r"""Check a ticket, and put the rows in its order."""
-        if not isinstance(state, CacheTicket):
-            raise TypeError(
-                f"{where}: `state` must be a CacheTicket, got {type(state).__name__} "
-                "(pass what initial_state, read or the step before returned)"
-            )
-        for name, value in zip(state._fields, state, strict=True):
-            check_shape(where, f"state.{name}", value, (("batch", batch),))
-        if batch > self.rows:
-            raise ValueError(
-                f"{where}: there are rows={self.rows} rows, got a batch of {batch}"
-            )
-        if not bool((state.turn == self._turn).all()):
-            raise RuntimeError(
-                f"{where}: `state` must be the newest one, and another step was made "
-                "since: caches in place cannot go back (the model's own `step` can)"
-            )
-        if not torch.equal(state.row, self._order[:batch]):
-            self._reorder(state.row)
-
-    def _reorder(self, rows: Tensor) -> None:
-        place = self._place
-        for block in self._blocks:
-            block.attend.cache.reorder(rows, place.longest)
-        if isinstance(place.position, Tensor):
-            self._place = Place(place.position[rows], place.longest)
-
-    def _check_room(self, where: str, steps: int) -> None:
-        if steps > self.capacity and not self._endless:
-            raise ValueError(
-                f"{where}: there is room for capacity={self.capacity} steps a row, "
-                f"got {steps}"
-            )
+        return self._tickets.begin(where, batch, place)
 
 
 def _layers_of(model: Any) -> tuple[list[nn.Module], nn.Module | None]:
@@ -316,6 +231,22 @@ def _part(layer: nn.Module, rows: int, capacity: int) -> Any:
         f"MultiHeadAttention, got {type(layer).__name__} (the model's own `step` takes "
         "any layer)"
     )
+
+
+def _learned(layers: list[nn.Module], capacity: int) -> bool:
+    r"""Whether positions are learned; an error where they are too few."""
+    learned = [
+        layer.positions.max_positions
+        for layer in layers
+        if isinstance(layer, AddPositions)
+        and isinstance(layer.positions, LearnedPositions)
+    ]
+    if learned and min(learned) < capacity:
+        raise ValueError(
+            f"CachedDecoder: `capacity` must be at most {min(learned)}, the "
+            f"positions that the model has learned, got {capacity}"
+        )
+    return bool(learned)
 
 
 def _versions(model: nn.Module) -> list[tuple[int, int]]:
