@@ -275,15 +275,22 @@ def test_a_hierarchy_shortens_paths(steps, segment):
     for t in range(segment - 1, steps, segment):
         edges[("low", t)] = [("up", t)]
         edges[("up", t)] = [("up", t + segment), ("low", t + 1)]
-    found = hops(edges, ("low", 0), ("low", steps - 1))
+    edges["input"] = [("low", 0)]
+    found = hops(edges, "input", ("low", steps - 1))
     assert hierarchical_path(steps, segment) == found
+
+
+@pytest.mark.parametrize("steps", [1, 2, 50])
+def test_one_segment_is_a_recurrence_on_one_level(steps):
+    """Both count from the first input to the last output."""
+    assert hierarchical_path(steps, steps) == recurrent_cost(steps, 4).path
 
 
 def test_a_hierarchy_is_a_root_where_segments_are():
     paths = [hierarchical_path(n, 100) for n in (10**4, 10**5, 10**6)]
-    assert paths == [298, 1198, 10198]
+    assert paths == [299, 1199, 10199]
     roots = [hierarchical_path(n * n, n) for n in (100, 1000)]
-    assert roots == [298, 2998]
+    assert roots == [299, 2999]
 
 
 REFUSED = {
@@ -291,6 +298,13 @@ REFUSED = {
     "width": (lambda: recurrent_cost(3, 0), ValueError, "`width` must be at least 1"),
     "kind": (lambda: recurrent_cost(3.0, 4), TypeError, "`steps` must be an int"),
     "gates": (lambda: recurrent_cost(3, 4, 2), ValueError, "1, 3 or 4, got 2"),
+    "float": (lambda: recurrent_cost(3, 4, 4.0), TypeError, "`gates` must be an int"),
+    "bool": (lambda: recurrent_cost(3, 4, True), TypeError, "`gates` must be an int"),
+    "tensor": (
+        lambda: recurrent_cost(3, 4, torch.tensor(4)),
+        TypeError,
+        "`gates` must be an int, got Tensor",
+    ),
     "kernel": (lambda: convolution_cost(3, 4, 1), ValueError, "`kernel`"),
     "dilated": (lambda: dilated_layers(3, 1), ValueError, "`kernel`"),
     "inner": (lambda: transformer_cost(3, 4, feed_forward=0), ValueError, "forward"),

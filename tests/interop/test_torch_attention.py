@@ -10,6 +10,7 @@ from seqref.interop import (
     attention_from_torch,
     attention_to_torch,
     cross_attention_from_torch,
+    from_torch,
 )
 
 F64 = torch.float64
@@ -123,6 +124,13 @@ def test_what_has_no_equal_there(options, name):
     layer = MultiHeadAttention(8, 2, **options)
     with pytest.raises(ValueError, match=rf"^attention_to_torch: `layer.{name}` has"):
         attention_to_torch(layer)
+
+
+@pytest.mark.errors
+def test_the_function_for_recurrent_modules_names_these():
+    message = r"attention_from_torch for its own past, cross_attention_from_torch"
+    with pytest.raises(TypeError, match=message):
+        from_torch(theirs())
 
 
 @pytest.mark.errors

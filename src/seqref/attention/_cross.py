@@ -31,6 +31,7 @@ class CrossAttention(nn.Module):
 
     $$ q_t^h = W_q^h x_t + b_q^h \qquad k_j^g = W_k^g m_j + b_k^g \qquad
        v_j^g = W_v^g m_j + b_v^g $$
+
     $$ o_t^h = \sum_{j < S} \alpha_{tj}^h v_j^g \qquad
        \alpha_{tj}^h = \mathrm{softmax}_{j < S} \frac{q_t^{h\top} k_j^g}{\sqrt{d}}
        \qquad c_t = W_o [o_t^1; \dots; o_t^H] + b_o $$

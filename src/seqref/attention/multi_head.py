@@ -33,6 +33,7 @@ class MultiHeadAttention(nn.Module):
 
     $$ q_t^h = W_q^h x_t + b_q^h \qquad k_t^g = W_k^g x_t + b_k^g \qquad
        v_t^g = W_v^g x_t + b_v^g $$
+
     $$ o_t^h = \sum_{j \le t} \alpha_{tj}^h v_j^g \qquad
        \alpha_{tj}^h = \mathrm{softmax}_j \frac{q_t^{h\top} k_j^g}{\sqrt{d}} \qquad
        y_t = W_o [o_t^1; \dots; o_t^H] + b_o $$

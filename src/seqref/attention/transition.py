@@ -22,10 +22,10 @@ class LayerCost(NamedTuple):
     `parameters` are those of the layer in `torch.nn`, biases and norms included.
     `multiply_adds` are those of the matrix products of a forward pass: no biases,
     nonlinearities, norms or softmax. `sequential` is how many steps wait for each
-    other. `path` is how many hops lie between the first input and the last output,
-    where a layer is too narrow in as many layers as it takes. `state` is how many
-    numbers are carried on after $T$ steps, and `step_multiply_adds` what the step
-    $T$ takes where they are carried.
+    other, where a sum over all keys counts as one. `path` is how many hops lie between
+    the first input and the last output, where a layer is too narrow in as many layers
+    as it takes. `state` is how many numbers are carried on after $T$ steps, and
+    `step_multiply_adds` what the step $T$ takes where they are carried.
     """
 
     parameters: int
@@ -51,6 +51,7 @@ def recurrent_cost(steps: int, width: int, gates: int = 4) -> LayerCost:
     """
     where = "recurrent_cost"
     _check(where, steps, width)
+    check_size(where, "gates", gates)
     if gates not in (1, 3, 4):
         raise ValueError(f"{where}: `gates` must be 1, 3 or 4, got {gates!r}")
     products = 2 * gates * width**2
@@ -179,9 +180,9 @@ def hierarchical_path(steps: int, segment: int) -> int:
 
     A lower network runs over each of $T / s$ segments. An upper one reads the lower
     one's last state of each segment, and its state begins the next segment. So the way
-    is $s - 1$ hops to the end of the first segment, one up, $T / s - 2$ on the upper
-    level, one down and $s - 1$ to the end: $2 s + T / s - 2$, and $T - 1$ in a single
-    segment.
+    is one hop from the input to the first state, $s - 1$ to the end of the first
+    segment, one up, $T / s - 2$ on the upper level, one down and $s - 1$ to the end:
+    $2 s + T / s - 1$, and $T$ in a single segment, as the `path` of `recurrent_cost`.
 
     Args:
         steps: $T$, a multiple of `segment`.
@@ -199,8 +200,8 @@ def hierarchical_path(steps: int, segment: int) -> int:
             f"{where}: `steps` must be a multiple of segment={segment}, got {steps}"
         )
     if steps == segment:
-        return steps - 1
-    return 2 * segment + steps // segment - 2
+        return steps
+    return 2 * segment + steps // segment - 1
 
 
 def quadratic_share(

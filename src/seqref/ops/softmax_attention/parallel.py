@@ -138,6 +138,7 @@ def attention_backward(
     $$ \alpha_{ij} = e^{S_{ij} - L_i} \qquad
        D_i = \bar o_i^\top o_i \qquad
        \bar S_{ij} = \alpha_{ij} (\bar o_i^\top v_j - D_i) $$
+
     $$ \bar v_j = \sum_i \alpha_{ij} \bar o_i \qquad
        \bar q_i = \text{scale} \sum_j \bar S_{ij} k_j \qquad
        \bar k_j = \text{scale} \sum_i \bar S_{ij} q_i $$
