@@ -210,7 +210,7 @@ def figures(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure again all that rests on a clock (27 minutes), and say what held."""
+    """Measure again all that rests on a clock (half an hour), and say what held."""
     install(session, "-e", ".[bench]")
     folder = ROOT / "runs" / "bench"
     # On a busy machine a claim may fall: that is a result here, not a failure.
