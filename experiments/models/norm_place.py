@@ -229,8 +229,8 @@ experiment = lab.Experiment(
         lab.Claim(
             "C97.gradient",
             "In a pre-norm stack the gradient of the last block falls with depth, by "
-            "an exponent below -0.25; in a post-norm stack it does not.",
-            lab.below("gradient_exponent", -0.25, lab.share),
+            "an exponent below -0.15; in a post-norm stack it does not.",
+            lab.below("gradient_exponent", -0.15, lab.share),
             case="pre",
             control="post",
         ),
