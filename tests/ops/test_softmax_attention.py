@@ -45,7 +45,7 @@ SIGHTS = {
 }
 
 
-@pytest.fixture(params=[128, 3])
+@pytest.fixture(params=[128, 3, 2])
 def blocks(request, monkeypatch):
     """Sizes of blocks: one for all, and several with a rest."""
     for name in ("QUERIES", "KEYS"):

@@ -81,8 +81,8 @@ def softmax_attention(
     Cost:
         O(T S D) time for T queries and S keys, O(T w D) with a window w by
         `"parallel"`. Autograd through the definition keeps O(T S) numbers a head, the
-        other two O((T + S) D); `"torch"` makes a mask of T S numbers for anything but
-        `causal` alone.
+        other two O((T + S) D), and `"torch"` a mask of T S numbers more where anything
+        but causality in a square limits what is seen.
 
     Backends:
         | backend | is | default |
