@@ -126,7 +126,8 @@ def new(session: nox.Session) -> None:
 def sabotage(session: nox.Session) -> None:
     """Plant each fault of tests/sabotages and say what notices it (most of an hour).
 
-    Arguments are names of faults or of subjects: only these are planted.
+    Arguments are names of faults or of subjects: only these are planted. With --resume
+    a session that was stopped goes on.
     """
     install(session, "-e", ".[test,docs]", *GROUPS["lint"])
     session.env["PYTHONPATH"] = str(ROOT / "tools")
@@ -143,9 +144,9 @@ def site(session: nox.Session) -> None:
 
 @nox.session
 def serve(session: nox.Session) -> None:
-    """Serve the site on this machine and build it again at each change."""
+    """Serve the site on this machine and build at each change what it concerns."""
     install_docs(session)
-    session.run("mkdocs", "serve", *session.posargs)
+    session.run("python", "-m", "sitekit.preview", *session.posargs)
 
 
 @nox.session
@@ -209,7 +210,7 @@ def figures(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure again all that rests on a clock (27 minutes), and say what held."""
+    """Measure again all that rests on a clock (half an hour), and say what held."""
     install(session, "-e", ".[bench]")
     folder = ROOT / "runs" / "bench"
     # On a busy machine a claim may fall: that is a result here, not a failure.

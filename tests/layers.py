@@ -37,11 +37,14 @@ VALUES = {
             [lower(hidden + 1, 4, **options), seqref.RNN(4, hidden, **options)]
         ),
     ],
+    "d_model": lambda width, hidden, **_: width,
+    # As many as divide any width.
+    "n_heads": lambda width, hidden, **_: width,
     "forward_layer": lower,
     "backward_layer": seqref.LSTM,
 }
 # Further values of an argument with a default, each of which makes a case of its own.
-MORE = {"nonlinearity": ("tanh", "relu")}
+MORE = {"nonlinearity": ("tanh", "relu"), "n_kv_heads": (1,)}
 # Arguments by which a layer draws random numbers in training.
 NOISE = ("zoneout_c", "zoneout_h", "dropout_x", "dropout_h")
 

@@ -57,7 +57,7 @@ def tensors_of(result):
 def assert_near(result, expected):
     pairs = zip(tensors_of(result), tensors_of(expected), strict=True)
     for mine, theirs in pairs:
-        torch.testing.assert_close(mine.float(), theirs, atol=0.05, rtol=0)
+        torch.testing.assert_close(mine.float(), theirs.float(), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -76,7 +76,9 @@ def test_a_whole_call_is_near_the_call_in_float32(name, training, dtype):
                 result = model(x, **options)
         assert_near(result, expected)
         if name in LAYERS or name in COMPOSITIONS:
-            assert {t.dtype for t in tensors_of(result)} == {torch.float32}
+            dtypes = {t.dtype for t in tensors_of(result)}
+            # A cache counts its steps in whole numbers.
+            assert dtypes - {torch.int64} == {torch.float32}
         if training:
             tensors_of(result)[0].float().square().mean().backward()
             assert all(p.grad.isfinite().all() for p in model.parameters())

@@ -110,11 +110,15 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "beam_speed",
         "bptt_checkpoint_time",
         "cpu_speed",
+        "decoding_context",
         "fused_recurrence_speed",
         "gru_speed",
+        "kv_cache_speed",
         "lstm_variants_speed",
         "padding_cost",
+        "softmax_attention_speed",
         "step_speed",
+        "training_length",
     }
     timing = ROOT / "experiments" / "lab" / "timing.py"
     assert timed == {

@@ -17,7 +17,11 @@ import torch
 from torch import nn
 
 import seqref
+from seqref.recurrence import grows
 from tests.layers import CAUSAL, LAYERS
+
+# The server keeps one state for all its streams, and a cache would grow in all of them.
+FIXED = [name for name in CAUSAL if not grows(LAYERS[name]().initial_state(1))]
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs/start/deployment.md"
 # torch.compile reads .grad of tensors that are no leaves.
@@ -59,7 +63,7 @@ def serve(server, sequences, draw):
     return {name: torch.stack(rows) for name, rows in received.items()}
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_each_stream_gets_what_its_sequence_gives(server_class, name, seed):
     torch.manual_seed(seed)
@@ -195,7 +199,7 @@ def test_calls_from_two_threads_lose_no_state(server_class, monkeypatch):
     torch.testing.assert_close(server.state, expected, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", FIXED)
 def test_bursts_and_steps_take_turns(server_class, name):
     layer = LAYERS[name](dtype=torch.float64).eval()
     server, x = server_class(layer, capacity=3), torch.randn(9, 3, dtype=torch.float64)

@@ -61,8 +61,8 @@ class OffByOne(RecurrentLayer):
 class Unknown(RecurrentLayer):
     """A layer with an argument that nothing here has a value for."""
 
-    def __init__(self, input_size, n_heads):
-        super().__init__(seqref.LSTMCell(input_size, n_heads))
+    def __init__(self, input_size, n_moods):
+        super().__init__(seqref.LSTMCell(input_size, n_moods))
 
     def step(self, x_t, state=None): ...
 
@@ -79,7 +79,7 @@ def test_a_new_layer_is_found_and_its_fault_with_it():
     contract(cases["LSTM"], True, 3)
     with pytest.raises(AssertionError, match=r"^forward: y of the call over 1 step"):
         contract(cases["OffByOne"], True, 3)
-    with pytest.raises(KeyError, match=r"Unknown: .* no value for `n_heads`: add one"):
+    with pytest.raises(KeyError, match=r"Unknown: .* no value for `n_moods`: add one"):
         cases["Unknown"]()
 
 

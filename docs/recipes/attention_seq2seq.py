@@ -157,12 +157,13 @@ def beam_search(
         total = logits.log_softmax(dim=1) + so_far
         best = total.flatten().topk(min(2 * width, total.numel()))
         following, parents = [], []
-        for score, index in zip(
-            best.values.tolist(), best.indices.tolist(), strict=True
-        ):
+        ranked = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        for rank, (score, index) in enumerate(ranked):
             parent, token_id = divmod(index, total.shape[1])
             if token_id == EOS:
-                ended.append((score, live[parent][1][1:]))
+                # Of the others an end would be the answer of a wider beam.
+                if rank < width:
+                    ended.append((score, live[parent][1][1:]))
             elif len(following) < width:
                 following.append((score, [*live[parent][1], token_id]))
                 parents.append(parent)

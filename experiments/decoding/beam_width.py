@@ -75,14 +75,14 @@ def measure(case: dict, config: Config) -> dict:
     log_p = tables(config, depends=case["depends"])
     start = torch.arange(config.vocab).repeat(config.chains)
     chain = torch.arange(config.chains).repeat_interleave(config.vocab)
-    found = beam_search(
+    beams = beam_search(
         Chains(log_p),
         start,
         width=case["width"],
         max_length=config.length,
         state=Which(chain),
     )
-    lost = likeliest(log_p, config.length).flatten() - found.scores[:, 0]
+    lost = likeliest(log_p, config.length).flatten() - beams.scores[:, 0]
     missed = lost > 1e-9
     return {
         "width": case["width"],
@@ -96,8 +96,8 @@ def measure(case: dict, config: Config) -> dict:
 
 def cases(config: Config) -> dict[str, dict]:
     """Each width on chains, and greedy search where no token matters."""
-    found = {f"width_{w}": {"width": w, "depends": True} for w in config.widths}
-    return found | {"no_memory": {"width": 1, "depends": False}}
+    by_width = {f"width_{w}": {"width": w, "depends": True} for w in config.widths}
+    return by_width | {"no_memory": {"width": 1, "depends": False}}
 
 
 experiment = lab.Experiment(

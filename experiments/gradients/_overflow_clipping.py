@@ -56,9 +56,9 @@ def cosine(width: int, steps: int, seed: int, clip: Callable[..., object]) -> fl
     """Between an exploding gradient and what clipping leaves of it."""
     layer = exploding_layer(width, F64, EXPLODING_RADIUS, seed)
     gradient = gradient_of(layer, steps, seed)
-    found = torch.cosine_similarity(clipped(gradient, clip, 1.0), gradient, dim=0)
+    cosine = torch.cosine_similarity(clipped(gradient, clip, 1.0), gradient, dim=0)
     # Nine decimals: the rest differs between processors.
-    return round(found.item(), 9)
+    return round(cosine.item(), 9)
 
 
 def share_of_first_half(width: int, steps: int, seed: int, *, default: bool) -> float:

@@ -93,18 +93,18 @@ def trace(case: Case, config: Config, seed: int) -> dict[str, list[float]]:
     # h depends on c at the start too: h = o * tanh(c), with o held fixed.
     forget = torch.ones(size, dtype=torch.float64)
     total = torch.cat([slope(state).diag(), forget.diag()])
-    found = {key: [] for key in ("dropped", "direct", "jacobian", "product")}
+    by_step = {key: [] for key in ("dropped", "direct", "jacobian", "product")}
     for x_t in x[:, config.warm_up :].unbind(1):
         jacobian = state_jacobian(layer, x_t, state)[0]
         c_from_h, c_from_c = jacobian[size:].chunk(2, dim=1)
         f_t = c_from_c.diagonal()
         total, forget = jacobian @ total, forget * f_t
-        found["dropped"].append(norm(c_from_h * slope(state)))
-        found["direct"].append(f_t.max().item())
-        found["jacobian"].append(norm(total[size:]))
-        found["product"].append(forget.max().item())
+        by_step["dropped"].append(norm(c_from_h * slope(state)))
+        by_step["direct"].append(f_t.max().item())
+        by_step["jacobian"].append(norm(total[size:]))
+        by_step["product"].append(forget.max().item())
         _, state = layer.step(x_t, state)
-    return found
+    return by_step
 
 
 def measure(case: Case, config: Config) -> dict:

@@ -17,6 +17,7 @@ from experiments.lab.claim import (
 from experiments.lab.drawing import DASHES, Theme, label_ends, label_line, power_ticks
 from experiments.lab.experiment import Experiment, Track, untracked
 from experiments.lab.figures import Lines, band, line, lines
+from experiments.lab.kept import kept
 from experiments.lab.networks import parameter_count, zero_biases_
 from experiments.lab.numbers import all_but, each, everything
 from experiments.lab.quantity import value_of
@@ -74,6 +75,7 @@ __all__ = [
     "exactly",
     "fixed",
     "generator",
+    "kept",
     "label_ends",
     "label_line",
     "line",

@@ -43,17 +43,17 @@ def lowest_by_claim(data: Mapping[str, Any]) -> list[dict[str, Row]]:
     by_claim: dict[str, list[Row]] = {}
     for row in rows_of(data):
         by_claim.setdefault(row["claim"], []).append(row)
-    found = []
+    by_part = []
     for rows in by_claim.values():
         parts = {
             "all": rows,
             "switch": [row for row in rows if row["setting"] in BY_SWITCH],
             "seed": [row for row in rows if row["setting"] in BY_SEED],
         }
-        found.append(
+        by_part.append(
             {key: min(some, key=_by_margin) for key, some in parts.items() if some}
         )
-    return sorted(found, key=lambda lowest: _by_margin(lowest["all"]))
+    return sorted(by_part, key=lambda parts: _by_margin(parts["all"]))
 
 
 def _by_margin(row: Row) -> float:
@@ -79,7 +79,7 @@ def numbers(data: Mapping[str, Any]) -> dict[str, Any]:
         "shifts": len(SEEDED),
         "bound": NEAR,
         "experiments": len(runs),
-        "runs": sum(len(found) for found in runs),
+        "runs": sum(len(by_setting) for by_setting in runs),
         "claims": len(lowest),
         "exact": sum(row["margin"] == math.inf for row in lowest),
         "near": sum(0 < row["margin"] < NEAR for row in lowest),

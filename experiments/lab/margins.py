@@ -59,18 +59,18 @@ SEEDED = tuple(Setting(f"seeds + {shift}", {}, shift=shift) for shift in SHIFTS)
 
 def with_other_seeds(config: Any, shift: int) -> Any:
     """With `shift` added to each field `seed` or `..._seeds`; None if there is none."""
-    found = {
+    seeds = {
         field.name: getattr(config, field.name)
         for field in fields(config)
         if field.name.rpartition("_")[2] in ("seed", "seeds")
     }
-    if not found:
+    if not seeds:
         return None
     moved = {
         name: value + shift
         if isinstance(value, int)
         else tuple(seed + shift for seed in value)
-        for name, value in found.items()
+        for name, value in seeds.items()
     }
     return replace(config, **moved)
 
@@ -85,18 +85,18 @@ def settings_of(experiment: Experiment) -> list[Setting]:
 
 def margins_of(claims: Sequence[Claim], cases: Mapping[str, Any]) -> dict[str, Any]:
     """By claim: verdict, margin (None where it is not finite) and step."""
-    found: dict[str, Any] = {}
+    judged: dict[str, Any] = {}
     for claim in claims:
         if not claim.timed:
             case, control = outcomes(claim, cases)
             outcome = nearest(claim, cases)
             finite = math.isfinite(outcome.margin)
-            found[claim.id] = {
+            judged[claim.id] = {
                 "holds": case.holds and not control.holds,
                 "margin": outcome.margin if finite else None,
                 "step": outcome.step,
             }
-    return rounded(found, "margins")
+    return rounded(judged, "margins")
 
 
 def run_here(name: str, threads: int, shift: int) -> dict[str, Any]:
@@ -149,8 +149,8 @@ class Runs:
 
     def __iter__(self) -> Iterator[tuple[Experiment, Setting, dict[str, Any]]]:
         for setting, experiments in self.jobs:
-            found = run_apart([experiment.name for experiment in experiments], setting)
-            for experiment, (_, run) in zip(experiments, found, strict=True):
+            runs = run_apart([experiment.name for experiment in experiments], setting)
+            for experiment, (_, run) in zip(experiments, runs, strict=True):
                 yield experiment, setting, run
 
 
@@ -184,10 +184,10 @@ def jobs_of(
         return kept["config"] != config_of(experiment) or "claims" not in run
 
     return [
-        (setting, found)
+        (setting, chosen)
         for setting in (*SETTINGS, *SEEDED)
         if (
-            found := [
+            chosen := [
                 experiment
                 for experiment in experiments
                 if setting in settings_of(experiment) and lacks(experiment, setting)

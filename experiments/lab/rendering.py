@@ -44,5 +44,5 @@ def render(
 
 def rendered_files(name: str, folder: Path) -> list[Path]:
     """Files in `folder` that were rendered from the record of `name`."""
-    found = [*folder.glob(f"{name}.*.md"), *folder.glob(f"{name}.*.svg")]
-    return sorted(found)
+    files = [*folder.glob(f"{name}.*.md"), *folder.glob(f"{name}.*.svg")]
+    return sorted(files)

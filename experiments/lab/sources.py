@@ -32,8 +32,8 @@ def path_of(module: str) -> Path | None:
     if base is None:
         return None
     stem = base.joinpath(*module.split("."))
-    found = [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
-    return found[0] if found else None
+    files = [p for p in (stem.with_suffix(".py"), stem / "__init__.py") if p.is_file()]
+    return files[0] if files else None
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
@@ -47,22 +47,22 @@ def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
 
 def declared_in(path: Path) -> list[Path]:
     """The files that a module names in its `FILES`."""
-    found = []
+    files = []
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FILES":
-            found += [ROOT / name for name in ast.literal_eval(node.value)]
-    return found
+            files += [ROOT / name for name in ast.literal_eval(node.value)]
+    return files
 
 
 @cache
 def _handed_on(path: Path) -> dict[str, tuple[str, str]]:
     """What an `__init__` takes from other modules, by the name it has here."""
-    found = {}
+    origins = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
-                found[alias.asname or alias.name] = (node.module, alias.name)
-    return found
+                origins[alias.asname or alias.name] = (node.module, alias.name)
+    return origins
 
 
 def _home(module: str, name: str | None) -> str | None:

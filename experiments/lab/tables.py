@@ -75,8 +75,8 @@ def fixed(quantity: Quantity, decimals: int, unit: str = "") -> Cell:
 def span(quantity: Quantity, digits: int = 3) -> Cell:
     """The lowest and the highest of a spread: 0.1 to 0.3."""
 
-    def write(found: Mapping[str, float]) -> str:
-        return f"{number(found['low'], digits)} to {number(found['high'], digits)}"
+    def write(spread: Mapping[str, float]) -> str:
+        return f"{number(spread['low'], digits)} to {number(spread['high'], digits)}"
 
     return cell(quantity, write)
 
@@ -86,9 +86,9 @@ def with_span(
 ) -> Cell:
     """The median of a spread, or its mean, and the ends: 0.2 (0.1 to 0.3)."""
 
-    def text(found: Mapping[str, float]) -> str:
-        keys = "median" if "median" in found else "mean", "low", "high"
-        middle, low, high = (write(found[key], *more) for key in keys)
+    def text(spread: Mapping[str, float]) -> str:
+        keys = "median" if "median" in spread else "mean", "low", "high"
+        middle, low, high = (write(spread[key], *more) for key in keys)
         return f"{middle} ({low} to {high})"
 
     return cell(quantity, text)
@@ -100,19 +100,19 @@ def spread_columns(quantity: str) -> dict[str, str]:
     return {header: f"{quantity}.{key}" for header, key in keys.items()}
 
 
-def quartiles_text(found: Mapping[str, float]) -> str:
+def quartiles_text(spread: Mapping[str, float]) -> str:
     """A ratio with its quartiles: 1.23 (1.20 to 1.31)."""
-    return f"{found['median']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+    return f"{spread['median']:.2f} ({spread['low']:.2f} to {spread['high']:.2f})"
 
 
 def rows_of(
     record: Mapping[str, Any], rows: Quantity, where: Mapping[str, Any]
 ) -> list[Any]:
     """Rows of a record that have these values; those of a mapping get its `name`."""
-    found = value_of(record, rows)
-    if isinstance(found, Mapping):
-        found = [{"name": name, **row} for name, row in found.items()]
-    return [row for row in found if all(row.get(k) == v for k, v in where.items())]
+    listed = value_of(record, rows)
+    if isinstance(listed, Mapping):
+        listed = [{"name": name, **row} for name, row in listed.items()]
+    return [row for row in listed if all(row.get(k) == v for k, v in where.items())]
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,11 @@ class Table:
 
     def text(self, record: Mapping[str, Any]) -> str:
         """The Markdown of the table."""
-        found = rows_of(record, self.rows, self.where)
+        listed = rows_of(record, self.rows, self.where)
         heads, cells = list(self.columns), _cells(self.columns)
         if self.labels is None:
-            return table(heads, [[make(row) for make in cells] for row in found])
-        by_name = {row["name"]: row for row in found}
+            return table(heads, [[make(row) for make in cells] for row in listed])
+        by_name = {row["name"]: row for row in listed}
         lines = [
             [label, *(make(by_name[name]) for make in cells)]
             for name, label in self.labels.items()
@@ -176,20 +176,20 @@ class Pivot:
 
     def text(self, record: Mapping[str, Any]) -> str:
         """The Markdown of the table; a column without a row of a line is empty."""
-        found: dict[tuple[str, ...], dict[Any, str]] = {}
+        lines: dict[tuple[str, ...], dict[Any, str]] = {}
         heads, cells = list(self.lines), _cells(self.lines)
         for row in rows_of(record, self.rows, self.where):
-            line = found.setdefault(tuple(make(row) for make in cells), {})
+            line = lines.setdefault(tuple(make(row) for make in cells), {})
             line[value_of(row, self.across)] = self.cell(row)
         columns = self.columns
         if not isinstance(columns, Mapping):
-            known = {value: None for line in found.values() for value in line}
+            known = {value: None for line in lines.values() for value in line}
             columns = {value: columns(value) for value in known}
         return table(
             [*heads, *columns.values()],
             [
                 [*line, *(texts.get(key, "") for key in columns)]
-                for line, texts in found.items()
+                for line, texts in lines.items()
             ],
         )
 

@@ -1,17 +1,13 @@
 r"""One trained pronouncer: what it says of the held-out words, and where it looks."""
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from experiments import lab
-from experiments.lab.sources import ROOT, hash_of
 from seqref.tasks import (
     Alphabet,
     Graphones,
@@ -135,21 +131,3 @@ def counted(lexicon: Lexicon, heldout: Lexicon, order: int) -> dict[str, Any]:
     """What a joint n-gram model says of the held-out words."""
     model = Graphones(lexicon, order)
     return {"said": [[*model.pronounce(word)[0][0]] for word in heldout]}
-
-
-def kept(config: Any, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    r"""What `make` gives, kept in a file where the config names a folder.
-
-    A run that was stopped goes on after the last network that was finished. A file is
-    of one config and one state of the sources.
-    """
-    if config.keep is None:
-        return make()
-    told = json.dumps([asdict(config), hash_of("experiments.models.pronouncer")])
-    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-    path: Path = ROOT / config.keep / f"{name}-{digest}.json"
-    if not path.is_file():
-        result = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result), encoding="utf-8")
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -84,7 +84,7 @@ def baselines(config: Config, words: runs.Words) -> dict[str, list[list[str]]]:
     counted = {}
     for name, (lexicon, order) in models.items():
         make = partial(runs.counted, lexicon, words.heldout, order)
-        counted[name] = runs.kept(config, name, make)["said"]
+        counted[name] = lab.kept(config, __name__, name, make)["said"]
     counted.setdefault("graphones", counted["graphones_subset"])
     return counted
 
@@ -107,7 +107,9 @@ def networks(config: Config, words: runs.Words, track: lab.Track) -> dict[Job, A
     if config.words != config.subset:
         jobs["subset", first] = words.subset, config.subset_epochs
     done = {
-        (name, seed): runs.kept(config, f"{name}-{seed}", partial(make, *what, seed))
+        (name, seed): lab.kept(
+            config, __name__, f"{name}-{seed}", partial(make, *what, seed)
+        )
         for (name, seed), what in track(list(jobs.items()), "pronouncer")
     }
     done.setdefault(("subset", first), done["network", first])

@@ -88,6 +88,9 @@ REMEMBERS = Kind(
     lambda write: write(judges.judge(nn.LSTM), 4.0),
     checks.carried(VECTORS) | {"own": judges.keeps_its_cell_state},
 )
+TURNS = Kind(
+    lambda model: model(*judges.turning_weights()), {"own": judges.turns_neighbours}
+)
 SCORES = Kind(lambda score: score, {"own": judges.never_longer})
 ASKS = Kind(of_vectors, checks.translator())
 HANDS_OVER = Kind(of_vectors, checks.hand_over() | {"own": judges.hands_over_all})
@@ -181,6 +184,12 @@ CABINET = {
         kind=STEPS_OF_VECTORS,
         caught_by="row_order",
     ),
+    "restarted-positions": Specimen(
+        label="positions that restart in a cached step",
+        pair=(state.Turning, state.GoingOn),
+        kind=CARRIES,
+        caught_by="state_carry",
+    ),
     "no-nonlinearity": Specimen(
         label="a recurrence without its tanh",
         pair=(formulas.CharacterModel, formulas.Nonlinear),
@@ -209,6 +218,12 @@ CABINET = {
         label="a forget bias in the block of another gate",
         pair=(formulas.remember, formulas.remember_right),
         kind=REMEMBERS,
+        caught_by="own",
+    ),
+    "other-layout": Specimen(
+        label="rotary weights of the other layout",
+        pair=(formulas.RotaryScores, formulas.PermutedScores),
+        kind=TURNS,
         caught_by="own",
     ),
     "length-penalty": Specimen(

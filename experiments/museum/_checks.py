@@ -45,17 +45,17 @@ def trials(
 
 def messages(build: Build, applied: Trials) -> dict[str, str]:
     """By check the message with which it fails on a model, or nothing."""
-    found = {}
+    said = {}
     for name, trial in applied.items():
         with lab.seeded(0):
             model = build()
-        found[name] = ""
+        said[name] = ""
         try:
             with lab.seeded(1):
                 trial(model)
         except AssertionError as error:
-            found[name] = str(error)
-    return found
+            said[name] = str(error)
+    return said
 
 
 def reader(x: Tensor) -> Trials:

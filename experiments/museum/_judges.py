@@ -32,6 +32,25 @@ def like(layer: type[Any], model: Any) -> None:
     assert_close(model(VECTORS)[0], judge(layer)(VECTORS)[0], atol=1e-5, rtol=1e-5)
 
 
+def turning_weights() -> tuple[Tensor, Tensor]:
+    """Of queries and keys, from a model that turns neighbouring components."""
+    W_q, W_k = torch.randn(2, HIDDEN, INPUT, generator=lab.generator(7))
+    return W_q, W_k
+
+
+@torch.no_grad()
+def turns_neighbours(model: Any) -> None:
+    """Raise unless the scores are those of the model that the weights are from."""
+    omega = 10000.0 ** (-torch.arange(0, HIDDEN, 2) / HIDDEN)
+    angles = torch.arange(VECTORS.shape[1])[:, None] * omega
+    turn = torch.polar(torch.ones_like(angles), angles)
+    q, k = (
+        torch.view_as_complex((VECTORS @ W.T).unflatten(-1, (-1, 2))) * turn
+        for W in turning_weights()
+    )
+    assert_close(model(VECTORS), (q @ k.mH).real, atol=1e-5, rtol=1e-5)
+
+
 def imported(take: Callable[[nn.LSTM, dict[str, Tensor]], nn.LSTM]) -> nn.LSTM:
     """A new layer with the judge's weights, blocks in the order of ONNX: i, o, f, g."""
     blocks = {

@@ -17,6 +17,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from experiments import lab
+from experiments.seq2seq._models import (
+    EMBEDDING,
+    Level,
+    Replaced,
+    levelled,
+    permuted,
+)
 from seqref import GRU, AdditiveAttention, Bidirectional, ChoGRU
 from seqref.models import BahdanauDecoder, EncoderDecoder, TanhBridge
 from seqref.tasks.reversal import Reversal
@@ -44,51 +51,11 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
-Change = Callable[[Tensor], Tensor]
-
-
-def levelled(weights: Tensor) -> Tensor:
-    """Equal weights over a source without padding."""
-    return torch.full_like(weights, 1 / weights.shape[1])
-
-
-def permuted(generator: torch.Generator, weights: Tensor) -> Tensor:
-    """Each row's weights in a random order of its own."""
-    noise = torch.rand(weights.shape, generator=generator)
-    return weights.gather(1, noise.argsort(dim=1))
-
-
-class Replaced(nn.Module):
-    """An attention whose weights go through `change` before the context is made."""
-
-    def __init__(self, attention: AdditiveAttention, change: Change) -> None:
-        super().__init__()
-        self.attention, self.change = attention, change
-        self.query_size = attention.query_size
-        self.memory_size = attention.memory_size
-
-    def prepare(self, memory: Tensor, lengths: Tensor | None = None) -> Any:
-        """As the attention."""
-        return self.attention.prepare(memory, lengths)
-
-    def attend(self, query: Tensor, source: Any) -> tuple[Tensor, Tensor]:
-        """Contexts and weights, as they were changed."""
-        weights = self.change(self.attention.attend(query, source)[1])
-        return torch.bmm(weights[:, None], source.values)[:, 0], weights
-
-
-class Level(Replaced):
-    """Equal weights; nothing is asked."""
-
-    def __init__(self, attention: AdditiveAttention) -> None:
-        super().__init__(attention, levelled)
-
-
 def build(kind: str, width: int, vocab: int) -> EncoderDecoder:
     """Bahdanau's model; of the kind `equal` its weights are equal."""
-    encoder = Bidirectional(GRU(16, width // 2), GRU(16, width // 2))
+    encoder = Bidirectional(GRU(EMBEDDING, width // 2), GRU(EMBEDDING, width // 2))
     attention: Any = AdditiveAttention(width, width, width)
-    layer = ChoGRU(16 + width, width)
+    layer = ChoGRU(EMBEDDING + width, width)
     if kind == "equal":
         attention = Level(attention)
     decoder = BahdanauDecoder(layer, attention, width)
@@ -218,23 +185,31 @@ def table(record: Mapping[str, Any]) -> lab.Table:
 
 
 experiment = lab.Experiment(
-    small=Config(length=7, updates=120, batch_size=24, tests=200, draws=1, seeds=(0,)),
+    small=Config(
+        length=6,
+        updates=80,
+        batch_size=20,
+        learning_rate=0.02,
+        tests=200,
+        draws=1,
+        seeds=(0,),
+    ),
     run=run,
     claims=[
         lab.Claim(
             "C59",
-            "Permuting the weights changes more than 0.25 of the tokens of a model "
+            "Permuting the weights changes more than 0.15 of the tokens of a model "
             "that writes its source backwards; where the model writes the most "
             "frequent symbol, fewer.",
-            lab.above("changed.mean", 0.25, lab.share),
+            lab.above("changed.mean", 0.15, lab.share),
             case="reversal_permuted",
             control="majority_permuted",
         ),
         lab.Claim(
             "C59.equal",
-            "And it moves the outputs by more than 0.25 in total variation; where the "
+            "And it moves the outputs by more than 0.15 in total variation; where the "
             "weights were equal in training, by less.",
-            lab.above("distance.mean", 0.25, lab.share),
+            lab.above("distance.mean", 0.15, lab.share),
             case="reversal_permuted",
             control="equal_permuted",
         ),

@@ -10,23 +10,15 @@ then one vector that is handed over, and one mean of the source, have to do.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from experiments import lab
+from experiments.seq2seq._models import EMBEDDING, around, ordered
 from experiments.seq2seq._reversal import Training, as_it_is, right, trained
-from seqref import GRU, AdditiveAttention, Bidirectional, ChoGRU, GRUState
-from seqref.models import (
-    BahdanauDecoder,
-    BoundDecoder,
-    EncoderDecoder,
-    LuongDecoder,
-    TanhBridge,
-)
-from seqref.models.encoder_decoder.bound import Source, by_scan
-from seqref.models.encoder_decoder.fits import no_weights
+from seqref import AdditiveAttention, ChoGRU
+from seqref.models import BahdanauDecoder, EncoderDecoder, LuongDecoder
 
 ORDERS = {
     "before": "the state before the step asks",
@@ -45,84 +37,10 @@ class Config(Training):
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
-class OrderState(NamedTuple):
-    """The layer's state, the last context, the last weights."""
-
-    layer: GRUState
-    context: Tensor
-    weights: Tensor
-
-
-class OrderDecoder(nn.Module):
-    """Attention before the step or after it; all else is equal."""
-
-    attends = True
-    state_type = OrderState
-
-    def __init__(self, order: str, embedding: int, width: int) -> None:
-        super().__init__()
-        self.order, self.input_size, self.output_size = order, embedding, width
-        self.layer = ChoGRU(embedding + width, width)
-        self.attention = AdditiveAttention(width, width, width)
-        self.combine = nn.Linear(2 * width, width)
-
-    def attend(
-        self, memory: Tensor, lengths: Tensor | None = None, start: Any = None
-    ) -> BoundDecoder:
-        """Bind it to a source."""
-        source = Source(self.attention.prepare(memory, lengths), start, len(memory))
-        return BoundDecoder(self, source)
-
-    def layer_state(self, rows: int) -> GRUState:
-        """The layer's own first state."""
-        return self.layer.initial_state(rows)
-
-    def state_from(self, start: GRUState, source: Source) -> OrderState:
-        """The state before the first step."""
-        context = torch.zeros_like(start.h)
-        return OrderState(start, context, no_weights(start.h, source))
-
-    def advance(
-        self, x_t: Tensor, state: OrderState, source: Source
-    ) -> tuple[Tensor, OrderState]:
-        """One step."""
-        context, weights = state.context, state.weights
-        if self.order != "after":
-            context, weights = self._asked(state.layer.h, source)
-        h_t, layer = self.layer.step(torch.cat([x_t, context], dim=1), state.layer)
-        if self.order == "after":
-            context, weights = self._asked(h_t, source)
-        y_t = torch.tanh(self.combine(torch.cat([h_t, context], dim=1)))
-        return y_t, OrderState(layer, context, weights)
-
-    def _asked(self, query: Tensor, source: Source) -> tuple[Tensor, Tensor]:
-        if self.order == "blind":
-            query = torch.zeros_like(query)
-        return self.attention.attend(query, source.attended)
-
-    def sequence(
-        self, x: Tensor, state: OrderState, source: Source, lengths: Tensor | None
-    ) -> tuple[Tensor, Any, Tensor]:
-        """All steps, one after the other."""
-        return by_scan(self, x, state, source, lengths)
-
-
-def around(decoder: Any, width: int, vocab: int) -> EncoderDecoder:
-    """A model with this decoder and an encoder that reads both ways."""
-    encoder = Bidirectional(GRU(16, width // 2), GRU(16, width // 2))
-    bridge = TanhBridge(encoder, decoder.layer)
-    return EncoderDecoder(vocab, vocab, encoder, decoder, hand_over=bridge)
-
-
-def ordered(order: str, width: int, vocab: int) -> EncoderDecoder:
-    """A model of one of the orders."""
-    return around(OrderDecoder(order, 16, width), width, vocab)
-
-
 def published(kind: str, width: int, vocab: int) -> EncoderDecoder:
     """A model with a decoder of the package."""
     attention = AdditiveAttention(width, width, width)
-    layer = ChoGRU(16 + width, width)
+    layer = ChoGRU(EMBEDDING + width, width)
     decoder = (
         BahdanauDecoder(layer, attention, width)
         if kind == "bahdanau"
@@ -207,7 +125,13 @@ def table(record: Any) -> lab.Table:
 
 experiment = lab.Experiment(
     # How well each order learns is no claim: a small run says too little of it.
-    small=Config(longest=4, updates=10, batch_size=8, tests=50, seeds=(0,)),
+    small=Config(
+        longest=4,
+        updates=10,
+        batch_size=8,
+        tests=50,
+        seeds=(0,),
+    ),
     run=run,
     claims=[
         lab.Claim(

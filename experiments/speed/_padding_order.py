@@ -119,9 +119,9 @@ def readings(
         [summary(layer(x[i : i + 1, : lengths[i]])[1][0], -2) for i in range(rows)]
     )
     packed, padded = layer(told(x, lengths))[1][0], layer(x)[1][0]
-    found = {
+    states = {
         "packed": summary(packed, -2),
         "not_packed": summary(padded, -2),
         "first_entries": summary(packed, 0),
     }
-    return {way: (h - alone).abs().max().item() for way, h in found.items()}
+    return {way: (h - alone).abs().max().item() for way, h in states.items()}

@@ -3,7 +3,8 @@ r"""What every causal layer promises, and the loop over the steps of any layer.
 A causal layer has three members: `initial_state`, `step` and the call over a whole
 sequence. `step` is the definition; `scan` loops it. A state is a NamedTuple of tensors
 with the batch as first axis, or a tuple of such states. It is passed in and returned,
-never stored on the module and never written in place.
+never stored on the module and never written in place. A cache is a state whose tensors
+grow with the steps; `match_states` brings two of different size together.
 
 Beside `scan` stands the loop in an op's `reference.py`. An op knows no layers and is
 below this module, and its loop is a part of its definition, to be read alone: inputs
@@ -89,18 +90,59 @@ def map_state(function: Callable[..., Tensor], state: State, *others: State) -> 
             "map_state: `state` must be a tensor, a NamedTuple of tensors or a tuple "
             f"of states, got {type(state).__name__}"
         )
-    for other in others:
-        if type(other) is not type(state) or len(other) != len(state):  # pyright: ignore
-            raise TypeError(
-                "map_state: all states must have one structure, got "
-                f"{type(state).__name__} of {len(state)} and {type(other).__name__}"
-            )
+    _check_structure("map_state", state, others)
     parts = [
         map_state(function, *each)
         for each in zip(state, *others, strict=True)  # pyright: ignore
     ]
     make: Any = getattr(type(state), "_make", tuple)
     return make(parts)
+
+
+def match_states(state: State, *others: State) -> tuple[State, ...]:
+    r"""States of one structure in one size, so that rows can be chosen among them.
+
+    Most states never change their size and come back as they are. One that grows, such
+    as a cache, says how it is brought to the size of another: its type has a static
+    method `matched`, which takes such states and returns them in the size of the
+    largest.
+
+    Shapes:
+        - returns: as many states
+
+    Raises:
+        TypeError: the states differ in structure.
+    """
+    states = (state, *others)
+    matched = getattr(type(state), "matched", None)
+    if isinstance(state, Tensor) or not isinstance(state, tuple):
+        return states
+    _check_structure("match_states", state, others)
+    if matched is not None:
+        return matched(*states)
+    parts = [match_states(*each) for each in zip(*states, strict=True)]  # pyright: ignore
+    make: Any = getattr(type(state), "_make", tuple)
+    return tuple(make([part[i] for part in parts]) for i in range(len(states)))
+
+
+def grows(state: Any) -> bool:
+    r"""Whether a part of a state changes its size and says how it is matched.
+
+    Shapes:
+        - any
+    """
+    if isinstance(state, Tensor) or not isinstance(state, tuple):
+        return False
+    return hasattr(type(state), "matched") or any(grows(part) for part in state)
+
+
+def _check_structure(where: str, state: Any, others: tuple[Any, ...]) -> None:
+    for other in others:
+        if type(other) is not type(state) or len(other) != len(state):
+            raise TypeError(
+                f"{where}: all states must have one structure, got "
+                f"{type(state).__name__} of {len(state)} and {type(other).__name__}"
+            )
 
 
 def detach_state(state: State) -> State:
@@ -151,6 +193,8 @@ def reset_rows(state: State, fresh: State, mask: Bool[Tensor, " batch"]) -> Stat
 
     For streams that start anew inside a batch:
     ``state = reset_rows(state, layer.initial_state(batch_size), is_first_chunk)``.
+    A state that grows is first brought to the size of the larger of the two, as
+    `match_states` does.
 
     Shapes:
         - each tensor of `state` and `fresh`: (batch, ...); `mask`: (batch,)
@@ -176,6 +220,8 @@ def reset_rows(state: State, fresh: State, mask: Bool[Tensor, " batch"]) -> Stat
             )
         return torch.where(_like_rows(mask, old), new, old)
 
+    if grows(state):
+        state, fresh = match_states(state, fresh)
     return map_state(choose, state, fresh)
 
 
@@ -229,16 +275,21 @@ def scan(
         if real is not None:
             keep = real[:, t]
             y_t = y_t.masked_fill(~_like_rows(keep, y_t), 0)
-            following = map_state(
-                lambda new, old, keep=keep: torch.where(
-                    _like_rows(keep, new), new, old
-                ),
-                following,
-                state,
-            )
+            following = _held(keep, following, state)
         state = following
         outputs.append(y_t)
     return torch.stack(outputs, dim=1), state
+
+
+def _held(keep: Tensor, new: State, old: State) -> State:
+    r"""`new` in the rows that go on, `old` in those that have ended."""
+    if grows(new):
+        new, old = match_states(new, old)
+
+    def choose(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(_like_rows(keep, new), new, old)
+
+    return map_state(choose, new, old)
 
 
 def _like_rows(mask: Tensor, tensor: Tensor) -> Tensor:

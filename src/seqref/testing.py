@@ -9,11 +9,12 @@ from seqref._contract import values
 from seqref._contract.carry import check_state_carry
 from seqref._contract.causal import check_causality
 from seqref._contract.copies import check_dtype
+from seqref._contract.expected import check_expected
 from seqref._contract.invariance import check_padding_invariance
 from seqref._contract.live import LiveBytes
 from seqref._contract.nonlinear import check_nonlinearity
 from seqref._contract.order import check_row_order
-from seqref._contract.properties import Report, check_expected, go_through
+from seqref._contract.properties import PROPERTIES, Report, go_through
 from seqref._contract.shift import check_target_shift
 from seqref._contract.source import check_source_dependence
 from seqref._contract.subject import Subject, property_named
@@ -67,6 +68,10 @@ def check_sequence_layer(
     loss over outputs and final state. The initial state is one that the layer reaches
     from `layer.initial_state` in three steps over random inputs.
 
+    A state whose tensors grow with the steps, such as a cache, is compared in the size
+    of the larger one: its type has a static method `matched`, as
+    `seqref.recurrence.match_states` says.
+
     The properties hold for the sizes of `x`. A form that works in chunks is tried with
     a time beyond its chunk, and dropout or batch norm in the mode that the layer is in.
 
@@ -108,7 +113,7 @@ def check_sequence_layer(
     """
     _check_arguments(layer, x, atol, rtol, dtype)
     expected = {} if expected_failures is None else expected_failures
-    check_expected("check_sequence_layer", expected)
+    check_expected("check_sequence_layer", expected, PROPERTIES)
     devices = [x.device] if x.is_cuda else []
     with torch.enable_grad(), torch.random.fork_rng(devices):
         with property_named("protocol"):

@@ -18,6 +18,7 @@ from seqref.attention import (
     interleaved_from_half,
     sinusoidal,
 )
+from seqref.ops.softmax_attention import softmax_attention
 
 F64 = torch.float64
 LAYOUTS = ["half", "interleaved"]
@@ -148,6 +149,23 @@ def test_beyond_the_last_learned_position(offset):
         layer(torch.zeros(2, 3, 4), offset)
     assert layer(torch.zeros(2, 0, 4), 10).shape == (2, 0, 4)
     assert layer(torch.zeros(2, 2, 4), 8).shape == (2, 2, 4)
+    # Without rows, or under vmap, there is no offset to read: 11 steps are too many.
+    none = torch.zeros(0, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"max_positions=10 positions, got 11 steps$"):
+        layer(torch.zeros(0, 11, 4), none)
+    assert layer(torch.zeros(0, 10, 4), none).shape == (0, 10, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("inner", [torch.float32, torch.bfloat16])
+def test_learned_positions_keep_the_dtype_under_autocast(inner, dtype):
+    layer = LearnedPositions(10, 4, dtype=inner)
+    x = torch.randn(2, 3, 4).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x, 2)
+    assert y.dtype == dtype
+    expected = (x.double() + layer.weight[2:5].double()).to(dtype)
+    torch.testing.assert_close(y, expected)
 
 
 # Rotary.
@@ -199,6 +217,24 @@ def test_scores_depend_on_the_difference_of_positions_alone(layout):
     assert at[30, 0] != pytest.approx(at[0, 30], abs=1e-3)
     assert at[30, 0] != pytest.approx(at[60, 0], abs=1e-3)
     assert at[0, 0] == pytest.approx((q * k).sum().item(), abs=1e-12)
+
+
+@layouts
+def test_rotary_adds_nothing_to_a_score(layout):
+    """It is bilinear: a bias by distance would be there for a query of zeros too."""
+    rotary = Rotary(8, layout=layout)
+    q, other, k = torch.randn(3, 1, 1, 1, 8, dtype=F64)
+
+    def score(q, k):
+        return (rotary(q, 30) * rotary(k, 10)).sum()
+
+    assert score(torch.zeros_like(q), k) == score(q, torch.zeros_like(k)) == 0
+    torch.testing.assert_close(
+        score(2 * q - other, k), 2 * score(q, k) - score(other, k)
+    )
+    torch.testing.assert_close(
+        score(q, 2 * k - other), 2 * score(q, k) - score(q, other)
+    )
 
 
 @layouts
@@ -353,7 +389,7 @@ def test_slopes_equal_those_of_bloom():
 
 
 def test_causal_weights_equal_those_of_bloom():
-    """Bloom adds slope times position of the key, which a softmax cannot tell apart."""
+    """Bloom adds slope times position of the key: the same behind a causal mask."""
     bloom = pytest.importorskip("transformers.models.bloom.modeling_bloom")
     theirs = bloom.build_alibi_tensor(torch.ones(1, 9), 6, torch.float32)
     raw = torch.randn(6, 9, 9)
@@ -363,6 +399,8 @@ def test_causal_weights_equal_those_of_bloom():
     torch.testing.assert_close(
         mine.masked_fill(future, -torch.inf).softmax(-1), expected
     )
+    # And not without one.
+    assert (mine.softmax(-1) - (raw + theirs).softmax(-1)).abs().max() > 0.1
 
 
 def test_the_bias_is_minus_slope_times_distance():
@@ -377,6 +415,52 @@ def test_the_bias_is_minus_slope_times_distance():
     assert rows.shape == (3, 4, 5, 7)
     for row, n in zip(rows, offset.tolist(), strict=True):
         torch.testing.assert_close(row, alibi_bias(slopes, 5, 7, n))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_bias_in_half_precision_is_rounded_at_the_end_alone(dtype):
+    # Of 12 heads some slopes are no powers of two, whose products would be exact.
+    slopes, keys = alibi_slopes(12).to(dtype), 70000
+    mine = alibi_bias(slopes, 1, keys, keys - 1)
+    assert mine.dtype == dtype
+    exact = alibi_bias(slopes.double(), 1, keys, keys - 1)
+    assert exact.dtype == F64
+    # Half a unit in the last place, and the rounding of float32 before it.
+    worst = torch.finfo(dtype).eps / 2 * 1.001 * exact.abs()
+    assert ((mine.double() - exact).abs() <= worst).all()
+
+
+@pytest.mark.parametrize("context", [300, 1024, 4096])
+@pytest.mark.parametrize("part", [0.5, 0.95])
+def test_reach_of_equal_scores_is_the_closed_form(context, part):
+    """What the page says of 95 % of the weights: m n decides whether n matters."""
+    slopes = alibi_slopes(8).double()
+    bias = alibi_bias(slopes, 1, context, context - 1)[:, 0]
+    held = bias.softmax(-1).flip(-1).cumsum(-1)
+    reach = (held < part - 1e-12).sum(-1) + 1
+    whole = 1 - (-slopes * context).exp()
+    expected = (-(1 - part * whole).log() / slopes).ceil()
+    assert reach.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("offset", [4, torch.tensor([4, 1])])
+def test_the_op_adds_the_same_bias(offset):
+    q, k, v = (torch.randn(2, 6, n, 8, dtype=F64) for n in (3, 7, 7))
+    slopes = alibi_slopes(6).double()
+    mine = (q @ k.mT / 8**0.5 + alibi_bias(slopes, 3, 7, offset)).softmax(-1) @ v
+    theirs = softmax_attention(q, k, v, offset=offset, slopes=slopes)
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("positions", [Rotary(8), alibi_slopes(3)])
+def test_a_layer_does_not_see_where_its_row_begins(positions):
+    """Relative positions: the same steps behind more of a cache that is not seen."""
+    layer = seqref.MultiHeadAttention(24, 3, positions=positions, window=4, dtype=F64)
+    before, x = torch.randn(1, 9, 24, dtype=F64), torch.randn(1, 8, 24, dtype=F64)
+    alone, _ = layer(x)
+    behind, _ = layer(torch.cat([before, x], dim=1))
+    # From the fourth on the window holds steps of `x` alone.
+    torch.testing.assert_close(behind[:, 9 + 3 :], alone[:, 3:])
 
 
 # Order, and attention without positions: what the page says.
@@ -401,17 +485,22 @@ def test_full_attention_is_equivariant_and_causal_is_not():
         assert (change.abs().max() < 1e-12) == (not causal)
 
 
-def test_one_causal_layer_sees_a_set_and_two_see_an_order():
-    x, weights = torch.randn(9, 6, dtype=F64), torch.randn(3, 6, 6, dtype=F64)
-    order = torch.cat([torch.arange(7, -1, -1), torch.tensor([8])])
+def test_one_causal_layer_sees_proportions_and_two_see_an_order():
+    """Neither the order of the tokens before nor how many there are, nor only which."""
+    weights = torch.randn(3, 6, 6, dtype=F64)
+    a, b, c = torch.randn(3, 6, dtype=F64)
 
     def last(rows, depth):
+        rows = torch.stack(rows)
         for _ in range(depth):
             rows = rows + attention(rows, weights, causal=True)
         return rows[-1]
 
-    torch.testing.assert_close(last(x[order], 1), last(x, 1))
-    assert (last(x[order], 2) - last(x, 2)).abs().max() > 1e-2
+    same = [[a, c, b], [c, a, b], [c, a, b, a, c, b]]
+    for rows in same:
+        torch.testing.assert_close(last(rows, 1), last(same[0], 1))
+    assert (last([a, a, c, b], 1) - last(same[0], 1)).abs().max() > 1e-2
+    assert (last(same[1], 2) - last(same[0], 2)).abs().max() > 1e-2
 
 
 def test_equal_scores_weigh_a_first_token_by_the_number_of_keys():
@@ -440,6 +529,14 @@ def test_offsets_under_vmap():
         x[:, 0], offset
     )
     torch.testing.assert_close(each, learned(x[:, 0], offset[:, 0]))
+
+
+def test_positions_beyond_float32_are_turned_alike():
+    """What the docstring says of `float32`; and `float64` has them."""
+    x = torch.ones(1, 1, 1, 4)
+    rotary = Rotary(4)
+    torch.testing.assert_close(rotary(x, 2**24), rotary(x, 2**24 + 1), atol=0, rtol=0)
+    assert (rotary(x.double(), 2**24) - rotary(x.double(), 2**24 + 1)).abs().max() > 0.1
 
 
 @pytest.mark.compile
@@ -472,6 +569,72 @@ REFUSED = {
         lambda: Rotary(4)(torch.zeros(2, 1, 2, 4), torch.tensor([1, 2, 3])),
         ValueError,
         r"`offset` must have shape \(batch=2,\), got \(3,\)",
+    ),
+    "complex": (
+        lambda: Rotary(4)(torch.zeros(1, 1, 2, 4, dtype=torch.complex64)),
+        TypeError,
+        "`x` must have a floating dtype, got torch.complex64",
+    ),
+    "whole": (
+        lambda: Rotary(4).rotate(torch.ones(1, 1, 2, 4).int(), torch.arange(2)),
+        TypeError,
+        "`x` must have a floating dtype, got torch.int32",
+    ),
+    "far": (
+        lambda: Rotary(4)(torch.zeros(1, 1, 2, 4), 2**63 - 1),
+        ValueError,
+        "`offset` must be at most 4611686018427387904, got 9223372036854775807",
+    ),
+    "farther": (
+        lambda: Rotary(4)(torch.zeros(1, 1, 2, 4), 2**64),
+        ValueError,
+        "`offset` must be at most",
+    ),
+    "rows far": (
+        lambda: Rotary(4)(torch.zeros(1, 1, 2, 4), torch.tensor([2**63 - 1])),
+        ValueError,
+        "`offset` must be at most",
+    ),
+    "bias far": (
+        lambda: alibi_bias(alibi_slopes(2), 2, 3, 2**63),
+        ValueError,
+        "`offset` must be at most",
+    ),
+    "offset on meta": (
+        lambda: Rotary(4)(
+            torch.zeros(1, 1, 2, 4), torch.zeros(1, dtype=torch.int64, device="meta")
+        ),
+        ValueError,
+        '`offset` must have values on cpu, got a tensor on "meta"',
+    ),
+    "learned on meta": (
+        lambda: LearnedPositions(3, 4)(
+            torch.zeros(1, 2, 4), torch.zeros(1, dtype=torch.int64, device="meta")
+        ),
+        ValueError,
+        "`offset` must have values",
+    ),
+    "positions on meta": (
+        lambda: Rotary(4).rotate(
+            torch.zeros(1, 1, 2, 4), torch.arange(2, device="meta")
+        ),
+        ValueError,
+        "`positions` must have values",
+    ),
+    "whole sinusoids": (
+        lambda: sinusoidal(torch.arange(3), 4, dtype=torch.int64),
+        TypeError,
+        "`dtype` must be a floating dtype, got torch.int64",
+    ),
+    "complex sinusoids": (
+        lambda: sinusoidal(torch.arange(3), 4, dtype=torch.complex128),
+        TypeError,
+        "`dtype` must be a floating dtype, got torch.complex128",
+    ),
+    "whole slopes": (
+        lambda: alibi_bias(torch.ones(2).long(), 3, 3),
+        TypeError,
+        "`slopes` must have a floating dtype, got torch.int64",
     ),
     "below": (
         lambda: Rotary(4)(torch.zeros(2, 1, 2, 4), torch.tensor([1, -2])),

@@ -52,9 +52,9 @@ def real_clock(monkeypatch):
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that stands still unless a function of its own is called."""
-    found = Clock(tick=0.0)
-    monkeypatch.setattr(timer, "processor", found)
-    return found
+    standing = Clock(tick=0.0)
+    monkeypatch.setattr(timer, "processor", standing)
+    return standing
 
 
 class Small(NamedTuple):
@@ -74,9 +74,9 @@ def small_run():
 
     def run(name):
         def result(*arguments):
-            found = original(*arguments)
-            kept.append(deepcopy(found))
-            return found
+            value = original(*arguments)
+            kept.append(deepcopy(value))
+            return value
 
         if name not in made:
             kept = []

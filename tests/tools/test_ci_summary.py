@@ -1,5 +1,6 @@
 """The summary that CI ends with."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ JUNIT = """<testsuites><testsuite>
 def _run(tmp_path: Path, steps: str, extra: str = "") -> int:
     (tmp_path / "steps.tsv").write_text(steps)
     (tmp_path / "tests.xml").write_text(JUNIT.format(extra=extra))
-    return main(str(tmp_path / "steps.tsv"), str(tmp_path / "tests.xml"))
+    files = (tmp_path / name for name in ("steps.tsv", "records.log", "tests.xml"))
+    return main(*map(str, files))
 
 
 def test_all_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,4 +57,35 @@ def test_failed_test(
 
 def test_no_test_ran(tmp_path: Path) -> None:
     (tmp_path / "steps.tsv").write_text("tests\trequired\t0\t1\n")
-    assert main(str(tmp_path / "steps.tsv"), str(tmp_path / "missing.xml")) == 1
+    files = (tmp_path / name for name in ("steps.tsv", "records.log", "missing.xml"))
+    assert main(*map(str, files)) == 1
+
+
+def test_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A record that is older than its code is named, and is no failure."""
+    steps = "tests\trequired\t0\t1\n"
+    assert _run(tmp_path, steps) == 0
+    assert "records: nothing is known of their code\n" in capsys.readouterr().out
+    (tmp_path / "records.log").write_text(
+        "/lib/x.py:3: UserWarning: y\none: as measured\ntwo: changed since\n"
+        "three: measured before hashes of sources were kept\nfour: changed since\n"
+    )
+    assert _run(tmp_path, steps) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "\nrecords: 1 as measured, 2 changed since, "
+        "1 measured before hashes of sources were kept\n"
+        "  changed since: two\n  changed since: four\n"
+    ) in printed
+
+
+def test_ci_asks_what_has_changed() -> None:
+    """By the command whose words are looked for, into the file that is read."""
+    root = Path(__file__).parents[2]
+    script = (root / ".ci/run").read_text(encoding="utf-8")
+    assert re.search(
+        r"^step records \w+ .* -m experiments list --changed$", script, re.M
+    )
+    assert 'ci.summary "$out/steps.tsv" "$out/records.log" ' in script
+    commands = (root / "experiments/lab/commands.py").read_text(encoding="utf-8")
+    assert '"changed since"' in commands

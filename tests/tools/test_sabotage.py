@@ -144,6 +144,33 @@ def test_all_that_is_listed_must_notice(tree, capsys):
     assert "sum-is-difference: otherwise" in capsys.readouterr().out
 
 
+def test_a_session_that_was_stopped_goes_on_where_it_was(tree, capsys):
+    silent = {"name": "same", "old": "return a\n", "new": "return -a\n"}
+    plant(tree, {}, silent)
+    kept = tree / "build/sabotage.jsonl"
+    first, _ = kept.read_text().splitlines(keepends=True)
+    # Stopped while the second result was written.
+    kept.write_text(first + '{"key": "12')
+    capsys.readouterr()
+    assert plant(tree, {}, silent, arguments=("--resume",)) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"^\[1/2\] sum-is-difference: caught, \d+ s before$", out, re.M)
+    assert re.search(r"^\[2/2\] same: survived, \d+ s$", out, re.M)
+    assert "| caught | test_thing.py::test_sum" in out
+    assert len(kept.read_text().splitlines()) == 2
+    # What has changed since, entry or file, is planted again; the rest is not.
+    assert plant(tree, {"breaks": "It."}, silent, arguments=("--resume",)) == 1
+    out = capsys.readouterr().out
+    assert " before" not in out.splitlines()[0]
+    assert " before" in out.splitlines()[1]
+    (tree / "thing.py").write_text((tree / "thing.py").read_text() + "\n")
+    plant(tree, {}, silent, arguments=("--resume",))
+    assert " before" not in capsys.readouterr().out
+    # And without being told to, it begins anew.
+    plant(tree, {}, silent)
+    assert " before" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import seqref
 from preloaded import CLOSED, preloaded
 from seqref import LSTM, cli
 from seqref.models import LanguageModel
@@ -25,6 +26,7 @@ from seqref.tasks import NGram, Streams, Vocabulary, split_text
 from seqref.training import (
     Checkpoints,
     Step,
+    _layers,
     _lock,
     _options,
     _output,
@@ -34,6 +36,7 @@ from seqref.training import (
     load_language_model,
     train_lm,
 )
+from tests.layers import CAUSAL, is_layer
 
 TEXT = "".join(f"{n} times {n} is {n * n}, and so on.\n" for n in range(1, 400))
 SIZES = ["--hidden-size", "12", "--batch-size", "4", "--horizon", "16"]
@@ -110,6 +113,66 @@ def test_the_same_seed_gives_the_same_model(text_file, tmp_path):
         weights.append(model.layer.cell.weight_hh)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+CAUSAL_LAYERS = sorted(
+    name
+    for name in seqref.__all__
+    if is_layer(getattr(seqref, name))
+    # Made of other layers, or attention without positions and blocks around it.
+    and name not in ("Bidirectional", "Stacked", "MultiHeadAttention")
+)
+
+
+def test_every_causal_layer_can_be_chosen():
+    assert sorted(_layers.KINDS) == sorted([*CAUSAL_LAYERS, "Transformer"])
+    assert set(CAUSAL_LAYERS) <= set(CAUSAL)
+
+
+@pytest.mark.parametrize("name", _layers.KINDS)
+def test_a_run_over_any_layer_can_be_stopped_and_resumed(
+    text_file, tmp_path, capsys, monkeypatch, name
+):
+    """Saved, loaded, and after a stop the same as a run that was left alone."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = ["--steps", "4", "--layer", name, "--save-every", "2"]
+    few = ["--report-characters", "40"]
+    monkeypatch.setattr(_report, "SAMPLE_LENGTH", 20)
+    assert call(text_file, whole, *options, *few) == 0
+    printed = capsys.readouterr().out
+    assert f"model: {name}, hidden size 12, " in printed
+    assert f"  {name:<8} " in printed
+    model, _, facts = load_language_model(whole / "model.safetensors")
+    assert type(model.layer).__name__ == name
+    assert facts["step"] == 4
+    with monkeypatch.context() as patch, usual_signals():
+        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        assert call(text_file, parts, *options, *few) == 130
+    again = ["train-lm", "--text", str(text_file), "--out", str(parts), "--resume"]
+    assert cli.main([*again, *few]) == 0
+    one, two = ((o / "model.safetensors").read_bytes() for o in (whole, parts))
+    assert one == two
+    other = "GRU" if name == "LSTM" else "LSTM"
+    assert cli.main([*again, "--layer", other]) == 2
+    assert f"`--layer` is {name} in the run" in capsys.readouterr().err
+
+
+def test_a_layer_whose_state_grows_begins_each_chunk_anew(text_file, tmp_path, capsys):
+    sizes, out = ["--layer", "Transformer", "--steps", "3"], tmp_path / "out"
+    few = ["--report-characters", "50"]
+    assert call(text_file, out, *sizes, *few) == 0
+    printed = capsys.readouterr().out
+    model, vocabulary, _ = load_language_model(out / "model.safetensors")
+    heldout = vocabulary.encode(split_text(TEXT).heldout[:50])
+    bits = evaluate(model, Streams(heldout, 1, 1024), carry=False) / math.log(2)
+    assert f"  Transformer {bits:.3f}   after" in printed
+    # As far back as the chunks that it learned from.
+    assert {block.attention.window for block in model.layer.layers} == {16}
+    assert call(text_file, tmp_path / "odd", *sizes, "--hidden-size", "7") == 2
+    assert "`--hidden-size` must be even" in capsys.readouterr().err
+    assert call(text_file, tmp_path / "eight", *sizes, "--hidden-size", "64") == 0
+    model, _, _ = load_language_model(tmp_path / "eight" / "model.safetensors")
+    assert model.layer.layers[0].attention.n_heads == 2
 
 
 def bad_files(tmp_path):
@@ -588,6 +651,7 @@ def test_prepare_keeps_the_parts_apart(text_file, tmp_path):
         text=text_file,
         out=tmp_path / "out",
         steps=1,
+        layer="LSTM",
         hidden_size=4,
         batch_size=4,
         horizon=8,
@@ -945,7 +1009,7 @@ def test_a_model_that_cannot_be_built_is_refused_in_words(
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory")
 
     if size == 10**7:
-        monkeypatch.setattr(train_lm, "LSTM", full)
+        monkeypatch.setattr(train_lm, "layer_for", full)
     out = tmp_path / "out"
     assert call(text_file, out, "--hidden-size", str(size)) == 2
     message = capsys.readouterr().err
@@ -1026,7 +1090,7 @@ def test_the_report_s_time_is_bounded_and_its_numbers_say_on_what(capsys):
     bits = evaluate(model, Streams(heldout, 1, 100)) / math.log(2)
     assert report.bits == pytest.approx(bits, rel=1e-5)
     assert (report.measured, report.counted) == (99, 800)
-    _report.show(report, 7)
+    _report.show(report, "LSTM", 7)
     total, train = len(corpus.heldout) - 1, len(corpus.train)
     assert capsys.readouterr().out.startswith(
         f"bits per character on the first 99 of {total:,} held-out characters "

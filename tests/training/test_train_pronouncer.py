@@ -128,6 +128,32 @@ def test_an_alignment_has_a_row_a_phoneme_and_one_for_the_end():
     assert (weight >= 0).all()
 
 
+def test_asking_leaves_each_mode_as_it_is():
+    pronouncer = build_pronouncer(6)
+    model = pronouncer.model
+    model.train()
+    model.encoder.eval()
+    before = [module.training for module in model.modules()]
+    assert True in before
+    assert False in before
+    seen = []
+    model.head.register_forward_hook(lambda head, *_: seen.append(head.training))
+    pronouncer.pronounce(["cat"], width=2)
+    pronouncer.alignment("cat", ("K", "AE", "T"))
+    assert [module.training for module in model.modules()] == before
+    # While it decodes, the mode is that of evaluation.
+    assert seen
+    assert not any(seen)
+    model.attend = broken
+    with pytest.raises(ValueError, match="attend was broken"):
+        pronouncer.pronounce(["cat"])
+    assert [module.training for module in model.modules()] == before
+
+
+def broken(source, lengths):
+    raise ValueError("attend was broken")
+
+
 def test_a_seed_makes_the_weights_and_leaves_torch_s_generator():
     torch.manual_seed(5)
     expected = torch.rand(1)

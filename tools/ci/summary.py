@@ -1,4 +1,7 @@
-"""Print what CI ran: machine, steps with times, tests by outcome, reasons to skip."""
+"""Print what CI ran: machine, steps with times, tests by outcome, reasons to skip.
+
+And what of the stored records is older than the code that measured it.
+"""
 
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -33,7 +36,29 @@ def read_tests(path: Path) -> tuple[Counter[str], Counter[str], list[str]]:
     return outcomes, reasons, failed
 
 
-def main(steps_file: str, *junit_files: str) -> int:
+def read_records(path: Path) -> dict[str, list[str]]:
+    """Names of records by what `python -m experiments list --changed` says of them."""
+    states: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        name, colon, state = line.partition(": ")
+        # A warning of Python or torch may stand among the lines.
+        if colon and name.isidentifier():
+            states.setdefault(state, []).append(name)
+    return states
+
+
+def print_records(path: Path) -> None:
+    """How many records are as their code measured them, and which are not."""
+    states = read_records(path)
+    if not states:
+        print("\nrecords: nothing is known of their code")
+        return
+    print("\nrecords: " + ", ".join(f"{len(n)} {state}" for state, n in states.items()))
+    for name in states.get("changed since", ()):
+        print(f"  changed since: {name}")
+
+
+def main(steps_file: str, records_file: str, *junit_files: str) -> int:
     """Print the summary; 1 if a required step failed or no test ran, else 0."""
     steps = read_steps(Path(steps_file))
     print(f"\n=== What ran\n\n{describe(Path('.nox/tests'))}\n")
@@ -64,6 +89,7 @@ def main(steps_file: str, *junit_files: str) -> int:
         print(f"\n{path.stem}: {counts or 'no tests'}")
         for name in failed:
             print(f"  failed: {name}")
+    print_records(Path(records_file))
     if why:
         print("\nSkipped, and why:")
         for reason, count in why.most_common():

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from sabotage import judge
 from sabotage.judge import Outcome, verdict
+from sabotage.kept import Kept
 from sabotage.read import Sabotage, SabotageError, choose, read
 from sabotage.tree import copy_tracked, planted, replaced
 
 LISTS = "tests/sabotages"
+RESULTS = "build/sabotage.jsonl"
 Result = tuple[Sabotage, Outcome, str]
 
 
@@ -22,6 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--limit", type=float, default=300, help="seconds for one check (300)"
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the session before, as far as no file has changed since",
+    )
     given = parser.parse_args(argv)
     began, root = time.monotonic(), Path.cwd()
     try:
@@ -30,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
             replaced(sabotage, root)
         with tempfile.TemporaryDirectory(prefix="sabotage-") as folder:
             copy_tracked(root, Path(folder))
-            results = go_through(chosen, Path(folder), given.limit)
+            kept = Kept(root / RESULTS, Path(folder), resume=given.resume)
+            results = go_through(chosen, Path(folder), given.limit, kept)
     except SabotageError as error:
         print(f"nox -s sabotage: {error}", file=sys.stderr)
         return 2
@@ -41,8 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if caught == len(results) else 1
 
 
-def go_through(chosen: list[Sabotage], root: Path, limit: float) -> list[Result]:
-    r"""Plant each in turn, and say how it goes.
+def go_through(
+    chosen: list[Sabotage], root: Path, limit: float, kept: Kept
+) -> list[Result]:
+    r"""Plant each in turn, but those of which it is known, and say how it goes.
 
     Raises:
         SabotageError: a check fails without any fault.
@@ -50,15 +60,22 @@ def go_through(chosen: list[Sabotage], root: Path, limit: float) -> list[Result]
     results: list[Result] = []
     sound: set[str] = set()
     for number, sabotage in enumerate(chosen, start=1):
-        if sabotage.check not in sound:
+        known = kept.find(sabotage)
+        if known is None and sabotage.check not in sound:
             _check_sound(sabotage.check, root, limit)
             sound.add(sabotage.check)
-        with planted(sabotage, root):
-            outcome = judge.run(sabotage.check, root, limit)
-        word = verdict(sabotage, outcome)
+        if known is None:
+            with planted(sabotage, root):
+                outcome = judge.run(sabotage.check, root, limit)
+            word = verdict(sabotage, outcome)
+            kept.add(sabotage, outcome, word)
+        else:
+            outcome, word = known
         results.append((sabotage, outcome, word))
         place = f"[{number:{len(str(len(chosen)))}}/{len(chosen)}]"
-        print(f"{place} {sabotage.name}: {word}, {outcome.seconds:.0f} s", flush=True)
+        before = "" if known is None else " before"
+        took = f"{outcome.seconds:.0f} s{before}"
+        print(f"{place} {sabotage.name}: {word}, {took}", flush=True)
         if word != "caught":
             print(f"    wanted: {'; '.join(sabotage.caught_by)}")
             print("    failed: " + "\n            ".join(outcome.failed or ["nothing"]))

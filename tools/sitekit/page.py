@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 _FRONT_MATTER = re.compile(r"^---[ \t]*\n(.*?\n)(?:\.{3}|-{3})[ \t]*\n", re.DOTALL)
 _FENCE = re.compile(r"^[ \t>]*(`{3,}|~{3,})")
-_SNIPPET = re.compile(r"""-{1,}8<-{1,}[ \t]+["']([^"':]+)""")
+SNIPPET = re.compile(r"""-{1,}8<-{1,}[ \t]+["']([^"':]+)""")
 _ATTRIBUTE = "sitekit_page"
 
 
@@ -184,7 +184,7 @@ class Page:
         else:
             lines = tuple(self.path.read_text(encoding="utf-8").split("\n"))
             yield self.name, lines, 1
-        included = [self.site.root / p for p in _SNIPPET.findall("\n".join(self.lines))]
+        included = [self.site.root / p for p in SNIPPET.findall("\n".join(self.lines))]
         for path in [*self.sources, *included]:
             if path.is_file():
                 lines = tuple(path.read_text(encoding="utf-8").split("\n"))

@@ -9,6 +9,7 @@ Inputs = Float[Tensor, "batch time input"]
 Step = Float[Tensor, "batch input"]
 State = Float[Tensor, "batch hidden"]
 Outputs = Float[Tensor, "batch time hidden"]
+Matrix = Float[Tensor, "hidden input"]
 # --8<-- [end:names]
 
 
@@ -173,3 +174,36 @@ def remember_right(layer: nn.LSTM, bias: float) -> nn.LSTM:
 
 
 # --8<-- [end:right_block]
+
+
+# --8<-- [start:halves]
+class RotaryScores(nn.Module):
+    def __init__(self, W_q: Matrix, W_k: Matrix) -> None:
+        super().__init__()
+        self.W_q, self.W_k = (nn.Parameter(self.rows(W)) for W in (W_q, W_k))
+
+    def rows(self, W: Matrix) -> Matrix:
+        return W.clone()
+
+    def turned(self, x: Outputs) -> Outputs:
+        width = x.shape[-1]
+        omega = 10000.0 ** (-torch.arange(0, width, 2) / width)
+        angles = torch.arange(x.shape[1])[:, None] * omega.to(x.dtype)
+        cos, sin = angles.cos(), angles.sin()
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+    def forward(self, x: Inputs) -> Float[Tensor, "batch time time"]:
+        return self.turned(x @ self.W_q.T) @ self.turned(x @ self.W_k.T).mT
+
+
+# --8<-- [end:halves]
+
+
+# --8<-- [start:permuted]
+class PermutedScores(RotaryScores):
+    def rows(self, W: Matrix) -> Matrix:
+        return torch.cat([W[0::2], W[1::2]])
+
+
+# --8<-- [end:permuted]

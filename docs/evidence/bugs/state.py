@@ -9,6 +9,8 @@ from torch.nn.functional import dropout
 Inputs = Float[Tensor, "batch time input"]
 State = Float[Tensor, "batch hidden"]
 Outputs = Float[Tensor, "batch time hidden"]
+Cached = Float[Tensor, "batch cached hidden"]
+Cache = tuple[Cached, Cached]
 # --8<-- [end:names]
 
 
@@ -128,3 +130,46 @@ class DroppingInTraining(Kept):
 
 
 # --8<-- [end:dropping_in_training]
+
+
+# --8<-- [start:restarting]
+class Turning(nn.Module):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(input_size, 3 * hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
+
+    def positions(self, steps: int, cached: int) -> Tensor:
+        return torch.arange(steps)
+
+    def turned(self, x: Outputs, positions: Tensor) -> Outputs:
+        width = x.shape[-1]
+        omega = 10000.0 ** (-torch.arange(0, width, 2) / width)
+        angles = positions[:, None] * omega.to(x.dtype)
+        cos, sin = angles.cos(), angles.sin()
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+    def forward(self, x: Inputs, cache: Cache | None = None) -> tuple[Outputs, Cache]:
+        q, k, v = self.project(x).chunk(3, dim=-1)
+        if cache is None:
+            cache = k[:, :0], v[:, :0]
+        positions = self.positions(x.shape[1], cache[0].shape[1])
+        q, k = self.turned(q, positions), self.turned(k, positions)
+        k, v = torch.cat([cache[0], k], dim=1), torch.cat([cache[1], v], dim=1)
+        scores = q @ k.mT / q.shape[-1] ** 0.5
+        seen = torch.ones_like(scores, dtype=torch.bool).tril(k.shape[1] - q.shape[1])
+        weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
+        return self.out(weights @ v), (k, v)
+
+
+# --8<-- [end:restarting]
+
+
+# --8<-- [start:going_on]
+class GoingOn(Turning):
+    def positions(self, steps: int, cached: int) -> Tensor:
+        return cached + torch.arange(steps)
+
+
+# --8<-- [end:going_on]

@@ -1,5 +1,6 @@
 r"""The property of a model that reads a sequence in parts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ def check_state_carry(
     call: Call | None = None,
     dtype: torch.dtype | None = None,
     atol: float | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> None:
     r"""Hold a model to this: parts with the state carried across equal the whole.
 
@@ -61,6 +63,8 @@ def check_state_carry(
             is no module's the dtype of `x`.
         atol: The largest difference that does not count. None is what rounding may
             leave, by the dtype of the result: see *Test your own model*.
+        expected_failures: Why the property must fail, by its name: a mapping from
+            ``"state carry"`` to the reason. Then it is an error that it holds.
 
     Shapes:
         - `x`: (batch, time, ...)
@@ -69,14 +73,17 @@ def check_state_carry(
           not depend on where the sequence is cut
 
     Raises:
-        AssertionError: a part differs from the whole, a row's state reaches another
-            row or nothing at all, or the same call gives two results.
+        AssertionError: a part differs from the whole, a row's state reaches another row
+            or nothing at all, or the same call gives two results; or the property holds
+            that was expected to fail.
         TypeError: an argument has the wrong kind, or the call returns no pair.
         ValueError: an argument or the outputs have the wrong shape or values.
     """
-    probe = Probe("state carry", model, call or call_with_state, dtype, atol)
+    probe = Probe(
+        "state carry", model, call or call_with_state, dtype, atol, expected_failures
+    )
     check_batch(probe.where, "x", x)
-    with probe.quiet(x):
+    with probe.expecting(), probe.quiet(x):
         x = probe.cast(x)
         _outputs_and_state(probe, x, None)
         probe.run_twice((x, None), (other(x), None))

@@ -1,6 +1,7 @@
 r"""A property of a model with steps: no output depends on a later input."""
 
 import itertools
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ def check_causality(
     pad: int | float | None = None,
     dtype: torch.dtype | None = None,
     atol: float | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> None:
     r"""Hold a model to this: no output depends on a later input.
 
@@ -42,6 +44,8 @@ def check_causality(
             is no module's the dtype of `x`.
         atol: The largest difference that does not count. None is what rounding may
             leave, by the dtype of the result: see *Test your own model*.
+        expected_failures: Why the property must fail, by its name: a mapping from
+            ``"causality"`` to the reason. Then it is an error that it holds.
 
     Shapes:
         - `x`: (batch, time, ...), also with batch 1
@@ -49,13 +53,15 @@ def check_causality(
 
     Raises:
         AssertionError: an output depends on a later input, or the same call gives two
-            results.
+            results; or the property holds that was expected to fail.
         TypeError: an argument has the wrong kind, or the model returns no tensor.
         ValueError: an argument or the output has the wrong shape or values.
     """
-    probe = Probe("causality", model, call or plain_call, dtype, atol)
+    probe = Probe(
+        "causality", model, call or plain_call, dtype, atol, expected_failures
+    )
     check_batch(probe.where, "x", x, batch=1)
-    with probe.quiet(x):
+    with probe.expecting(), probe.quiet(x):
         x = probe.cast(x)
         # One id may show a leak that another does not.
         seeds = range(1 if x.is_floating_point() else min(3, len(x.unique()) - 1))

@@ -1,5 +1,6 @@
 r"""A property of any model: padding after a row's length changes nothing."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ def check_padding_invariance(
     pad: int | float | None = None,
     dtype: torch.dtype | None = None,
     atol: float | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> None:
     r"""Hold a model to this: padding after a row's length changes nothing.
 
@@ -48,17 +50,27 @@ def check_padding_invariance(
             is no module's the dtype of `x`.
         atol: The largest difference that does not count. None is what rounding may
             leave, by the dtype of the result: see *Test your own model*.
+        expected_failures: Why the property must fail, by its name: a mapping from
+            ``"padding invariance"`` to the reason. Then it is an error that it holds.
 
     Shapes:
         - `x`: (batch, time, ...); `lengths`: (batch,)
         - outputs: (batch, time, ...), (batch, ...) or scalars, nested as you like
 
     Raises:
-        AssertionError: padding changes a result, or the same call gives two results.
+        AssertionError: padding changes a result, or the same call gives two results; or
+            the property holds that was expected to fail.
         TypeError: an argument has the wrong kind, or the model returns no tensor.
         ValueError: an argument or an output has the wrong shape or values.
     """
-    probe = Probe("padding invariance", model, call or call_with_lengths, dtype, atol)
+    probe = Probe(
+        "padding invariance",
+        model,
+        call or call_with_lengths,
+        dtype,
+        atol,
+        expected_failures,
+    )
     check_batch(probe.where, "x", x)
     check_lengths(probe.where, lengths, *x.shape[:2])
     counts: list[int] = lengths.tolist()
@@ -67,7 +79,7 @@ def check_padding_invariance(
             f"{probe.where}: `lengths` must be at least 1 and hold two different "
             f"values, got {counts}"
         )
-    with probe.quiet(x):
+    with probe.expecting(), probe.quiet(x):
         _vary_padding(probe, _Batch(probe.cast(x), lengths, counts), pad)
 
 

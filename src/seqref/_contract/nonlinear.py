@@ -1,5 +1,7 @@
 r"""A property of a recurrence: it is more than a sum of one function a step."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ def check_nonlinearity(
     call: Call | None = None,
     dtype: torch.dtype | None = None,
     atol: float | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> None:
     r"""Hold a model to this: it is more than a sum of one function for each step.
 
@@ -38,19 +41,24 @@ def check_nonlinearity(
         atol: By how much changes may miss a sum and still count as adding up. None is
             what rounding may leave, by the dtype of the result: see *Test your own
             model*.
+        expected_failures: Why the property must fail, by its name: a mapping from
+            ``"nonlinearity"`` to the reason. Then it is an error that it holds.
 
     Shapes:
         - `x`: (batch, time, ...), also with batch 1
         - output: any
 
     Raises:
-        AssertionError: the output is such a sum, or the same call gives two results.
+        AssertionError: the output is such a sum, or the same call gives two results; or
+            the property holds that was expected to fail.
         TypeError: an argument has the wrong kind, or the model returns no tensor.
         ValueError: `x` has the wrong shape or values.
     """
-    probe = Probe("nonlinearity", model, call or plain_call, dtype, atol)
+    probe = Probe(
+        "nonlinearity", model, call or plain_call, dtype, atol, expected_failures
+    )
     check_batch(probe.where, "x", x, batch=1)
-    with probe.quiet(x):
+    with probe.expecting(), probe.quiet(x):
         x = probe.cast(x)
         first, second = probe.run_twice((x,), (other(x),))
         key, base = next(iter(first.items()))
@@ -60,16 +68,19 @@ def check_nonlinearity(
                 f"finite, got {base.dtype}; return scores or hidden states from `call`"
             )
         probe.must_react({key: base}, {key: second[key]})
-        steps = torch.arange(x.shape[1], device=x.device)
-        half = steps < x.shape[1] // 2
-        interactions = [_interaction(probe, x, base, half, seed) for seed in range(3)]
-        # Steps of one half may act together. Any two numbers differ in some bit.
-        bits = [(steps >> k) % 2 == 1 for k in range((len(steps) - 1).bit_length())]
-        add_up = all(how for how, _ in interactions) and all(
-            _interaction(probe, x, base, bit, seed)[0]
-            for bit in bits
-            for seed in range(3)
-        )
+        _must_not_add_up(probe, key, x, base)
+
+
+def _must_not_add_up(probe: Probe, key: str, x: Tensor, base: Tensor) -> None:
+    r"""Raise if the changes of any two parts of the steps add up."""
+    steps = torch.arange(x.shape[1], device=x.device)
+    half = steps < x.shape[1] // 2
+    interactions = [_interaction(probe, x, base, half, seed) for seed in range(3)]
+    # Steps of one half may act together. Any two numbers differ in some bit.
+    bits = [(steps >> k) % 2 == 1 for k in range((len(steps) - 1).bit_length())]
+    add_up = all(how for how, _ in interactions) and all(
+        _interaction(probe, x, base, bit, seed)[0] for bit in bits for seed in range(3)
+    )
     if add_up:
         how, change = max(interactions, key=lambda one: one[1])
         raise AssertionError(

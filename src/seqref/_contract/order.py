@@ -1,6 +1,6 @@
 r"""A property of any model: row r of a result belongs to row r of the batch alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ def check_row_order(
     call: Call | None = None,
     dtype: torch.dtype | None = None,
     atol: float | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> None:
     r"""Hold a model to this: row r of a result belongs to row r of the batch alone.
 
@@ -52,6 +53,8 @@ def check_row_order(
             is no module's the dtype of `x`.
         atol: The largest difference that does not count. None is what rounding may
             leave, by the dtype of the result: see *Test your own model*.
+        expected_failures: Why the property must fail, by its name: a mapping from
+            ``"row order"`` to the reason. Then it is an error that it holds.
 
     Shapes:
         - `x`: (batch, time, ...); `lengths`: (batch,)
@@ -59,16 +62,16 @@ def check_row_order(
 
     Raises:
         AssertionError: a row has the result of another or depends on it, or the same
-            call gives two results.
+            call gives two results; or the property holds that was expected to fail.
         TypeError: an argument has the wrong kind, or the model returns no tensor.
         ValueError: an argument or an output has the wrong shape or values.
     """
     default = plain_call if lengths is None else call_with_lengths
-    probe = Probe("row order", model, call or default, dtype, atol)
+    probe = Probe("row order", model, call or default, dtype, atol, expected_failures)
     check_batch(probe.where, "x", x)
     if lengths is not None:
         check_lengths(probe.where, lengths, *x.shape[:2])
-    with probe.quiet(x):
+    with probe.expecting(), probe.quiet(x):
         x = probe.cast(x)
         extra = [] if lengths is None else [lengths]
         whole, second = probe.run_twice((x, *extra), (_others(x), *extra))

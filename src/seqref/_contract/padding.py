@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from seqref._contract.subject import Subject, Values, named, rows_of
-from seqref.recurrence import map_state
+from seqref.recurrence import grows, map_state, match_states
 
 FILLS = (torch.nan, torch.inf, -torch.inf, 1.0)
 
@@ -57,14 +57,19 @@ def _each_row_alone(subject: Subject, lengths: list[int]) -> Values:
             blank = y.new_zeros(1, subject.time - length, *y.shape[2:])
             outputs.append(torch.cat([y, blank], dim=1))
             finals.append(final)
-        return torch.cat(outputs), _stack(finals)
+        final = _stack(finals)
+        if grows(state):
+            # In a batch a cache grows by the padding too.
+            final, _ = match_states(final, subject.layer(subject.x, state)[1])
+        return torch.cat(outputs), final
 
     values, gradients = subject.gradients(alone, subject.x, subject.state)
     return values | gradients
 
 
 def _stack(finals: list[Any]) -> Any:
-    return map_state(lambda *tensors: torch.cat(tensors), *finals)
+    # A cache has grown by the steps of its row alone.
+    return map_state(lambda *tensors: torch.cat(tensors), *match_states(*finals))
 
 
 def _nothing_beyond(name: str, what: str, lengths: list[int], got: Values) -> None:

@@ -1,7 +1,7 @@
 r"""What a check of any model has: runs of it, and comparisons with words for them."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from seqref._contract.again import Again
 from seqref._contract.compare import differ, sentence
 from seqref._contract.copies import check_dtype
+from seqref._contract.expected import check_expected, holds_after_all
 from seqref._contract.outputs import Outputs
 from seqref._contract.runs import Inputs, Runs
 from seqref.errors import check_number
@@ -30,6 +31,7 @@ class Probe:
         dtype: What the copy computes in; None is float64, and for a callable that is
             no module the dtype that comes.
         atol: The difference that may be left; None is what rounding may leave.
+        expected: The reason why the property must fail, by its name, if it must.
     """
 
     def __init__(
@@ -39,10 +41,14 @@ class Probe:
         call: Callable[..., Any],
         dtype: torch.dtype | None,
         atol: float | None = None,
+        expected: Mapping[str, str] | None = None,
     ) -> None:
         where = "check_" + name.replace(" ", "_")
         _check_arguments(where, model, dtype, atol)
+        expected = {} if expected is None else expected
+        check_expected(where, expected, [name])
         self.name, self.where, self.atol = name, where, atol
+        self._reason, self._undecided = expected.get(name), False
         self._runs = Runs(where, model, call, dtype)
         self._again = Again(name, self._runs, atol)
 
@@ -55,6 +61,32 @@ class Probe:
     def quiet(self, *inputs: Tensor) -> AbstractContextManager[None]:
         r"""Put random generators and torch's default dtype back as they were."""
         return self._runs.quiet(*inputs)
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        r"""Let the failure pass that is expected, and raise if it does not come.
+
+        An error that the model raises is none, nor is a model of which nothing can be
+        told.
+        """
+        try:
+            yield
+        except AssertionError as error:
+            if self._reason is None or self._undecided or self.raised(error):
+                raise
+            print(f"{self.where}: {self.name} fails, as expected: {self._reason}")
+        else:
+            if self._reason is not None:
+                raise holds_after_all(self.name, self._reason)
+
+    @contextmanager
+    def _deciding(self) -> Iterator[None]:
+        r"""What fails here leaves open whether the property holds."""
+        try:
+            yield
+        except AssertionError:
+            self._undecided = True
+            raise
 
     def call(self, *inputs: Any) -> Any:
         r"""What the model returns for copies of the inputs."""
@@ -74,11 +106,13 @@ class Probe:
 
     def run_twice(self, inputs: Inputs, others: Inputs) -> tuple[Outputs, Outputs]:
         r"""Results for two inputs, if the first is the same whatever came between."""
-        return self._again.twice(inputs, others)
+        with self._deciding():
+            return self._again.twice(inputs, others)
 
     def must_react(self, one: Outputs, two: Outputs) -> None:
         r"""Raise if other inputs gave the same outputs: a check would pass for that."""
         if all(torch.equal(value, two[key]) for key, value in one.items()):
+            self._undecided = True
             raise AssertionError(
                 f"{self.name}: the outputs do not depend on the inputs, so there is "
                 f"nothing to check.\nUsual causes: {DEAF}"
@@ -100,7 +134,8 @@ class Probe:
                 "(batch, time, ...) or (batch, ...), or a scalar"
             )
         if differ(want, got, self.atol).any():
-            self._again.often()
+            with self._deciding():
+                self._again.often()
             message = sentence(what, when, want, got, causes, self.atol)
             raise AssertionError(f"{self.name}: {message}")
 

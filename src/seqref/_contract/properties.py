@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from seqref._contract import padding, time, values
+from seqref._contract.expected import holds_after_all
 from seqref._contract.subject import Subject, flatten, is_smooth, property_named
 
 
@@ -48,36 +49,6 @@ class Report(NamedTuple):
     failed: dict[str, str]
 
 
-def check_expected(where: str, expected: Mapping[str, str]) -> None:
-    r"""Raise unless each name is that of a property and each reason says something.
-
-    Raises:
-        TypeError: it is no mapping, or a reason is no str.
-        ValueError: a property is unknown, or a reason empty.
-    """
-    if not isinstance(expected, Mapping):
-        raise TypeError(
-            f"{where}: `expected_failures` must map names of properties to reasons, "
-            f"got {type(expected).__name__}"
-        )
-    for name, reason in expected.items():
-        if name not in PROPERTIES:
-            raise ValueError(
-                f"{where}: `expected_failures` must name properties "
-                f"({', '.join(PROPERTIES)}), got {name!r}"
-            )
-        if not isinstance(reason, str):
-            raise TypeError(
-                f"{where}: `expected_failures[{name!r}]` must be a str, the reason, "
-                f"got {type(reason).__name__}"
-            )
-        if not reason.strip():
-            raise ValueError(
-                f"{where}: `expected_failures[{name!r}]` must give a reason, got "
-                f"{reason!r}"
-            )
-
-
 def go_through(subject: Subject, expected: Mapping[str, str]) -> Report:
     r"""Check one property after the other, and raise at the first that surprises.
 
@@ -99,10 +70,7 @@ def go_through(subject: Subject, expected: Mapping[str, str]) -> Report:
         elif _fails(name, runs, subject):
             failed[name] = expected[name]
         else:
-            raise AssertionError(
-                f"{name}: holds, and was expected to fail ({expected[name]}): take it "
-                "out of `expected_failures`"
-            )
+            raise holds_after_all(name, expected[name])
     return Report(tuple(checked), skipped, failed)
 
 

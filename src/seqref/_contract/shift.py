@@ -1,5 +1,6 @@
 r"""A property of a training step: each prediction sees the targets before its own."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ def check_target_shift(
     loss: Call | None = None,
     dtype: torch.dtype | None = None,
     atol: float | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> None:
     r"""Hold a training step to this: each prediction sees the targets before its own.
 
@@ -56,6 +58,8 @@ def check_target_shift(
             is no module's the dtype of `target`.
         atol: The largest difference that does not count. None is what rounding may
             leave, by the dtype of the result: see *Test your own model*.
+        expected_failures: Why the property must fail, by its name: a mapping from
+            ``"target shift"`` to the reason. Then it is an error that it holds.
 
     Shapes:
         - `target`: (batch, time, ...), also with batch 1
@@ -65,18 +69,27 @@ def check_target_shift(
 
     Raises:
         AssertionError: a prediction sees its own or a later label, or not the one
-            before its own; or the same call gives two results.
-        TypeError: `target` has the wrong kind, or the call returns no pair of tensors.
-        ValueError: `target` or what the call returns has the wrong shape or values, or
-            both `call` and `loss` are given.
+            before its own; or the same call gives two results; or the property holds
+            that was expected to fail.
+        TypeError: an argument has the wrong kind, or the call returns no pair of
+            tensors.
+        ValueError: an argument or what the call returns has the wrong shape or values,
+            or both `call` and `loss` are given.
     """
     if call is not None and loss is not None:
         raise ValueError(
             "check_target_shift: `loss` must be None where `call` is given, got both"
         )
-    probe = Probe("target shift", model, loss or call or _next_step, dtype, atol)
+    probe = Probe(
+        "target shift",
+        model,
+        loss or call or _next_step,
+        dtype,
+        atol,
+        expected_failures,
+    )
     check_batch(probe.where, "target", target, batch=1)
-    with probe.quiet(target), without_padding(target=target):
+    with probe.expecting(), probe.quiet(target), without_padding(target=target):
         target = probe.cast(target)
         if loss is None:
             _by_predictions(probe, target)

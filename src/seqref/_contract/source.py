@@ -1,5 +1,7 @@
 r"""A property of a model with a source: each output reads it, all of it."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,7 @@ def check_source_dependence(
     call: Call | None = None,
     dtype: torch.dtype | None = None,
     atol: float | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> None:
     r"""Hold a model to this: each output reads its row's source, all of it.
 
@@ -44,6 +47,8 @@ def check_source_dependence(
         atol: The largest difference that does not count where none may be. None is
             what rounding may leave, by the dtype of the result: see *Test your own
             model*.
+        expected_failures: Why the property must fail, by its name: a mapping from
+            ``"source dependence"`` to the reason. Then it is an error that it holds.
 
     Shapes:
         - `source`: (batch, source, ...); `target`: (batch, time, ...)
@@ -51,14 +56,21 @@ def check_source_dependence(
 
     Raises:
         AssertionError: an output ignores the source, a step of it is read by none, an
-            output reads another row's, or the same call gives two results.
+            output reads another row's, or the same call gives two results; or the
+            property holds that was expected to fail.
         TypeError: an argument has the wrong kind, or the model returns no tensor.
         ValueError: an argument or the output has the wrong shape or values.
     """
-    probe = Probe("source dependence", model, call or plain_call, dtype, atol)
+    probe = Probe(
+        "source dependence", model, call or plain_call, dtype, atol, expected_failures
+    )
     check_batch(probe.where, "source", source)
     check_tensor(probe.where, "target", target)
-    with probe.quiet(source, target), without_padding(source=source, target=target):
+    with (
+        probe.expecting(),
+        probe.quiet(source, target),
+        without_padding(source=source, target=target),
+    ):
         source, target = probe.cast(source), probe.cast(target)
         fresh = other(source)
         first, second = probe.run_twice((source, target), (fresh, target))
@@ -68,19 +80,23 @@ def check_source_dependence(
                 f"{probe.where}: {key} must have shape (batch={len(source)}, time, "
                 f"...), got {tuple(y.shape)}"
             )
-        reacts = steps_that_change(y, second[key]) | _place_holders(y, second[key])
-        if not reacts.all():
-            row, step = (~reacts).nonzero()[0].tolist()
-            alike = ALIKE if (y[:, step] == y[:1, step]).all() else ""
-            raise AssertionError(
-                f"{probe.name}: {key} at row {row}, step {step} is the same "
-                f"whatever the source ({int((~reacts).sum())} of {reacts.numel()} "
-                "steps are).\n"
-                "Usual causes: attention whose queries, keys or values all come from "
-                f"the decoder, an encoder state that is not handed over{alike}"
-            )
+        _each_reads_it(probe, key, y, second[key])
         _own_source(probe, key, y, source, fresh, target)
         _every_step(probe, y, source, fresh, target)
+
+
+def _each_reads_it(probe: Probe, key: str, y: Tensor, other_y: Tensor) -> None:
+    reacts = steps_that_change(y, other_y) | _place_holders(y, other_y)
+    if not reacts.all():
+        row, step = (~reacts).nonzero()[0].tolist()
+        alike = ALIKE if (y[:, step] == y[:1, step]).all() else ""
+        raise AssertionError(
+            f"{probe.name}: {key} at row {row}, step {step} is the same "
+            f"whatever the source ({int((~reacts).sum())} of {reacts.numel()} "
+            "steps are).\n"
+            "Usual causes: attention whose queries, keys or values all come from "
+            f"the decoder, an encoder state that is not handed over{alike}"
+        )
 
 
 def _place_holders(one: Tensor, two: Tensor) -> Tensor:

@@ -1,6 +1,12 @@
 r"""Attention: look back instead of remembering."""
 
 from seqref.attention.additive import AdditiveAttention, AdditiveSource
+from seqref.attention.multi_head import (
+    CrossAttention,
+    CrossSource,
+    KVState,
+    MultiHeadAttention,
+)
 from seqref.attention.multiplicative import (
     MultiplicativeAttention,
     MultiplicativeSource,
@@ -18,7 +24,11 @@ from seqref.attention.positions import (
 __all__ = [
     "AdditiveAttention",
     "AdditiveSource",
+    "CrossAttention",
+    "CrossSource",
+    "KVState",
     "LearnedPositions",
+    "MultiHeadAttention",
     "MultiplicativeAttention",
     "MultiplicativeSource",
     "Rotary",

@@ -26,7 +26,8 @@ __all__ = [
 
 LAYOUTS = ("half", "interleaved")
 
-_FAR = torch.iinfo(torch.int64).max
+# An offset and any number of steps after it together fit into int64.
+_FAR = 2**62
 
 
 def sinusoidal(
@@ -48,8 +49,9 @@ def sinusoidal(
         layout: `"interleaved"` as in the formula, or `"half"`: all sines, then all
             cosines.
         base: The wavelengths run from $2 \pi$ to $2 \pi \, \mathrm{base}^{1 - 2 / D}$.
-        dtype: Of the result; by default torch's default. Angles are made in `float64`
-            where it is `float64`, and in `float32` otherwise.
+        dtype: Of the result, floating; by default torch's default. Angles are made in
+            `float64` where it is `float64`, and in `float32` otherwise, which has not
+            every whole number beyond $2^{24}$.
 
     Shapes:
         - `positions`: any; returns: the same with an axis of width `d_model` behind it
@@ -57,7 +59,8 @@ def sinusoidal(
     Raises:
         ValueError: `d_model` is odd or below 2; an unknown layout; `base` is not above
             1 and finite; positions that are negative.
-        TypeError: `positions` is not of an integer dtype, or a size is no int.
+        TypeError: `positions` is not of an integer dtype, `dtype` is not floating, or a
+            size is no int.
 
     Source:
         Vaswani et al. (2017), sec. 3.5, which calls the longest wavelength
@@ -72,6 +75,7 @@ def sinusoidal(
     check_number(where, "base", base, above=1, finite_in=torch.float64)
     _check_whole(where, "positions", positions, minimum=0)
     dtype = torch.get_default_dtype() if dtype is None else dtype
+    _check_floating(where, "dtype", dtype)
     frequencies = _frequencies(d_model, base)
     angles = _angles(positions, frequencies, _wide(dtype))
     return _joined((angles.sin(), angles.cos()), layout).to(dtype)
@@ -102,8 +106,9 @@ class LearnedPositions(nn.Module):
         Normal with standard deviation 0.02, as GPT-2's in `transformers`.
 
     Raises:
-        ValueError: a wrong shape, dtype or device; `offset` is negative, or a position
-            is `max_positions` or later; a size below 1.
+        ValueError: a wrong shape, dtype or device; `offset` is negative, or alone on
+            the device "meta", or a position is `max_positions` or later; a size below
+            1.
         TypeError: `offset` is no whole number or tensor of such.
 
     Source:
@@ -141,13 +146,17 @@ class LearnedPositions(nn.Module):
         axes = ("batch", None), ("time", None), ("d_model", self.d_model)
         check_shape(where, "x", x, axes)
         check_like_parameters(where, "x", x, self.weight)
-        last = _last_offset(where, offset, x.shape[0])
-        if last is not None and x.shape[1] and last + x.shape[1] > self.max_positions:
+        last = _last_offset(where, offset, x)
+        # Where offsets cannot be read they are at least 0.
+        if x.shape[1] and (last or 0) + x.shape[1] > self.max_positions:
+            after = "" if last is None else f" after an `offset` of {last}"
             raise ValueError(
                 f"{where}: there are max_positions={self.max_positions} positions, got "
-                f"{x.shape[1]} steps after an `offset` of {last}"
+                f"{x.shape[1]} steps{after}"
             )
-        return x + self.weight[_steps(x.shape[1], offset, x.device)]
+        y = x + self.weight[_steps(x.shape[1], offset, x.device)]
+        # Under autocast the parameter may be of a wider dtype.
+        return y.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.max_positions}, {self.d_model}"
@@ -179,7 +188,8 @@ class Rotary(nn.Module):
     Units:
         Positions in steps, angles in radians. They are made and applied in `float64`
         where `x` is, in `float32` otherwise, and the result is rounded to the dtype of
-        `x` once.
+        `x` once. `float32` has not every whole number beyond $2^{24}$: there, odd
+        positions are turned as even ones.
 
     Cost:
         O(T D) time for each head, and T D / 2 angles in each call.
@@ -189,8 +199,10 @@ class Rotary(nn.Module):
 
     Raises:
         ValueError: `d_head` is odd or below 2; an unknown layout; `base` is not above
-            1 and finite; a wrong shape; `offset` is negative.
-        TypeError: `offset` or `positions` is not made of whole numbers.
+            1 and finite; a wrong shape; `offset` is negative or above $2^{62}$; offsets
+            or positions alone on the device "meta".
+        TypeError: `x` is not of a floating dtype; `offset` or `positions` is not made
+            of whole numbers.
 
     Source:
         Su et al. (2021), eq. 16, where pairs are interleaved and the base is 10000.
@@ -217,7 +229,7 @@ class Rotary(nn.Module):
     ) -> Float[Tensor, "batch heads time {self.d_head}"]:
         where = "Rotary.forward"
         self._check(where, x)
-        _last_offset(where, offset, x.shape[0])
+        _last_offset(where, offset, x)
         return self._turned(x, _steps(x.shape[2], offset, x.device))
 
     def rotate(
@@ -236,11 +248,13 @@ class Rotary(nn.Module):
         _check_whole(where, "positions", positions)
         axes = ("batch", x.shape[0]), ("time", x.shape[2])
         check_shape(where, "positions", positions, axes[positions.dim() < 2 :])
+        _check_place(where, "positions", positions, x.device)
         return self._turned(x, positions.to(x.device))
 
     def _check(self, where: str, x: Tensor) -> None:
         axes = ("batch", None), ("heads", None), ("time", None), ("d_head", self.d_head)
         check_shape(where, "x", x, axes)
+        _check_floating(where, "x", x.dtype)
 
     def _turned(self, x: Tensor, positions: Tensor) -> Tensor:
         # (time, pairs), or (batch, 1, time, pairs) where rows stand at different places
@@ -324,7 +338,9 @@ def alibi_bias(
 ) -> Float[Tensor, "*batch heads queries keys"]:
     r"""What ALiBi adds to scores: $-m_h |i - j|$ for a query at $i$ and a key at $j$.
 
-    It masks nothing: a causal mask is a matter of its own.
+    It masks nothing: a causal mask is a matter of its own. Products are made in
+    `float64` where `slopes` are, in `float32` otherwise, and rounded to the dtype of
+    `slopes` once.
 
     Shapes:
         - `slopes`: (heads,); `queries`, `keys`: how many; `offset`: the position of the
@@ -332,18 +348,24 @@ def alibi_bias(
         - returns: (heads, queries, keys), with (batch,) before it where `offset` has it
 
     Raises:
-        ValueError: a wrong shape; a negative number.
-        TypeError: `offset` is not made of whole numbers.
+        ValueError: a wrong shape; a negative number; an `offset` above $2^{62}$, or
+            alone on the device "meta".
+        TypeError: `slopes` are not of a floating dtype; `offset` is not made of whole
+            numbers.
     """
     where = "alibi_bias"
     check_shape(where, "slopes", slopes, (("heads", None),))
+    _check_floating(where, "slopes", slopes.dtype)
     check_size(where, "queries", queries, minimum=0)
     check_size(where, "keys", keys, minimum=0)
-    _last_offset(where, offset, None)
+    _last_offset(where, offset, slopes, batch=False)
     places = _steps(queries, offset, slopes.device)
     distance = places[..., None] - torch.arange(keys, device=slopes.device)
-    # (..., 1, queries, keys)
-    return -slopes[:, None, None] * distance.abs()[..., None, :, :]
+    # A distance in half precision would be rounded, and infinite beyond 65,504.
+    wide = slopes.to(_wide(slopes.dtype))
+    # (..., heads, queries, keys)
+    bias = -wide[:, None, None] * distance.abs()[..., None, :, :]
+    return bias.to(slopes.dtype)
 
 
 def _frequencies(width: int, base: float) -> Tensor:
@@ -382,23 +404,46 @@ def _steps(time: int, offset: int | Tensor, device: torch.device) -> Tensor:
     return offset + steps
 
 
-def _last_offset(where: str, offset: object, batch: int | None) -> int | None:
+def _last_offset(
+    where: str, offset: object, x: Tensor, *, batch: bool = True
+) -> int | None:
     r"""The largest offset, after a check of all; None where it cannot be read."""
     if not isinstance(offset, Tensor):
         check_size(where, "offset", offset, minimum=0)  # pyright: ignore[reportArgumentType]
+        check_number(where, "offset", offset, maximum=_FAR)
         return offset  # pyright: ignore[reportReturnType]
     bounds = _check_whole(where, "offset", offset, minimum=0)
-    check_shape(where, "offset", offset, (("batch", batch),))
-    return None if bounds is None else bounds[1]
+    check_shape(where, "offset", offset, (("batch", x.shape[0] if batch else None),))
+    _check_place(where, "offset", offset, x.device)
+    if bounds is None:
+        return None
+    check_number(where, "offset", bounds[1], maximum=_FAR)
+    return bounds[1]
+
+
+def _check_place(where: str, name: str, values: Tensor, device: torch.device) -> None:
+    if values.is_meta and device.type != "meta":
+        raise ValueError(
+            f'{where}: `{name}` must have values on {device}, got a tensor on "meta"'
+        )
+
+
+def _check_floating(where: str, name: str, dtype: torch.dtype) -> None:
+    if not dtype.is_floating_point:
+        kind = "be" if name == "dtype" else "have"
+        raise TypeError(f"{where}: `{name}` must {kind} a floating dtype, got {dtype}")
 
 
 def _check_whole(
-    where: str, name: str, values: Tensor, minimum: int = -_FAR
+    where: str, name: str, values: Tensor, minimum: int | None = None
 ) -> tuple[int, int] | None:
     check_tensor(where, name, values)
     kind = values.dtype
     if kind == torch.bool or kind.is_floating_point or kind.is_complex:
         raise TypeError(f"{where}: `{name}` must have an integer dtype, got {kind}")
+    # To read values is to wait for a GPU: not where any number will do.
+    if minimum is None:
+        return None
     bounds = read_bounds(where, name, values, minimum, _FAR)
     if bounds is not None and bounds[0] < minimum:
         raise ValueError(

@@ -1,4 +1,4 @@
-r"""Exchange of weights and states with torch.nn, Keras and ONNX."""
+r"""Exchange of weights and states with torch.nn, Keras, ONNX and transformers."""
 
 from seqref.interop.keras import (
     cho_gru_from_keras,
@@ -10,6 +10,7 @@ from seqref.interop.keras import (
     rnn_from_keras,
     rnn_to_keras,
 )
+from seqref.interop.left_padding import from_left_padding, to_left_padding
 from seqref.interop.onnx import (
     OnnxWeights,
     cho_gru_from_onnx,
@@ -21,16 +22,27 @@ from seqref.interop.onnx import (
     rnn_from_onnx,
     rnn_to_onnx,
 )
+from seqref.interop.torch_attention import (
+    attention_from_torch,
+    attention_to_torch,
+    cross_attention_from_torch,
+)
 from seqref.interop.torch_modules import from_torch, to_torch
 from seqref.interop.torch_states import state_from_torch, state_to_torch
+from seqref.interop.transformers import from_transformers
 
 __all__ = [
     "OnnxWeights",
+    "attention_from_torch",
+    "attention_to_torch",
     "cho_gru_from_keras",
     "cho_gru_from_onnx",
     "cho_gru_to_keras",
     "cho_gru_to_onnx",
+    "cross_attention_from_torch",
+    "from_left_padding",
     "from_torch",
+    "from_transformers",
     "gru_from_keras",
     "gru_from_onnx",
     "gru_to_keras",
@@ -45,5 +57,6 @@ __all__ = [
     "rnn_to_onnx",
     "state_from_torch",
     "state_to_torch",
+    "to_left_padding",
     "to_torch",
 ]

@@ -106,6 +106,11 @@ def _refuse_module(where: str, module: object) -> NoReturn:
             ", a subclass, which may compute something else (if it does not, load its "
             "state_dict into torch.nn's class and pass that)"
         )
+    elif isinstance(module, nn.MultiheadAttention):
+        tail = (
+            ", which does not say what it attends to (attention_from_torch for its own "
+            "past, cross_attention_from_torch for a source)"
+        )
     elif is_module and type(module).__module__.startswith("seqref."):
         tail = ", which is a module of seqref already"
     raise TypeError(

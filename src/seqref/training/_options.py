@@ -3,6 +3,8 @@ r"""The options of `seqref train-lm`, and kinds that other commands share."""
 import argparse
 import os
 
+from seqref.training._layers import KINDS
+
 CHECKPOINT = "model.safetensors"
 FOLDER = "checkpoints"
 REPORT_CHARACTERS = 500_000
@@ -10,13 +12,13 @@ LARGEST = 2**63 - 1
 
 SIZES = (
     ("--steps", 3000, "chunks to learn from"),
-    ("--hidden-size", 256, "width of the LSTM"),
+    ("--hidden-size", 256, "width of the layer"),
     ("--batch-size", 16, "rows read side by side"),
     ("--horizon", 64, "characters of a row in one chunk"),
     ("--save-every", 200, "steps from one checkpoint to the next"),
 )
 DEFAULTS = {flag[2:].replace("-", "_"): default for flag, default, _ in SIZES}
-DEFAULTS |= {"learning_rate": 0.004, "seed": 0}
+DEFAULTS |= {"layer": "LSTM", "learning_rate": 0.004, "seed": 0}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +47,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--layer",
+        choices=tuple(KINDS),
+        metavar="NAME",
+        help=f"the layer, one of {', '.join(KINDS)} (default: LSTM)",
+    )
     for flag, default, text in SIZES:
         parser.add_argument(
             flag,

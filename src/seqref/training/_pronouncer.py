@@ -1,13 +1,14 @@
 r"""A model that spells out how a word is said, and the file that it is kept in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from seqref.attention import AdditiveAttention
@@ -93,11 +94,12 @@ class Pronouncer:
         self, words: list[str], n_best: int, width: int
     ) -> list[list[Pronounced]]:
         source, lengths = self.alphabet.encode(words)
-        bound = self.model.eval().attend(source, lengths)
         start = torch.full((len(words),), BOS, device="cpu")
-        best = beam_search(
-            bound, start, width=width, n_best=n_best, max_length=LIMIT, end=EOS
-        )
+        with _evaluating(self.model):
+            bound = self.model.attend(source, lengths)
+            best = beam_search(
+                bound, start, width=width, n_best=n_best, max_length=LIMIT, end=EOS
+            )
         return [
             [
                 # A model may say BOS, which is no phoneme; a trained one hardly does.
@@ -126,8 +128,21 @@ class Pronouncer:
             ValueError: a letter or phoneme is unknown.
         """
         pair = as_pairs([(word, tuple(phonemes))], self.alphabet)
-        bound = self.model.eval().attend(pair.source, pair.source_lengths)
-        return bound.align(pair.target_in, None, pair.target_lengths)[0]
+        with _evaluating(self.model):
+            bound = self.model.attend(pair.source, pair.source_lengths)
+            return bound.align(pair.target_in, None, pair.target_lengths)[0]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; each module then gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def build_pronouncer(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from seqref.models import LanguageModel
 from seqref.tasks import Corpus, NGram, Streams, Vocabulary
@@ -16,6 +17,8 @@ from seqref.training.truncated import evaluate
 SAMPLE_LENGTH = 300
 # Long enough that a row's start from an empty state hardly counts.
 HELDOUT_ROW = 4096
+# Where each part is: attention over so many steps.
+FRESH_ROW = 1024
 # Scores that are held at once: 32 MiB in float32, whatever the vocabulary.
 SCORES = 2**23
 # Parts of the text: one held out, one to tune the n-grams, eight to count.
@@ -43,19 +46,23 @@ def report(
     rows: int,
     seed: int,
     limit: int,
+    carry: bool = True,
 ) -> Report:
     r"""Bits per character of model and n-grams on the same text, and a sample.
 
     At most `limit` characters are measured, with as many to tune the n-grams and eight
     times as many before those to count: a text of ten times `limit` is used whole.
+    Without `carry` each part of the text is read from a fresh state.
     """
     heldout = vocabulary.encode(corpus.heldout[:limit])
     counted = corpus.train[-COUNTED * limit :]
     rows = min(rows, 1 + len(heldout) // HELDOUT_ROW)
-    streams = Streams(heldout, rows, chunk_length(rows, len(vocabulary)))
+    length = chunk_length(rows, len(vocabulary))
+    streams = Streams(heldout, rows, length if carry else min(length, FRESH_ROW))
     order = orders(len(vocabulary))
     with Bar(len(streams) + len(order), 0, "part") as bar:
-        bits = evaluate(model, _watched(streams, bar)) / math.log(2)
+        watched = _watched(streams, bar, type(model.layer).__name__)
+        bits = evaluate(model, watched, carry=carry) / math.log(2)
         ngrams = NGram.of_orders(
             vocabulary.encode(counted),
             vocabulary.encode(corpus.tune[:limit]),
@@ -68,10 +75,7 @@ def report(
             name = _name(ngram.order)
             values[name] = ngram.bits_per_character(same)
             bar.update(1, lambda name=name: name)
-    generator = torch.Generator().manual_seed(seed)
-    sample = model.sample(
-        heldout[None, :32], SAMPLE_LENGTH, temperature=0.8, generator=generator
-    )
+    sample = _sampled(model, heldout, seed)
     return Report(
         streams.predicted,
         len(corpus.heldout) - 1,
@@ -83,7 +87,13 @@ def report(
     )
 
 
-def show(result: Report, characters: int) -> None:
+def _sampled(model: LanguageModel, heldout: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    prompt, options = heldout[None, :32], {"temperature": 0.8, "generator": generator}
+    return model.sample(prompt, SAMPLE_LENGTH, **options)
+
+
+def show(result: Report, layer: str, characters: int) -> None:
     r"""Print a report on a model that was trained on so many characters."""
     if result.counted < result.train:
         say(
@@ -95,7 +105,7 @@ def show(result: Report, characters: int) -> None:
         say(f"bits per character on {result.measured:,} held-out characters:")
     for name, value in result.ngrams.items():
         say(f"  {name:<8} {value:.3f}")
-    say(f"  {'LSTM':<8} {result.bits:.3f}   after {characters:,} characters")
+    say(f"  {layer:<8} {result.bits:.3f}   after {characters:,} characters")
     say("a sample at temperature 0.8:")
     say(shown(result.sample))
 
@@ -111,10 +121,10 @@ def orders(vocab_size: int) -> list[int]:
     return sorted({1, 2, longest})
 
 
-def _watched(streams: Streams, bar: Bar) -> Iterator[Any]:
+def _watched(streams: Streams, bar: Bar, layer: str) -> Iterator[Any]:
     for chunk in streams:
         yield chunk
-        bar.update(1, lambda: "LSTM")
+        bar.update(1, lambda: layer)
 
 
 def _name(order: int) -> str:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from seqref.errors import check_size
 from seqref.models import LanguageModel
-from seqref.recurrent import GRU, LSTM, RNN, ChoGRU
 from seqref.tasks import Vocabulary
 from seqref.training._file import names_in, read_file, write_file
+from seqref.training._layers import KINDS, made_again, name_of
 from seqref.training._pack import plain
 from seqref.training._whole import (
     check_rebuilt,
@@ -23,7 +23,6 @@ from seqref.training._whole import (
 )
 
 FORMAT = "language-model/1"
-LAYERS = {"LSTM": LSTM, "GRU": GRU, "ChoGRU": ChoGRU, "RNN": RNN}
 STEP_FILE = re.compile(r"step-(\d+)\.safetensors")
 
 
@@ -156,9 +155,10 @@ def save_language_model(
 
     Args:
         path: The file; a file that is there is replaced.
-        model: A model over an `LSTM`, `GRU`, `ChoGRU` or `RNN`. Parameters in two
-            places, such as embedding and head, come back tied. Training mode,
-            `requires_grad` and hooks are not stored.
+        model: A model over a recurrent layer of the package that has a cell, or over a
+            `Transformer` as `seqref train-lm` makes it. Parameters in two places, such
+            as embedding and head, come back tied. Training mode, `requires_grad` and
+            hooks are not stored.
         vocabulary: What its indices mean.
         facts: Anything more that should be kept (step, seed, versions): JSON data.
 
@@ -183,19 +183,18 @@ def save_language_model(
             "save_checkpoint keeps the numbers of any module)"
         )
     layer: Any = model.layer
-    name = type(layer).__name__
-    if LAYERS.get(name) is not type(layer):
+    name = name_of(layer)
+    if name is None:
         raise TypeError(
-            f"{where}: `model.layer` must be one of {', '.join(LAYERS)}, got {name}"
+            f"{where}: `model.layer` must be one of {', '.join(KINDS)}, got "
+            f"{type(layer).__name__}"
         )
     if len(vocabulary) != model.vocab_size:
         raise ValueError(
             f"{where}: `vocabulary` must have the model's {model.vocab_size} symbols, "
             f"got {len(vocabulary)}"
         )
-    sizes = {key: getattr(layer, key) for key in ("input_size", "hidden_size", "bias")}
-    if isinstance(layer, RNN):
-        sizes["nonlinearity"] = layer.cell.nonlinearity
+    sizes = KINDS[name].read(layer)
     check_rebuilt(where, "model", model, _plain(name, sizes, len(vocabulary)))
     config = {
         "format": FORMAT,
@@ -211,7 +210,7 @@ def save_language_model(
 
 def _plain(name: str, sizes: dict[str, Any], vocab_size: int) -> LanguageModel:
     r"""The model that a header describes, without numbers."""
-    return LanguageModel(vocab_size, LAYERS[name](**sizes, device="meta"))
+    return LanguageModel(vocab_size, made_again(name, sizes))
 
 
 def load_language_model(

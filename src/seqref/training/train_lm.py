@@ -13,11 +13,12 @@ import torch
 from seqref import __version__
 from seqref.errors import check_number, import_extra
 from seqref.models import LanguageModel
-from seqref.recurrent import LSTM
+from seqref.recurrence import grows
 from seqref.tasks import Corpus, Streams, Vocabulary, read_text, split_text
 from seqref.training._file import in_words, is_there, remove_leftovers
 from seqref.training._interrupt import Interrupt
 from seqref.training._kept import keep_report, key_of, read_report
+from seqref.training._layers import layer_for
 from seqref.training._lock import Lock
 from seqref.training._options import CHECKPOINT, add_options
 from seqref.training._output import PatientStreams, say, tell
@@ -48,6 +49,16 @@ class Run:
     checkpoints: Checkpoints
     settings: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        r"""The name of the layer."""
+        return type(self.model.layer).__name__
+
+    @property
+    def carries(self) -> bool:
+        r"""Whether the state goes on from chunk to chunk: one that grows does not."""
+        return not grows(self.model.initial_state(1))
+
 
 def add_parser(subparsers: Any) -> None:
     r"""Add `train-lm` to the command line."""
@@ -55,7 +66,7 @@ def add_parser(subparsers: Any) -> None:
         "train-lm",
         help="train a character language model on a text file",
         description=(
-            "Train a character LSTM on a UTF-8 text file. The last tenth of the text "
+            "Train a character model on a UTF-8 text file. The last tenth of the text "
             "is held out and measured against n-grams; the tenth before it tunes "
             "them. Ctrl-C, SIGTERM and SIGHUP stop after the running step and keep the "
             "model; --resume goes on, also after a crash."
@@ -156,7 +167,7 @@ def prepare(arguments: argparse.Namespace) -> Run:
     vocabulary = Vocabulary.from_text(corpus.train, MIN_COUNT)
     tokens = vocabulary.encode(corpus.train)
     streams = Streams(tokens, arguments.batch_size, arguments.horizon)
-    model = _build(len(vocabulary), arguments.hidden_size, arguments.seed)
+    model = _build(arguments, len(vocabulary))
     names = ("steps", "learning_rate", "seed", "save_every", "horizon")
     settings = {name: begun[name] for name in names}
     path = Path(arguments.out) / CHECKPOINT
@@ -166,14 +177,16 @@ def prepare(arguments: argparse.Namespace) -> Run:
     return Run(corpus, vocabulary, streams, model, path, checkpoints, settings)
 
 
-def _build(vocab_size: int, hidden_size: int, seed: int) -> LanguageModel:
-    width = min(64, vocab_size)
+def _build(arguments: argparse.Namespace, vocab_size: int) -> LanguageModel:
+    hidden_size, width = arguments.hidden_size, min(64, vocab_size)
+    # Of an LSTM; others have as many and more, or a part of them.
     numbers = 4 * hidden_size * (width + hidden_size + 2)
     numbers += vocab_size * (width + hidden_size + 1)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return LanguageModel(vocab_size, LSTM(width, hidden_size))
+            torch.manual_seed(arguments.seed)
+            sizes = width, hidden_size, arguments.horizon
+            return LanguageModel(vocab_size, layer_for(arguments.layer, *sizes))
     # torch says it in three ways, by the size.
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         raise MemoryError(
@@ -208,7 +221,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _introduce(work: Run) -> None:
-    corpus, settings = work.corpus, work.settings
+    corpus, settings, config = work.corpus, work.settings, work.checkpoints.config
     parameters = sum(p.numel() for p in work.model.parameters())
     rows = work.streams.inputs.shape[0]
     unknown = work.vocabulary.unknown(corpus.heldout)
@@ -218,7 +231,7 @@ def _introduce(work: Run) -> None:
         f"{len(work.vocabulary)} symbols, {unknown:,} held-out characters unknown"
     )
     print(
-        f"model: LSTM, hidden size {work.model.layer.hidden_size}, {parameters:,} "
+        f"model: {work.name}, hidden size {config['hidden_size']}, {parameters:,} "
         f"parameters; {settings['steps']:,} steps of {rows} x {settings['horizon']} "
         "characters",
         flush=True,
@@ -232,7 +245,9 @@ def _train(work: Run) -> tuple[Step, Interrupt]:
         optimizer, T_max=steps, eta_min=rate / 10
     )
     start = Step(0, math.nan, math.nan, 0)
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, torch.random.fork_rng(devices=[]):
+        # Of what a layer draws in training, such as masks.
+        torch.manual_seed(work.settings["seed"])
 
         def after(step: Step) -> bool:
             if step.number % work.checkpoints.every == 0:
@@ -246,6 +261,7 @@ def _train(work: Run) -> tuple[Step, Interrupt]:
             work.streams,
             optimizer,
             steps,
+            carry=work.carries,
             scheduler=scheduler,
             checkpoints=work.checkpoints,
             on_step=after,
@@ -305,6 +321,7 @@ def _report(work: Run, last: Step, limit: int) -> None:
     result = read_report(path, key, Report)
     if result is None:
         rows, seed = work.streams.inputs.shape[0], work.settings["seed"]
-        result = report(work.model, work.vocabulary, work.corpus, rows, seed, limit)
+        model, carry = work.model, work.carries
+        result = report(model, work.vocabulary, work.corpus, rows, seed, limit, carry)
         keep_report(path, key, result)
-    show(result, last.characters)
+    show(result, work.name, last.characters)

@@ -186,6 +186,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     steps: int,
     *,
+    carry: bool = True,
     max_norm: float | None = 1.0,
     scheduler: Schedule | None = None,
     seed: int | None = None,
@@ -208,6 +209,9 @@ def train(
             `starts` is True begin from the initial state: `Documents`.
         optimizer: Over the model's parameters.
         steps: Number of chunks to learn from, those before resuming included.
+        carry: Whether the state is carried from chunk to chunk. Without, each chunk
+            starts from the initial state: for a layer whose state grows with every
+            step, as the cache of attention does.
         max_norm: Gradients are scaled down to this norm, all together; None leaves
             them.
         scheduler: As for `fit`: stepped once a step.
@@ -238,7 +242,7 @@ def train(
         chunks,
         optimizer,
         steps,
-        _streamed,
+        _streamed if carry else _afresh,
         max_norm=max_norm,
         scheduler=scheduler,
         seed=seed,
@@ -299,6 +303,13 @@ def _streamed(
         fresh = model.initial_state(inputs.shape[0])
         state = reset_rows(state, fresh, starts[0])
     return chunk_loss(model, inputs, targets, state)
+
+
+def _afresh(
+    model: LanguageModel, chunk: tuple[Tensor, ...], state: Any
+) -> tuple[Tensor, None]:
+    loss, _ = _streamed(model, chunk, None)
+    return loss, None
 
 
 def _real_targets(chunk: tuple[Tensor, ...]) -> int:

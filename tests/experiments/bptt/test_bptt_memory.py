@@ -22,12 +22,12 @@ def test_kept_bytes_counts_what_the_backward_pass_needs():
 
 
 def test_what_a_step_keeps():
-    found = {
+    peaks = {
         kind: [bptt_memory.kept(CONFIG, kind, time) for time in (8, 16)]
         for kind in KINDS
     }
     vector = 4 * CONFIG.batch_size * CONFIG.hidden_size
-    per_step = {kind: (b - a) / 8 / vector for kind, (a, b) in found.items()}
+    per_step = {kind: (b - a) / 8 / vector for kind, (a, b) in peaks.items()}
     # One vector of each is the squared error's: y - target.
     assert per_step == {"rnn": 1 + 1, "gru": 8 + 1, "lstm": 7 + 1}
 
@@ -41,8 +41,8 @@ def test_recomputed_gradients_are_the_true_ones(kind, loop):
     loss = (y - job.target).square().sum()
     expected = torch.autograd.grad(loss, list(job.layer.parameters()))
     for size in (4, 5):
-        for found in (job.full(size), job.checkpointed(size), job.truncated(16)):
-            for mine, true in zip(found, expected, strict=True):
+        for gradients in (job.full(size), job.checkpointed(size), job.truncated(16)):
+            for mine, true in zip(gradients, expected, strict=True):
                 torch.testing.assert_close(mine, true, atol=1e-4, rtol=1e-4)
     cut = job.truncated(4)
     assert not torch.allclose(cut[1], expected[1], atol=1e-2, rtol=1e-2)

@@ -41,6 +41,6 @@ def test_turn_by_hand():
         [torch.stack([0.5 * half, half * 0 + 0.25]), torch.stack([one, one * 0 + 0.5])]
     )
     expected = torch.linalg.det(moves).abs().item()
-    found = experiment.turn(experiment.READINGS["torch"], experiment.two_units())
-    assert found == pytest.approx(expected, abs=1e-12)
+    state = experiment.turn(experiment.READINGS["torch"], experiment.two_units())
+    assert state == pytest.approx(expected, abs=1e-12)
     assert expected > 0.02

@@ -13,9 +13,9 @@ def test_textbook_count_by_hand():
 
 @pytest.mark.parametrize(("kind", "maps"), [("rnn", 1), ("lstm", 4)])
 def test_excess_is_one_more_bias_vector(kind, maps):
-    found = counts(kind, 3, 5)
-    assert found["textbook"] == maps * (25 + 15 + 5)
-    assert found["torch"] == found["seqref"] == found["textbook"] + maps * 5
+    numbers = counts(kind, 3, 5)
+    assert numbers["textbook"] == maps * (25 + 15 + 5)
+    assert numbers["torch"] == numbers["seqref"] == numbers["textbook"] + maps * 5
     bare = counts(kind, 3, 5, bias=False)
     assert bare["torch"] == bare["seqref"] == maps * (25 + 15)
 

@@ -43,10 +43,10 @@ def test_gates_are_those_that_move_the_cell_state():
 
 def test_the_product_of_gates_is_that_of_a_constant_gate_when_nothing_moves_it():
     config = experiment.Config(batch_size=2, seeds=(0,))
-    found = experiment.measure_width(config, 4)
-    assert found["bias_low"] < 0 < found["bias_high"]
-    assert -45 < found["log10_product"] < -20
+    drawn = experiment.measure_width(config, 4)
+    assert drawn["bias_low"] < 0 < drawn["bias_high"]
+    assert -45 < drawn["log10_product"] < -20
     raised = experiment.measure_width(config, 4, 30.0)
     assert raised["mean_gate"] == pytest.approx(1)
     assert raised["log10_product"] == pytest.approx(0, abs=1e-9)
-    assert raised["bias_low"] == pytest.approx(found["bias_low"] + 30)
+    assert raised["bias_low"] == pytest.approx(drawn["bias_low"] + 30)

@@ -29,8 +29,8 @@ def test_step_jacobian_is_the_derivative_of_the_step(nonlinearity):
         return layer.step(x[:, 0], RNNState(h[None]))[0][0]
 
     expected = torch.func.jacrev(step)(h_prev)
-    found = step_jacobian(step(h_prev), layer.cell.weight_hh, nonlinearity)
-    torch.testing.assert_close(found, expected, **EXACT)
+    jacobian = step_jacobian(step(h_prev), layer.cell.weight_hh, nonlinearity)
+    torch.testing.assert_close(jacobian, expected, **EXACT)
 
 
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
@@ -47,8 +47,8 @@ def test_product_is_the_derivative_over_the_lag(nonlinearity, lag):
         return state.h[0]
 
     expected = torch.func.jacrev(follow)(start)
-    found = products_by_lag(h, layer.cell.weight_hh, nonlinearity, (0, 1, 2, 5))
-    torch.testing.assert_close(found[lag], expected, **EXACT)
+    products = products_by_lag(h, layer.cell.weight_hh, nonlinearity, (0, 1, 2, 5))
+    torch.testing.assert_close(products[lag], expected, **EXACT)
 
 
 def test_a_loss_keeps_what_autograd_says():

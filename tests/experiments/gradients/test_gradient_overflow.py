@@ -14,14 +14,14 @@ F64 = torch.float64
 
 
 def test_slopes_are_the_closed_form_until_they_are_lost():
-    found = experiment.slopes(torch.tanh, F64)
-    assert found["lowest_to_8_5"] == pytest.approx(1 / math.cosh(8.5) ** 2, rel=1e-6)
-    assert found["highest"] == 1
+    slopes = experiment.slopes(torch.tanh, F64)
+    assert slopes["lowest_to_8_5"] == pytest.approx(1 / math.cosh(8.5) ** 2, rel=1e-6)
+    assert slopes["highest"] == 1
     # tanh rounds to 1 where 2 exp(-2a) is below half of the spacing under 1, 2^-53.
     for dtype, bits in ((F64, 53), (torch.float32, 24)):
         expected = (bits + 2) * math.log(2) / 2
-        found = experiment.slopes(torch.tanh, dtype)["zero_from"]
-        assert found == pytest.approx(expected, abs=0.4)
+        zero_from = experiment.slopes(torch.tanh, dtype)["zero_from"]
+        assert zero_from == pytest.approx(expected, abs=0.4)
 
 
 def test_a_gradient_that_doubles_ends_where_the_exponents_end():
@@ -46,9 +46,9 @@ def test_the_gradient_is_that_of_torch():
     x = 0.5 * torch.randn((1, 8, 5), generator=random, dtype=F64)
     loss = judge(x)[1].flatten() @ torch.randn(5, generator=random, dtype=F64)
     expected = torch.autograd.grad(loss, list(judge.parameters()))
-    found = clipping.gradient_of(layer, 8, seed=1)
+    gradient = clipping.gradient_of(layer, 8, seed=1)
     expected = torch.cat([part.flatten() for part in expected])
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+    torch.testing.assert_close(gradient, expected, atol=1e-10, rtol=1e-10)
 
 
 def test_cosines_are_those_of_the_definition():
@@ -89,9 +89,9 @@ def test_one_descent_step_is_that_of_torch(limit):
     loss.backward()
     parameters = [layer.weight_hh_l0, layer.bias_hh_l0]
     norm = nn.utils.clip_grad_norm_(parameters, limit)
-    found = clipping.descend(limit, updates=1, runs=1, seed=0)
+    descent = clipping.descend(limit, updates=1, runs=1, seed=0)
     expected = 0.03 * min(norm, limit)
-    assert found["largest_update"] == pytest.approx(expected.item(), rel=1e-5)
+    assert descent["largest_update"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_a_skipped_update_leaves_the_network():

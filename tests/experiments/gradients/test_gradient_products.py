@@ -34,7 +34,7 @@ def jacobian_by_torch(layer, x, warm_up, nonlinearity):
 def test_norms_are_those_of_torch(name):
     network, width, lags = products.NETWORKS[name], 6, (1, 10)
     config = products.Config(hidden_size=width, warm_up=5, lags=lags)
-    found = products.follow(network, config, seed=2)
+    followed = products.follow(network, config, seed=2)
     layer = network.build(width, width, 2)
     x = torch.randn((1, 15, width), generator=generator(1002), dtype=F64)
     phi = "relu" if network.activation == "relu" else "tanh"
@@ -45,20 +45,20 @@ def test_norms_are_those_of_torch(name):
     for lag in lags:
         jacobian = jacobian_by_torch(layer, x, 15 - lag, phi)
         expected = math.log10(np.linalg.norm(jacobian, 2))
-        assert found["norms"][lag] == pytest.approx(expected, abs=1e-8)
+        assert followed["norms"][lag] == pytest.approx(expected, abs=1e-8)
         assert expected < lag * factor + 1e-8
         excess.append(expected - lag * factor)
-    assert found["excess_norm"] == pytest.approx(max(excess), abs=1e-7)
-    assert found["bound"] == pytest.approx(10 * factor)
-    assert found["largest_singular_value"] == pytest.approx(sigma)
+    assert followed["excess_norm"] == pytest.approx(max(excess), abs=1e-7)
+    assert followed["bound"] == pytest.approx(10 * factor)
+    assert followed["largest_singular_value"] == pytest.approx(sigma)
 
 
 def test_a_bound_by_the_radius_is_broken_by_a_shear():
     # Both eigenvalues are 1/2; a single step stretches by more than 2.
     config = products.Config(hidden_size=2, warm_up=0, lags=(1, 2))
-    found = products.follow(Network("shear", shear_), config, seed=0)
-    assert found["excess_norm"] <= 1e-9
-    assert found["excess_radius"] > math.log10(2)
+    followed = products.follow(Network("shear", shear_), config, seed=0)
+    assert followed["excess_norm"] <= 1e-9
+    assert followed["excess_radius"] > math.log10(2)
 
 
 def shear_(layer, seed):
@@ -121,9 +121,9 @@ def test_a_chain_with_tanh_is_what_autograd_says():
 
     start = torch.zeros(width, dtype=F64)
     jacobian = torch.autograd.functional.jacobian(follow, start)
-    found = products.norms_by_depth(chain, width, (depth,), seed=9)[0]
+    norm = products.norms_by_depth(chain, width, (depth,), seed=9)[0]
     expected = math.log10(np.linalg.norm(jacobian.numpy(), 2))
-    assert found == pytest.approx(expected, abs=1e-8)
+    assert norm == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize("name", ["tied_linear", "untied_linear"])
@@ -131,7 +131,7 @@ def test_wider_chains_spread_less(name):
     def deviation(width):
         seeds = range(16)
         chain = products.CHAINS[name]
-        found = [products.norms_by_depth(chain, width, (60,), s)[0] for s in seeds]
-        return statistics.stdev(found)
+        norms = [products.norms_by_depth(chain, width, (60,), s)[0] for s in seeds]
+        return statistics.stdev(norms)
 
     assert deviation(64) < 0.7 * deviation(8)

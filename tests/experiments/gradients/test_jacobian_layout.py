@@ -23,15 +23,15 @@ def test_the_true_jacobians_are_those_of_the_layer():
     h_prev = z_prev.tanh()
     of_state = torch.func.jacrev(step)(h_prev)
     of_pre = torch.func.jacrev(lambda z: step(z.tanh()).atanh())(z_prev)
-    found = layout.jacobians(layer, x_t, h_prev)
-    torch.testing.assert_close(found["jacobian"], of_state, atol=1e-9, rtol=1e-9)
-    torch.testing.assert_close(found["transpose"], of_state.T, atol=1e-9, rtol=1e-9)
-    found = found["of_pre_activations"]
-    torch.testing.assert_close(found, of_pre, atol=1e-9, rtol=1e-9)
+    jacobians = layout.jacobians(layer, x_t, h_prev)
+    torch.testing.assert_close(jacobians["jacobian"], of_state, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(jacobians["transpose"], of_state.T, atol=1e-9, rtol=1e-9)
+    got_pre = jacobians["of_pre_activations"]
+    torch.testing.assert_close(got_pre, of_pre, atol=1e-9, rtol=1e-9)
 
 
 def test_which_formula_is_which():
-    found = layout.compare(DRIVEN, CONFIG, 0)
+    distances = layout.compare(DRIVEN, CONFIG, 0)
     exact = {
         ("state", "jacobian"),
         ("state_transposed", "transpose"),
@@ -39,7 +39,7 @@ def test_which_formula_is_which():
     }
     for formula in layout.FORMULAS:
         for jacobian in layout.JACOBIANS:
-            distance = found[f"{formula}_to_{jacobian}"]
+            distance = distances[f"{formula}_to_{jacobian}"]
             if (formula, jacobian) in exact:
                 assert distance < 1e-8
             else:

@@ -79,6 +79,6 @@ def test_parameters_and_inputs_are_exact_in_bfloat16():
 
 
 def test_the_forget_gate_alone_makes_the_error():
-    found = experiment.run(CONFIG, lab.untracked)["series"]["1000"]
-    assert found["autocast"][-1]["low"] > 20 * found["forget_float32"][-1]["high"]
-    assert found["float32"][-1]["high"] < 1e-5
+    errors = experiment.run(CONFIG, lab.untracked)["series"]["1000"]
+    assert errors["autocast"][-1]["low"] > 20 * errors["forget_float32"][-1]["high"]
+    assert errors["float32"][-1]["high"] < 1e-5

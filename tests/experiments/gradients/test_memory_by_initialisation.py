@@ -39,7 +39,7 @@ def test_the_cases_are_what_their_names_say():
 def test_gradients_are_those_of_torch():
     """The state's by cutting torch.nn.LSTM in two, the input's by its own backward."""
     layer = memory.CASES["lstm_chrono_200"].build(3, 5, 0)
-    found = memory.measure_layer(layer, CONFIG, seed=7)
+    result = memory.measure_layer(layer, CONFIG, seed=7)
     judge = nn.LSTM(3, 5, batch_first=True, dtype=torch.float64)
     judge.load_state_dict({f"{k}_l0": v for k, v in layer.cell.state_dict().items()})
     draw = generator(7)
@@ -54,9 +54,9 @@ def test_gradients_are_those_of_torch():
         y, _ = judge(x[:, 24 - lag :].detach(), tuple(leaves))
         bars = torch.autograd.grad((y[:, -1] * bar).sum(), leaves)
         left = torch.cat(bars, dim=-1).norm() / bar.norm()
-        assert found["by_lag"]["state"][i] == pytest.approx(left.item(), rel=1e-10)
+        assert result["by_lag"]["state"][i] == pytest.approx(left.item(), rel=1e-10)
         at_input = x_bar[0, 23 - lag].norm() / bar.norm()
-        assert found["by_lag"]["input"][i] == pytest.approx(at_input.item(), rel=1e-10)
+        assert result["by_lag"]["input"][i] == pytest.approx(at_input.item(), rel=1e-10)
 
 
 @pytest.mark.parametrize("case", ["lstm_chrono_200", "gru_chrono_200"])
@@ -66,7 +66,7 @@ def test_without_weights_the_biases_alone_decide(case):
     with torch.no_grad():
         layer.cell.weight_hh.zero_()
         layer.cell.weight_ih.zero_()
-    found = memory.measure_layer(layer, CONFIG, seed=0)
+    result = memory.measure_layer(layer, CONFIG, seed=0)
     draw = generator(0)
     torch.randn((1, 24, 3), generator=draw, dtype=torch.float64)
     bar = torch.randn((1, 5), generator=draw, dtype=torch.float64)
@@ -78,17 +78,17 @@ def test_without_weights_the_biases_alone_decide(case):
         arriving = bar * o_t * (1 - end.c.tanh() ** 2)
     for i, lag in enumerate(LAGS):
         expected = (arriving * gates**lag).norm() / bar.norm()
-        assert found["by_lag"]["state"][i] == pytest.approx(expected.item(), rel=1e-10)
+        assert result["by_lag"]["state"][i] == pytest.approx(expected.item(), rel=1e-10)
         power = (gates ** (lag - 1)).norm() / math.sqrt(5)
-        assert found["by_lag"]["biases"][i] == pytest.approx(power.item(), rel=1e-10)
+        assert result["by_lag"]["biases"][i] == pytest.approx(power.item(), rel=1e-10)
 
 
 def test_the_lag_at_which_one_percent_is_left():
     config = replace(CONFIG, batch_size=3)
     layer = memory.CASES["rnn_default"].build(3, 5, 0)
-    found = memory.measure_layer(layer, config, 0)
-    assert 2 <= found["one_percent"] <= 20
-    assert found["by_lag"]["state"][-1] < 0.01 < found["by_lag"]["state"][0]
+    result = memory.measure_layer(layer, config, 0)
+    assert 2 <= result["one_percent"] <= 20
+    assert result["by_lag"]["state"][-1] < 0.01 < result["by_lag"]["state"][0]
     layer = memory.CASES["gru_chrono_200"].build(3, 5, 0)
     assert memory.measure_layer(layer, config, 0)["one_percent"] == 21
 
@@ -103,18 +103,18 @@ def test_texts():
 
 
 def test_a_constant_gate():
-    found = memory.measure(0.99, replace(CONFIG, lags=(10, 100)))
-    assert 10 ** found["state"]["median"][1] == pytest.approx(0.99**100)
+    result = memory.measure(0.99, replace(CONFIG, lags=(10, 100)))
+    assert 10 ** result["state"]["median"][1] == pytest.approx(0.99**100)
 
 
 def test_every_layer_has_its_row():
-    found = find("memory_by_initialisation")
-    found = found.rendered(measure(found))
-    assert found["state"].count("\n") == 2 + 4
-    assert found["biases"].count("\n") == 2 + 3
-    assert found["saturation"].count("\n") == 2 + 3
-    assert "| LSTM, default |" in found["input"]
-    assert "| 0.99 | 0.90 |" in found["gates"]
+    experiment = find("memory_by_initialisation")
+    tables = experiment.rendered(measure(experiment))
+    assert tables["state"].count("\n") == 2 + 4
+    assert tables["biases"].count("\n") == 2 + 3
+    assert tables["saturation"].count("\n") == 2 + 3
+    assert "| LSTM, default |" in tables["input"]
+    assert "| 0.99 | 0.90 |" in tables["gates"]
 
 
 def test_fewer_inputs_let_an_orthogonal_network_reach_further():
@@ -123,8 +123,8 @@ def test_fewer_inputs_let_an_orthogonal_network_reach_further():
         for width in (1, 16):
             layer = memory.CASES[case].build(width, 32, 0)
             config = replace(CONFIG, warm_up=50, lags=(1, 200))
-            found = memory.measure_layer(layer, config, seed=1000)
-            reached[case, width] = found["one_percent"]
+            result = memory.measure_layer(layer, config, seed=1000)
+            reached[case, width] = result["one_percent"]
     assert reached["rnn_orthogonal", 1] > 1.5 * reached["rnn_orthogonal", 16]
     assert reached["rnn_default", 1] < 1.5 * reached["rnn_default", 16]
 

@@ -32,8 +32,8 @@ def log10_norm_by_torch(weight, drive, start, steps):
 @pytest.mark.parametrize("steps", [10, 60])
 def test_products_of_the_examples_are_those_of_torch(name, steps):
     expected = log10_norm_by_torch(*examples.EXAMPLES[name], steps)
-    found = examples.of_example(*examples.EXAMPLES[name])[f"log10_at_{steps}"]
-    assert found == pytest.approx(expected, abs=1e-4)
+    log10_norm = examples.of_example(*examples.EXAMPLES[name])[f"log10_at_{steps}"]
+    assert log10_norm == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_blocks_have_one_eigenvalue_and_run_as_one_of_them():
@@ -50,36 +50,36 @@ def test_the_blocks_have_one_eigenvalue_and_run_as_one_of_them():
         lambda h: alone(noise[:, :steps], RNNState(h[None]))[1].h[0],
         torch.zeros(size, dtype=F64),
     )
-    found = examples.of_blocks(size, 3, driven=True)
-    assert found["spectral_radius"] == pytest.approx(0.5, abs=1e-4)
+    blocks = examples.of_blocks(size, 3, driven=True)
+    assert blocks["spectral_radius"] == pytest.approx(0.5, abs=1e-4)
     # The columns of the second half are -A where those of the first are I/2 + A.
-    assert found[f"log10_at_{steps}"] > math.log10(np.linalg.norm(jacobian, 2)) - 1e-9
-    assert found[f"log10_at_{steps}"] < math.log10(3 * np.linalg.norm(jacobian, 2))
+    assert blocks[f"log10_at_{steps}"] > math.log10(np.linalg.norm(jacobian, 2)) - 1e-9
+    assert blocks[f"log10_at_{steps}"] < math.log10(3 * np.linalg.norm(jacobian, 2))
 
 
 def test_a_turn_has_its_modulus():
-    found = examples.of_turn(1.1)
-    assert found["modulus"] == pytest.approx(1.1)
-    assert found["largest_real_part"] == pytest.approx(-0.55)
-    assert found["log10_at_100"] == pytest.approx(100 * math.log10(1.1))
+    turn = examples.of_turn(1.1)
+    assert turn["modulus"] == pytest.approx(1.1)
+    assert turn["largest_real_part"] == pytest.approx(-0.55)
+    assert turn["log10_at_100"] == pytest.approx(100 * math.log10(1.1))
 
 
 def test_at_rest_the_factor_is_the_radius():
     layer = examples.tanh_layer(1.3 * examples.random_matrix(12, 0))
-    found = spectral_radius.growth(
+    growth = spectral_radius.growth(
         layer, torch.zeros(1, 200, 12, dtype=F64), (100, 200)
     )
-    assert 10 ** found["log10_factor"] == pytest.approx(1.3, rel=0.02)
-    assert found["log10_slope"] == 0
+    assert 10 ** growth["log10_factor"] == pytest.approx(1.3, rel=0.02)
+    assert growth["log10_slope"] == 0
 
 
 def test_factor_and_slopes_are_of_the_same_steps():
     layer = examples.tanh_layer(torch.tensor([[1.2]], dtype=F64))
     x = torch.randn(1, 30, 1, generator=generator(0), dtype=F64)
-    found = spectral_radius.growth(layer, x, (5, 12))
+    growth = spectral_radius.growth(layer, x, (5, 12))
     # One unit has one slope at each step, and the rule is exact.
-    expected = math.log10(1.2) + found["log10_slope"]
-    assert found["log10_factor"] == pytest.approx(expected, abs=1e-8)
+    expected = math.log10(1.2) + growth["log10_slope"]
+    assert growth["log10_factor"] == pytest.approx(expected, abs=1e-8)
 
 
 def mean_field_factor(radius, std):
@@ -97,10 +97,10 @@ def mean_field_factor(radius, std):
 @pytest.mark.parametrize(("radius", "std"), [(0.8, 0.5), (1.75, 0.5), (2.5, 1.0)])
 def test_wide_networks_grow_as_mean_field_theory_says(radius, std):
     config = spectral_radius.Config(hidden_size=160, lags=(50, 100), radii=(radius,))
-    (found,) = spectral_radius.of_network(config, std, 0)
+    (growth,) = spectral_radius.of_network(config, std, 0)
     expected = mean_field_factor(radius, std)
-    assert 10 ** found["log10_factor"] == pytest.approx(expected, rel=0.06)
-    assert radius * 10 ** found["log10_slope"] == pytest.approx(expected, rel=0.06)
+    assert 10 ** growth["log10_factor"] == pytest.approx(expected, rel=0.06)
+    assert radius * 10 ** growth["log10_slope"] == pytest.approx(expected, rel=0.06)
 
 
 def test_where_growth_starts():
@@ -122,18 +122,18 @@ def test_noisy_blocks_have_the_product_that_torch_finds():
         lambda h: judge(x, h[None, None])[1].flatten(), torch.zeros(2 * size).double()
     )
     longer = torch.cat([x, torch.zeros(1, 50, 2 * size, dtype=F64)], dim=1)
-    found = examples.of_driven(layer, longer, torch.zeros(6, dtype=F64))
+    driven = examples.of_driven(layer, longer, torch.zeros(6, dtype=F64))
     expected = math.log10(np.linalg.norm(jacobian.numpy(), 2))
-    assert found["log10_at_10"] == pytest.approx(expected, abs=1e-8)
+    assert driven["log10_at_10"] == pytest.approx(expected, abs=1e-8)
 
 
 def test_without_the_blocks_the_matrix_is_normal_and_the_bound_holds():
     layer, x = examples.noisy_blocks(3, 5, 60, normal=True)
     weight = layer.cell.weight_hh
     assert torch.equal(weight, 0.5 * torch.eye(6, dtype=F64))
-    found = examples.of_driven(layer, x, torch.zeros(6, dtype=F64))
+    driven = examples.of_driven(layer, x, torch.zeros(6, dtype=F64))
     for mark in examples.MARKS:
-        assert found[f"log10_at_{mark}"] < mark * math.log10(0.5)
+        assert driven[f"log10_at_{mark}"] < mark * math.log10(0.5)
 
 
 def test_noise_is_what_the_blocks_grow_by():

@@ -60,11 +60,11 @@ def toy(value=math.pi, **changes):
 
 
 def test_judge_applies_one_check_to_case_and_control():
-    found = judge(CLAIM, {"cause": {"value": 2.0}, "no_cause": {"value": 0.5}})
-    assert found["holds"] is True
-    assert found["number"] == 2.0
-    assert found["control_holds"] is False
-    assert found["control_number"] == 0.5
+    judged = judge(CLAIM, {"cause": {"value": 2.0}, "no_cause": {"value": 0.5}})
+    assert judged["holds"] is True
+    assert judged["number"] == 2.0
+    assert judged["control_holds"] is False
+    assert judged["control_number"] == 0.5
     assert CLAIM.row == "C99"
 
 
@@ -143,10 +143,10 @@ def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_discovery_finds_every_module_and_no_package():
-    found = experiments.names()
-    assert "forget_gate" in found
-    assert {"lab", "margins", "_sweep", "sweep"} & set(found) == set()
-    assert [e.name for e in experiments.discover()] == found
+    names = experiments.names()
+    assert "forget_gate" in names
+    assert {"lab", "margins", "_sweep", "sweep"} & set(names) == set()
+    assert [e.name for e in experiments.discover()] == names
     with pytest.raises(ValueError, match="`name` must be one of"):
         experiments.find("margins")
 
@@ -168,8 +168,8 @@ def test_full_is_what_the_class_of_small_has_by_default():
     class Sizes:
         size: int = 9
 
-    found = Experiment(small=Sizes(2), run=lambda config, track: {})
-    assert found.full == Sizes(9)
+    experiment = Experiment(small=Sizes(2), run=lambda config, track: {})
+    assert experiment.full == Sizes(9)
     assert Experiment(small=Sizes(2), full=Sizes(3), run=print).full == Sizes(3)
     with pytest.raises(TypeError, match="`full` must be of the class of `small`"):
         Experiment(small=Sizes(2), full=Config(3), run=print)
@@ -193,7 +193,7 @@ def test_all_but_what_is_said_otherwise():
 
 
 def test_cases_are_measured_one_by_one_and_series_kept_apart():
-    found = Experiment(
+    experiment = Experiment(
         small=Config(2),
         full=Config(4),
         cases={"one": 1, "two": 2},
@@ -206,7 +206,7 @@ def test_cases_are_measured_one_by_one_and_series_kept_apart():
             {"of_two": "two.value", "drawn": "series.line.two.0"},
         ],
     )
-    assert found.result(Config(3)) == {
+    assert experiment.result(Config(3)) == {
         "numbers": {
             "one_value": 3,
             "two_value": 6,
@@ -233,10 +233,10 @@ def test_seeding_leaves_the_global_generator_alone():
     assert torch.equal(torch.rand(3, generator=seeding.generator(2)), first)
     draws = seeding.generator(3)
     for size in ((2, 3), (4,)):
-        found = seeding.normal(draws, *size)
-        assert found.dtype == torch.float64
-        assert found.shape == size
-    assert not torch.equal(seeding.normal(3, 4), found)
+        numbers = seeding.normal(draws, *size)
+        assert numbers.dtype == torch.float64
+        assert numbers.shape == size
+    assert not torch.equal(seeding.normal(3, 4), numbers)
     assert torch.equal(seeding.normal(3, 2, 3), seeding.normal(3, 6).reshape(2, 3))
 
 
@@ -252,14 +252,14 @@ def test_commit_says_whether_the_code_was_changed(tmp_path):
     (tmp_path / "src" / "code.py").write_text("x = 1\n", encoding="utf-8")
     git("add", "src")
     git("commit", "-q", "-m", "first")
-    found = provenance.commit(tmp_path)
-    assert found is not None
-    assert len(found["hash"]) == 40
-    assert found["clean"] is True
+    commit = provenance.commit(tmp_path)
+    assert commit is not None
+    assert len(commit["hash"]) == 40
+    assert commit["clean"] is True
     (tmp_path / "page.md").write_text("no code\n", encoding="utf-8")
-    assert provenance.commit(tmp_path) == found
+    assert provenance.commit(tmp_path) == commit
     (tmp_path / "src" / "code.py").write_text("x = 2\n", encoding="utf-8")
-    assert provenance.commit(tmp_path) == {**found, "clean": False}
+    assert provenance.commit(tmp_path) == {**commit, "clean": False}
     git("commit", "-q", "-a", "-m", "second")
     assert provenance.commit(tmp_path)["clean"] is True
     (tmp_path / "docs" / "pages").mkdir(parents=True)

@@ -95,11 +95,11 @@ def test_the_nearer_of_case_and_control_counts(case, control, margin):
     assert nearest(claim, cases).margin == pytest.approx(margin)
     judged = judge(claim, cases)
     stands = judged["holds"] and not judged["control_holds"]
-    found = margins.margins_of([claim], cases)["C1"]
-    assert found["holds"] is stands is (margin > 0)
+    verdict = margins.margins_of([claim], cases)["C1"]
+    assert verdict["holds"] is stands is (margin > 0)
     exact = Claim("C2", "Same.", exactly("yes", lambda case: case["yes"]), "a", "b")
-    found = margins.margins_of([exact], {"a": {"yes": True}, "b": {"yes": False}})
-    assert found == {"C2": {"holds": True, "margin": None, "step": 0.0}}
+    verdict = margins.margins_of([exact], {"a": {"yes": True}, "b": {"yes": False}})
+    assert verdict == {"C2": {"holds": True, "margin": None, "step": 0.0}}
 
 
 def test_claims_on_time_have_no_margin_here():
@@ -137,10 +137,10 @@ def test_no_seed_of_a_shift_is_one_of_another():
 
 def test_a_process_that_ends_is_a_result_and_the_others_get_a_new_one():
     setting = margins.Setting("x", {"ATEN_CPU_CAPABILITY": "default"}, shift=100)
-    found = dict(margins.run_apart(["nonsense", "parameter_counts"], setting))
-    assert "ended with status 1" in found["nonsense"]["error"]
-    assert "must be one of" in found["nonsense"]["error"]
-    claims = found["parameter_counts"]["claims"]
+    runs = dict(margins.run_apart(["nonsense", "parameter_counts"], setting))
+    assert "ended with status 1" in runs["nonsense"]["error"]
+    assert "must be one of" in runs["nonsense"]["error"]
+    claims = runs["parameter_counts"]["claims"]
     assert set(claims) == {"C38.count", "C38.step"}
     assert all(claim["holds"] for claim in claims.values())
 
@@ -256,19 +256,19 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
 
 
 def test_the_narrowest_of_switches_and_of_seeds_are_apart():
-    found = stored_of(**{"default": (0.3, 0), "2 threads": (0.2, 0)})
-    found["experiments"]["toy"]["runs"] |= {
+    stored = stored_of(**{"default": (0.3, 0), "2 threads": (0.2, 0)})
+    stored["experiments"]["toy"]["runs"] |= {
         "seeds + 100": {
             "claims": {"C1": {"holds": True, "margin": 0.25, "step": 0.5}},
             "on": 0,
         },
         "ATen: AVX2": {"error": "RuntimeError: none", "on": 0},
     }
-    tables = margin_tables.tables(found)
+    tables = margin_tables.tables(stored)
     row = "| C1 | `toy` | 0.200 | 2 threads | 0.250, 0.5 of 2 runs | seeds + 100 |\n"
     assert tables["narrowest"].endswith(row)
     assert "| `toy` | ATen: AVX2 | RuntimeError: none |" in tables["failed"]
-    assert margin_tables.numbers(found) == {
+    assert margin_tables.numbers(stored) == {
         "settings": len(margins.SETTINGS),
         "shifts": 5,
         "bound": 0.02,
@@ -286,8 +286,8 @@ def test_the_narrowest_of_switches_and_of_seeds_are_apart():
     ("margin", "near", "turned"), [(0.019, 1, 0), (0.021, 0, 0), (-0.1, 0, 1)]
 )
 def test_near_and_turned_are_counted(margin, near, turned):
-    found = margin_tables.numbers(stored_of(default=(margin, 0.0)))
-    assert (found["near"], found["turned"]) == (near, turned)
+    numbers = margin_tables.numbers(stored_of(default=(margin, 0.0)))
+    assert (numbers["near"], numbers["turned"]) == (near, turned)
 
 
 def test_a_turned_verdict_gives_status_one(monkeypatch, tmp_path):
@@ -307,15 +307,15 @@ def test_an_outcome_cannot_be_told_what_it_is():
 
 def test_a_margin_has_moved_where_the_default_has_another():
     """What was not run at the default has nothing to differ from."""
-    found = stored_of(**{"default": (0.3, 0), "2 threads": (0.2, 0)})
+    stored = stored_of(**{"default": (0.3, 0), "2 threads": (0.2, 0)})
     other = {"C9": {"holds": True, "margin": 0.5, "step": 0.0}}
-    found["experiments"]["alone"] = {
+    stored["experiments"]["alone"] = {
         "config": {},
         "runs": {"2 threads": {"claims": other}, "4 threads": {"claims": other}},
     }
-    same = found["experiments"]["toy"]["runs"]["default"]
-    found["experiments"]["toy"]["runs"]["4 threads"] = same
-    by_name = {row[0]: row[1:3] for row in margin_tables.by_setting(found)}
+    same = stored["experiments"]["toy"]["runs"]["default"]
+    stored["experiments"]["toy"]["runs"]["4 threads"] = same
+    by_name = {row[0]: row[1:3] for row in margin_tables.by_setting(stored)}
     assert by_name["default"] == ["1", "0"]
     assert by_name["2 threads"] == ["2", "1"]
     assert by_name["4 threads"] == ["2", "0"]

@@ -18,10 +18,10 @@ from experiments.lab.statistics import mean_interval, share_interval
     ],
 )
 def test_the_interval_of_a_share(good, runs, low, high):
-    found = share_interval(good, runs)
-    assert found["share"] == good / runs
-    assert found["low"] == pytest.approx(low, abs=1e-12)
-    assert found["high"] == pytest.approx(high, abs=1e-12)
+    interval = share_interval(good, runs)
+    assert interval["share"] == good / runs
+    assert interval["low"] == pytest.approx(low, abs=1e-12)
+    assert interval["high"] == pytest.approx(high, abs=1e-12)
 
 
 def test_impossible_counts_are_refused():
@@ -34,9 +34,9 @@ def test_the_interval_of_a_mean_covers_it_about_as_often_as_it_says():
     random, covered = generator(0), 0
     for _ in range(400):
         values = torch.randn(30, generator=random, dtype=torch.float64)
-        found = mean_interval(values.tolist())
-        assert found["mean"] == pytest.approx(values.mean().item())
-        covered += found["low"] <= 0 <= found["high"]
+        interval = mean_interval(values.tolist())
+        assert interval["mean"] == pytest.approx(values.mean().item())
+        covered += interval["low"] <= 0 <= interval["high"]
     assert 0.90 < covered / 400 < 0.98
 
 
@@ -45,14 +45,14 @@ def test_the_interval_is_too_narrow_for_few_values(size, share):
     random, covered = generator(0), 0
     for _ in range(1000):
         values = torch.randn(size, generator=random, dtype=torch.float64)
-        found = mean_interval(values.tolist())
-        covered += found["low"] <= 0 <= found["high"]
+        interval = mean_interval(values.tolist())
+        covered += interval["low"] <= 0 <= interval["high"]
     # Three standard errors of a share are 0.035 and 0.024.
     assert covered / 1000 == pytest.approx(share, abs=0.03)
 
 
 def test_the_interval_of_equal_values_has_no_width():
-    found = mean_interval([0.5, 0.5, 0.5])
-    assert found == {"mean": 0.5, "low": 0.5, "high": 0.5}
+    interval = mean_interval([0.5, 0.5, 0.5])
+    assert interval == {"mean": 0.5, "low": 0.5, "high": 0.5}
     with pytest.raises(ValueError, match="must hold at least one, got none"):
         mean_interval([])

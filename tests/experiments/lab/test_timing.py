@@ -206,8 +206,8 @@ def test_ranges_are_of_what_has_one_stem():
         {"place": "there", "ratios": {"a": {"median": 1}}},
         {"place": "here", "ratios": {"a": {"median": 2}}},
     ]
-    found = timing.ranges(rows, lambda row, name: f"{name}_{row['place']}")
-    assert found == {
+    ranges = timing.ranges(rows, lambda row, name: f"{name}_{row['place']}")
+    assert ranges == {
         "a_here_low": 2,
         "a_here_high": 3,
         "a_there_low": 1,
@@ -215,8 +215,8 @@ def test_ranges_are_of_what_has_one_stem():
         "b_here_low": 9,
         "b_here_high": 9,
     }
-    found = timing.ranges(rows, lambda row, name: "of_a" if name == "a" else None)
-    assert found == {"of_a_low": 1, "of_a_high": 3}
+    ranges = timing.ranges(rows, lambda row, name: "of_a" if name == "a" else None)
+    assert ranges == {"of_a_low": 1, "of_a_high": 3}
 
 
 def test_on_a_device(device):

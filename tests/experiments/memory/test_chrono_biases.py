@@ -26,8 +26,8 @@ def test_each_recipe_sets_the_biases_of_its_name():
     assert torch.equal(forget[:, 0], plain[:, 0])
     assert torch.equal(closed[:, 0], both[:, 0])
     assert torch.equal(closed[:, 1], plain[:, 1])
-    for found in (both, forget, closed):
-        assert torch.equal(found[:, 2:], plain[:, 2:])
+    for gates in (both, forget, closed):
+        assert torch.equal(gates[:, 2:], plain[:, 2:])
     assert not torch.equal(both[:, 0], plain[:, 0])
     large = biases("lstm_bias_5")
     assert torch.equal(large.sum(0)[1], torch.full((8,), 5.0))
@@ -53,9 +53,9 @@ def test_the_start_of_a_cell_that_keeps_and_one_that_adds(monkeypatch):
             return self
 
     monkeypatch.setattr(experiment, "build", lambda *arguments: Network())
-    found = experiment.start("lstm_chrono", 7, 2, (0, 1, 2))
-    assert found["apart"] == pytest.approx(5)
-    assert found["slope"] == pytest.approx(1 - math.tanh(1) ** 2)
+    start = experiment.start("lstm_chrono", 7, 2, (0, 1, 2))
+    assert start["apart"] == pytest.approx(5)
+    assert start["slope"] == pytest.approx(1 - math.tanh(1) ** 2)
 
 
 def test_the_open_gate_alone_has_the_symbol_and_a_cell_without_slope():
@@ -80,7 +80,7 @@ def test_each_case_has_the_start_of_its_recipe_and_lag():
     result = find("chrono_biases").result(config)
     for recipe in config.recipes:
         for lag in config.lags:
-            found = result["cases"][f"{recipe}_{lag}"]["start"]
-            assert found == experiment.start(recipe, lag, 4, (0, 1))
+            start = result["cases"][f"{recipe}_{lag}"]["start"]
+            assert start == experiment.start(recipe, lag, 4, (0, 1))
     for row in result["series"]["rows"]:
         assert (row["hidden_size"], row["horizon"]) == (4, row["lag"])

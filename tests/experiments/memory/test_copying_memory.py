@@ -20,10 +20,10 @@ def test_the_loss_of_a_table_by_hand():
 
 
 def test_tables_reach_their_laws():
-    found = experiment.measure_tables(30, 4000)
-    for case in found.values():
+    tables = experiment.measure_tables(30, 4000)
+    for case in tables.values():
         assert case["loss"] == pytest.approx(case["law"], rel=0.003)
-    assert found["by_input_30"]["law"] > 2 * found["by_time_30"]["law"]
+    assert tables["by_input_30"]["law"] > 2 * tables["by_time_30"]["law"]
     # With no blank before the delimiter the input tells the time.
     no_wait = experiment.measure_tables(1, 2000)["by_input_1"]
     assert no_wait["law"] == pytest.approx(no_wait["blind"], rel=1e-12)

@@ -26,8 +26,8 @@ def test_no_claim_holds_when_nothing_is_learned():
 def test_the_longest_lag_is_that_of_any_run_that_solved_it():
     cases = {f"rnn_{lag}": {"good": good} for lag, good in ((20, 3), (100, 1), (50, 0))}
     cases["lstm_chrono_20"] = {"good": 0}
-    found = experiment.longest(cases)
-    assert found == {"rnn_longest": 100, "lstm_chrono_longest": 0}
+    longest = experiment.longest(cases)
+    assert longest == {"rnn_longest": 100, "lstm_chrono_longest": 0}
 
 
 def test_the_last_output_is_judged():

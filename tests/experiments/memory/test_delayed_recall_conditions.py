@@ -32,9 +32,9 @@ def test_what_had_stopped_by_an_update_is_counted():
     counts = {n: experiment.good_by(rows, n)["good"] for n in (49, 50, 300, 900, 5000)}
     # Three hundred of 300 and a thousand of 1,000 are limits, not stops.
     assert counts == {49: 0, 50: 1, 300: 3, 900: 4, 5000: 4}
-    found = experiment.good_by(rows, 300)
-    assert found["runs"] == 6
-    assert found["share"]["share"] == 0.5
+    pooled = experiment.good_by(rows, 300)
+    assert pooled["runs"] == 6
+    assert pooled["share"]["share"] == 0.5
 
 
 def test_each_part_changes_one_thing():

@@ -33,11 +33,11 @@ def test_the_hand_made_cell_state_counts_exactly():
     cell = experiment.hand_lstm()
     a, b = (torch.tensor([v], dtype=torch.float64) for v in (A, B))
     state = None
-    found = []
+    counts = []
     for x_t in [a] * 5 + [b] * 5:
         state = cell(x_t, state)
-        found.append(state[1].item())
-    assert found == [1, 2, 3, 4, 5, 4, 3, 2, 1, 0]
+        counts.append(state[1].item())
+    assert counts == [1, 2, 3, 4, 5, 4, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("delta", [0.1, 0.01, 0.001])
@@ -56,8 +56,8 @@ def test_the_hand_made_gru_follows_its_closed_form(delta):
 @pytest.mark.parametrize("delta", [1e-1, 1e-2, 1e-3])
 def test_the_hand_made_gru_counts_to_the_root_of_half_its_inverse_step(delta):
     cell = experiment.hand_gru(delta)
-    found = experiment.try_hand(cell, torch.float64, delta / 2, 60)
-    assert found == pytest.approx((1 / (2 * delta)) ** 0.5, abs=1)
+    reach = experiment.try_hand(cell, torch.float64, delta / 2, 60)
+    assert reach == pytest.approx((1 / (2 * delta)) ** 0.5, abs=1)
 
 
 def test_in_float32_rounding_cuts_the_drift_away():

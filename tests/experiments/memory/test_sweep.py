@@ -75,11 +75,11 @@ def test_a_network_is_the_layer_of_torch(recipe):
         network = Network(from_torch(layer_of(recipe, 2, 6, 20.0)), 1).double()
     x = torch.randn(3, 9, 2, generator=generator(1)).double()
     wanted = network.head(layer(x)[0])
-    found = network(x)
-    torch.testing.assert_close(found, wanted, atol=1e-10, rtol=1e-10)
+    y = network(x)
+    torch.testing.assert_close(y, wanted, atol=1e-10, rtol=1e-10)
     upstream = torch.randn(3, 9, 1, generator=generator(2)).double()
     theirs = torch.autograd.grad(wanted, list(layer.parameters()), upstream)
-    ours = torch.autograd.grad(found, list(network.layer.parameters()), upstream)
+    ours = torch.autograd.grad(y, list(network.layer.parameters()), upstream)
     assert len(ours) == len(theirs) == 4
     # Neither network sorts its parameters by name, and a shape may occur twice.
     by_name = dict(zip(dict(layer.named_parameters()), theirs, strict=True))
@@ -91,10 +91,10 @@ def test_a_network_is_the_layer_of_torch(recipe):
 def test_recipes_are_what_their_names_say():
     def part(recipe, name, rows=slice(None)):
         with seeded(0):
-            found = dict(layer_of(recipe, 2, 8, 50.0).named_parameters())
+            parameters = dict(layer_of(recipe, 2, 8, 50.0).named_parameters())
         if name == "bias":
-            return (found["bias_ih_l0"] + found["bias_hh_l0"])[rows]
-        return found[name][rows]
+            return (parameters["bias_ih_l0"] + parameters["bias_hh_l0"])[rows]
+        return parameters[name][rows]
 
     eye = torch.eye(8)
     matrix = part("rnn_orthogonal", "weight_hh_l0")
@@ -116,9 +116,9 @@ def test_as_it_comes_is_what_torch_builds():
         with seeded(5):
             wanted = kind(2, 4).state_dict()
         with seeded(5):
-            found = layer_of(recipe, 2, 4, 10.0).state_dict()
+            state = layer_of(recipe, 2, 4, 10.0).state_dict()
         for name, value in wanted.items():
-            assert torch.equal(found[name], value)
+            assert torch.equal(state[name], value)
 
 
 def test_an_unknown_recipe_is_named():
@@ -209,14 +209,14 @@ def test_a_rate_that_decays_goes_down_in_a_line_to_nothing(monkeypatch):
 
 
 def test_an_easy_task_is_solved_and_an_unlearned_one_is_not():
-    found, updates = measure_run(PROBLEM, CELL, 16, 64, 0)
-    assert found == 1
+    score, updates = measure_run(PROBLEM, CELL, 16, 64, 0)
+    assert score == 1
     assert updates < 200
     idle = dataclasses.replace(CELL, learning_rate=0.0)
     found_idle, updates_idle = measure_run(PROBLEM, idle, 16, 64, 0)
     assert found_idle < 0.95
     assert updates_idle == 200
-    assert measure_run(PROBLEM, CELL, 16, 64, 0) == (found, updates)
+    assert measure_run(PROBLEM, CELL, 16, 64, 0) == (score, updates)
 
 
 def test_a_grid_has_every_setting_once_in_order():
@@ -258,14 +258,14 @@ def test_cells_are_told_apart_and_pooled():
     assert rows[1]["good"] == 0
     assert groups(rows, "learning_rate") == {(0.01,): rows[:1], (0.0,): rows[1:]}
     assert groups(rows, "recipe", "lag") == {("rnn_orthogonal", 5): rows}
-    found = pool(rows)
-    assert (found["runs"], found["good"]) == (6, 3)
-    assert found["share"]["share"] == 0.5
-    assert (found["lowest_share"], found["highest_share"]) == (0, 1)
+    pooled_rows = pool(rows)
+    assert (pooled_rows["runs"], pooled_rows["good"]) == (6, 3)
+    assert pooled_rows["share"]["share"] == 0.5
+    assert (pooled_rows["lowest_share"], pooled_rows["highest_share"]) == (0, 1)
     scores = rows[0]["scores"] + rows[1]["scores"]
-    assert found["score"]["mean"] == pytest.approx(sum(scores) / 6)
-    assert found["median_made"] == lab.median(rows[0]["made"] + rows[1]["made"])
-    assert cases_of(rows, "recipe", "lag") == {"rnn_orthogonal_5": found}
+    assert pooled_rows["score"]["mean"] == pytest.approx(sum(scores) / 6)
+    assert pooled_rows["median_made"] == lab.median(rows[0]["made"] + rows[1]["made"])
+    assert cases_of(rows, "recipe", "lag") == {"rnn_orthogonal_5": pooled_rows}
     config = SimpleNamespace(seeds=(0, 1, 2), batch_size=16, tests=64)
     result = swept(PROBLEM, [CELL, idle], config, lab.untracked, ("updates",))
     assert result["series"]["rows"] == rows
@@ -308,8 +308,11 @@ def test_tables_show_counts_and_intervals():
         "| tanh RNN, default | 4 | 0.2 | 7 of 10 |  |",
         "| GRU, default | 4 | 0.1 | 4 of 10 |  |",
     ]
-    found = pooled("recipe")(record)
-    assert [(row["recipe"], row["good"]) for row in found] == [("rnn", 19), ("gru", 4)]
+    pooled_lines = pooled("recipe")(record)
+    assert [(row["recipe"], row["good"]) for row in pooled_lines] == [
+        ("rnn", 19),
+        ("gru", 4),
+    ]
 
 
 def test_a_share_is_judged_at_its_limit():
@@ -330,10 +333,10 @@ def test_a_share_is_judged_at_its_limit():
 def test_the_numbers_of_a_case_are_counts_and_a_share_in_per_cent():
     share = {"share": 0.4, "low": 0.1, "high": 0.8}
     cases = {"rnn_5": {"runs": 5, "good": 2, "share": share, "score": {}}, "other": {}}
-    found = {}
+    numbers = {}
     for number in COUNTS:
-        found |= number.of(cases)
-    assert found == {
+        numbers |= number.of(cases)
+    assert numbers == {
         "rnn_5_runs": 5,
         "rnn_5_good": 2,
         "rnn_5_share": "40",

@@ -56,11 +56,11 @@ def test_states_are_those_of_one_stream_with_and_without_resets():
     ]
     layer = continual.lstm_1997(config, seed)
     _, state = layer(torch.cat(pieces, dim=1))
-    found = continual.states(continual.CASES["lstm_1997"], config, seed)
-    torch.testing.assert_close(found[2], state.c, **EXACT)
+    states = continual.states(continual.CASES["lstm_1997"], config, seed)
+    torch.testing.assert_close(states[2], state.c, **EXACT)
     reset = continual.states(continual.CASES["resets"], config, seed)
     # The first hundred steps are the same, the state before a reset is what counts.
-    torch.testing.assert_close(reset[2], found[2], **EXACT)
+    torch.testing.assert_close(reset[2], states[2], **EXACT)
     for _ in range(9):
         x = torch.randn((config.batch_size, 100, 32), generator=random, dtype=F64)
         _, state = layer(x)
@@ -71,15 +71,15 @@ def test_size_and_saturation_are_those_of_the_states():
     config = dataclasses.replace(SMALL, marks=(1, 100), seeds=(0, 1, 2))
     for name, scale in (("forget_open", 2.0), ("lstm_1997", 1.0)):
         case = continual.CASES[name]
-        found = continual.growth(case, config)
+        growth = continual.growth(case, config)
         for at in range(2):
             states = [continual.states(case, config, s)[at] for s in config.seeds]
             sizes = [(scale * c).square().mean().sqrt().item() for c in states]
-            middle = 10 ** found["log10_size"][at]["median"]
+            middle = 10 ** growth["log10_size"][at]["median"]
             assert middle == pytest.approx(sorted(sizes)[1], rel=1e-4)
             # In the units of 1997, 2 atanh(0.99).
             flat = [((scale * c).abs() > 5.293).double().mean().item() for c in states]
-            assert found["saturated"][at] == pytest.approx(sorted(flat)[1], abs=1e-6)
+            assert growth["saturated"][at] == pytest.approx(sorted(flat)[1], abs=1e-6)
 
 
 def test_a_trained_network_is_tested_at_both_ends_of_the_stream():
@@ -184,6 +184,6 @@ def test_the_target_is_the_last_mark():
 def test_training_is_by_the_rule_that_is_named():
     for kind in ("whole", "truncated"):
         assert latch.layer_of(kind, 4).cell.gradient == kind
-    found = latch.trained(SMALL, "lstm", 0)
-    assert set(found) == {"first", "last", "held", "largest"}
-    assert latch.trained(SMALL, "lstm", 0) == found
+    losses = latch.trained(SMALL, "lstm", 0)
+    assert set(losses) == {"first", "last", "held", "largest"}
+    assert latch.trained(SMALL, "lstm", 0) == losses

@@ -39,8 +39,8 @@ def test_every_network_takes_lengths_and_has_one_width(name):
     network = SequenceClassifier(experiment.MAKERS[name](8), 10)
     assert network.head.in_features == 8
     x, lengths = torch.rand(3, 5, 3), torch.tensor([5, 2, 4])
-    found = [network(experiment.lengthen(x, steps), lengths) for steps in (0, 9)]
-    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    scores = [network(experiment.lengthen(x, steps), lengths) for steps in (0, 9)]
+    torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-6)
 
 
 def test_modes_tell_the_network_what_they_say():
@@ -80,8 +80,8 @@ def test_a_run_has_every_case_and_test_rows_are_not_trained_on(monkeypatch):
         train(config, network, rows, seed, mode)
 
     monkeypatch.setattr(experiment, "train", spy)
-    found = EXPERIMENT.result(TINY)
-    assert set(found["cases"]) == {
+    result = EXPERIMENT.result(TINY)
+    assert set(result["cases"]) == {
         *("gru", "first_step", "last_column", "linear", "linear_image")
     }
     fitting, held_out = inked_digits(TINY.test_rows, seed=0)
@@ -90,7 +90,7 @@ def test_a_run_has_every_case_and_test_rows_are_not_trained_on(monkeypatch):
     for rows in trained_on:
         assert torch.equal(rows.x, fitting.x[: TINY.train_rows])
         assert torch.equal(rows.labels, fitting.labels[: TINY.train_rows])
-    case = found["cases"]["gru"]["accuracy"]
+    case = result["cases"]["gru"]["accuracy"]
     assert case["0"] == case["40"]
     assert 0 <= case["0"]["low"] <= case["0"]["median"] <= case["0"]["high"] <= 1
 

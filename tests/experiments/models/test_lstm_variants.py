@@ -70,20 +70,20 @@ def test_an_open_layer_adds_to_its_cell_state():
     layer = variants.open_layer(5, 0)
     x, c_0 = torch.randn(6, 5, dtype=F64), torch.randn(5, dtype=F64)
     from_zero = variants.final_cell_state(layer, x, torch.zeros(5, dtype=F64), False)
-    found = variants.final_cell_state(layer, x, c_0, False)
-    torch.testing.assert_close(found, from_zero + c_0, atol=1e-12, rtol=0)
+    c_last = variants.final_cell_state(layer, x, c_0, False)
+    torch.testing.assert_close(c_last, from_zero + c_0, atol=1e-12, rtol=0)
     _, state = layer(x[None], layer.initial_state(1)._replace(c=c_0[None]))
-    torch.testing.assert_close(found, state.c[0], atol=1e-12, rtol=0)
+    torch.testing.assert_close(c_last, state.c[0], atol=1e-12, rtol=0)
 
 
 def test_a_normed_state_is_the_norm_after_each_step():
     layer = variants.open_layer(5, 0)
     x, c_t = torch.randn(3, 5, dtype=F64), torch.randn(5, dtype=F64)
-    found = variants.final_cell_state(layer, x, c_t, True)
+    c_last = variants.final_cell_state(layer, x, c_t, True)
     for x_t in x:
         c_t = variants.final_cell_state(layer, x_t[None], c_t, False)
         c_t = (c_t - c_t.mean()) / (c_t.var(correction=0) + 1e-5).sqrt()
-    torch.testing.assert_close(found, c_t, atol=1e-12, rtol=0)
+    torch.testing.assert_close(c_last, c_t, atol=1e-12, rtol=0)
 
 
 def test_the_raw_state_keeps_all():

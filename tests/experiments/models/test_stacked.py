@@ -53,8 +53,8 @@ def test_the_gradient_by_lag_of_a_known_stack():
             # Large enough that no unit is ever shut.
             layer.cell.bias_ih.fill_(50.0)
             layer.cell.bias_hh.zero_()
-    found = stacked.kept_by_lag(Stacked(layers), config, seed=0)
-    assert found == pytest.approx([1, 2 * 0.5, 3 * 0.25, 6 * 0.5**5], rel=1e-12)
+    kept = stacked.kept_by_lag(Stacked(layers), config, seed=0)
+    assert kept == pytest.approx([1, 2 * 0.5, 3 * 0.25, 6 * 0.5**5], rel=1e-12)
 
 
 def test_the_raised_bias_is_that_of_the_forget_gates_alone():

@@ -36,9 +36,9 @@ def test_widths_are_the_largest_within_the_budget(kind, depth):
 
 def test_updates_are_counted_until_the_accuracy_is_reached():
     config = dataclasses.replace(SMALL, longest=200, check_every=5)
-    found = experiment.updates_needed(config, "LSTM", 1, 25, 0.01, 0)
-    assert found % 5 == 0
-    assert found == experiment.updates_needed(config, "LSTM", 1, 25, 0.01, 0) < 200
+    updates = experiment.updates_needed(config, "LSTM", 1, 25, 0.01, 0)
+    assert updates % 5 == 0
+    assert updates == experiment.updates_needed(config, "LSTM", 1, 25, 0.01, 0) < 200
     easy = dataclasses.replace(config, accuracy=0.3)
     assert experiment.updates_needed(easy, "LSTM", 1, 25, 0.01, 0) == 5
     # With a step of 0 nothing is learned.
@@ -49,10 +49,10 @@ def test_the_best_learning_rate_is_taken():
     config = dataclasses.replace(
         SMALL, longest=150, learning_rates=(0.0, 0.01), seeds=(0,)
     )
-    found = experiment.measure_stack(config, "LSTM", 1, 25, (0, 1))
-    assert found["learning_rate"] == 0.01
-    assert found["capped"] == 0
-    assert found["updates"]["high"] < 150
+    measured = experiment.measure_stack(config, "LSTM", 1, 25, (0, 1))
+    assert measured["learning_rate"] == 0.01
+    assert measured["capped"] == 0
+    assert measured["updates"]["high"] < 150
 
 
 def test_each_stack_is_compared_with_one_layer_of_its_kind(monkeypatch):

@@ -41,13 +41,13 @@ def tokens(length=400):
 def test_gates_are_those_that_make_the_next_state(model):
     hold_candidates_at_one(model)
     text = tokens()
-    found = trained_lstm.gates(TINY, model, text)
+    gates = trained_lstm.gates(TINY, model, text)
     rows = text[:18].view(2, 9)
     with torch.no_grad():
         h = model.embedding(rows)
         y, state = model.layer(h)
         _, before = model.layer(h[:, :-1])
-    last = {name: values.view(9, 2, 5)[-1] for name, values in found.items()}
+    last = {name: values.view(9, 2, 5)[-1] for name, values in gates.items()}
     # With candidates of 1: c = f c' + i, and h = o tanh(c).
     torch.testing.assert_close(y[:, -1], last["output"] * torch.tanh(state.c))
     torch.testing.assert_close(
@@ -66,11 +66,11 @@ def test_shares_near_the_ends_and_the_histogram():
 
 def test_bits_by_context_use_the_characters_before_the_target_and_no_others(model):
     text = tokens()
-    found = trained_lstm.bits_by_context(TINY, model, text, seed=0)
+    by_context = trained_lstm.bits_by_context(TINY, model, text, seed=0)
     places = torch.randint(
         4, len(text), (300,), generator=torch.Generator().manual_seed(100)
     )
-    for context, bits in found.items():
+    for context, bits in by_context.items():
         total = 0.0
         for place in places.tolist():
             logits, _ = model(text[None, place - context : place])

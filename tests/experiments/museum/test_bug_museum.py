@@ -129,16 +129,16 @@ def test_where_the_closed_form_breaks():
     """The sum of quotients overflows before the product underflows."""
     ones = torch.ones(1, 200)
     half = torch.full((1, 200), 0.5)
-    found = numbers.closed_form(half, ones)[0]
-    assert found[:126].isfinite().all()
-    assert found[126].isinf()
-    assert not found[:149].isnan().any()
-    assert found[149:].isnan().all()
+    h = numbers.closed_form(half, ones)[0]
+    assert h[:126].isfinite().all()
+    assert h[126].isinf()
+    assert not h[:149].isnan().any()
+    assert h[149:].isnan().all()
     # The page's example: infinities of both signs meet sooner.
     b = torch.randn(1, 200, generator=torch.Generator().manual_seed(0))
-    found = numbers.closed_form(half, b)[0]
-    assert not found[:128].isnan().any()
-    assert found[128:].isnan().all()
+    h = numbers.closed_form(half, b)[0]
+    assert not h[:128].isnan().any()
+    assert h[128:].isnan().all()
     config = SMALL
     broken = bug_museum.scan_error(config, "broken", "float32", 0.5)
     assert 120 < broken["first_not_finite"] < 135
@@ -169,9 +169,9 @@ def test_padding_moves_the_summary_and_packing_keeps_it(record):
     moved = [
         ((b[-1] - a).norm() / a.norm()).item() for a, b in zip(one, two, strict=True)
     ]
-    found = bug_museum.moved_by_padding(config, "broken", 5, 3)
+    distances = bug_museum.moved_by_padding(config, "broken", 5, 3)
     # The lower of the two middle values, as torch has it.
-    assert found == pytest.approx(sorted(moved)[15], rel=1e-10)
+    assert distances == pytest.approx(sorted(moved)[15], rel=1e-10)
     numbers_ = record["numbers"]
     assert numbers_["moved_broken_5"] > numbers_["moved_broken_1"] > 0.2
     assert numbers_["moved_mended_5"] == 0

@@ -1,5 +1,6 @@
 """Replacing weights replaces the weights alone."""
 
+import pytest
 import torch
 
 from experiments.seq2seq import permuted_attention as experiment
@@ -17,7 +18,7 @@ def test_weights_that_are_not_changed_change_nothing():
     )
     expected = model(source, inputs)
     own = model.decoder.attention
-    model.decoder.attention = experiment.Replaced(own, lambda weights: weights)
+    model.decoder.attention = experiment.Replaced(own, lambda weights, real: weights)
     torch.testing.assert_close(model(source, inputs), expected, atol=1e-10, rtol=0)
     model.decoder.attention = experiment.Replaced(own, experiment.levelled)
     assert (model(source, inputs) - expected).abs().max() > 1e-4
@@ -25,7 +26,8 @@ def test_weights_that_are_not_changed_change_nothing():
 
 def test_permuted_weights_are_the_same_weights_elsewhere():
     weights = torch.rand(50, 7, generator=torch.Generator().manual_seed(0))
-    other = experiment.permuted(torch.Generator().manual_seed(1), weights)
+    real = torch.ones(50, 7, dtype=torch.bool)
+    other = experiment.permuted(torch.Generator().manual_seed(1), weights, real)
     assert torch.equal(other.sort(dim=1).values, weights.sort(dim=1).values)
     assert not torch.equal(other, weights)
     # Rows are not permuted in one way.
@@ -49,3 +51,13 @@ def test_the_most_frequent_symbol_is_asked_for():
     assert inputs.shape == targets.shape == (40, 1)
     for row, target in zip(source.tolist(), targets.flatten().tolist(), strict=True):
         assert row.count(target) == max(row.count(symbol) for symbol in row)
+
+
+def test_the_padding_keeps_no_weight():
+    real = torch.arange(7) < torch.tensor([[3], [7], [1]])
+    weights = torch.rand(3, 7, generator=torch.Generator().manual_seed(0)) * real
+    other = experiment.permuted(torch.Generator().manual_seed(1), weights, real)
+    assert torch.equal(other.sort(dim=1).values, weights.sort(dim=1).values)
+    assert (other[~real] == 0).all()
+    level = experiment.levelled(weights, real)
+    assert level[0].tolist() == [pytest.approx(1 / 3)] * 3 + [0.0] * 4

@@ -33,11 +33,11 @@ def test_where_all_takes_equally_long_no_claim_on_time_stands():
 
 @pytest.mark.parametrize("width", [64, 256, 512])
 def test_equal_parameters_are_equal_but_for_the_vectors(width):
-    found = experiment.parameters(width)
-    assert found["lstm"] == 8 * width**2 + 8 * width
-    assert found["gru"] == 6 * width**2 + 6 * width
-    assert found["transformer"] == 12 * width**2 + 13 * width
-    assert found["transformer_equal"] == 8 * width**2 + 11 * width
+    sizes = experiment.parameters(width)
+    assert sizes["lstm"] == 8 * width**2 + 8 * width
+    assert sizes["gru"] == 6 * width**2 + 6 * width
+    assert sizes["transformer"] == 12 * width**2 + 13 * width
+    assert sizes["transformer_equal"] == 8 * width**2 + 11 * width
 
 
 def test_the_transformer_layer_looks_back_only_and_has_no_dropout():
@@ -63,7 +63,7 @@ def test_multiply_adds_are_those_of_a_counter(steps):
     x = torch.randn(1, steps, width)
     math = nn.attention.SDPBackend.MATH
     mask = nn.Transformer.generate_square_subsequent_mask(steps)
-    found = {}
+    counted = {}
     for name, module in experiment.modules(width).items():
         arguments = (x, mask)[: 2 if name == "transformer" else 1]
         if name in ("lstm", "transformer"):
@@ -71,8 +71,8 @@ def test_multiply_adds_are_those_of_a_counter(steps):
             plain = timing.setting(onednn=False)
             with nn.attention.sdpa_kernel(math), plain, counter:
                 module(*arguments)
-            found[name] = counter.get_total_flops() / 2
-    assert found == experiment.multiply_adds(steps, width)
+            counted[name] = counter.get_total_flops() / 2
+    assert counted == experiment.multiply_adds(steps, width)
 
 
 def test_all_contestants_train_the_same_width(monkeypatch):
@@ -99,16 +99,16 @@ def test_lines_that_sentences_quote_are_not_disturbed():
         here = experiment.part_of(record, setting)
         assert sum(experiment.disturbed(row) for row in here) <= 1
         for name in ("packed", "transformer", "transformer_equal", "again"):
-            found = [row for row in here if name in row["ratios"]]
-            found.sort(key=lambda row: row["ratios"][name]["median"])
-            assert not experiment.disturbed(found[0]), (setting, name)
-            assert not experiment.disturbed(found[-1]), (setting, name)
+            ranked = [row for row in here if name in row["ratios"]]
+            ranked.sort(key=lambda row: row["ratios"][name]["median"])
+            assert not experiment.disturbed(ranked[0]), (setting, name)
+            assert not experiment.disturbed(ranked[-1]), (setting, name)
     edges = {tuple(row["size"]): row for row in experiment.part_of(record, "edges")}
     pattern = re.compile(r"cpu_speed\.numbers\.b(\d+)_t(\d+)_d(\d+)_")
     texts = [*DOCS.rglob("*.md"), *DOCS.rglob("*.yml")]
-    found = {m for text in texts for m in pattern.findall(text.read_text("utf-8"))}
-    assert len(found) >= 3
-    for size in found:
+    sizes = {m for text in texts for m in pattern.findall(text.read_text("utf-8"))}
+    assert len(sizes) >= 3
+    for size in sizes:
         assert not experiment.disturbed(edges[tuple(map(int, size))]), size
 
 

@@ -95,9 +95,9 @@ def test_a_target_is_reached_or_not():
 
 
 def test_where_all_takes_equally_long_no_claim_stands():
-    found = find("fused_recurrence_speed")
-    tiny = replace(found.small, sizes=((2, 5, 4),), rounds=2, index_steps=(3, 12))
-    record = measure(replace(found, small=tiny))
+    declared = find("fused_recurrence_speed")
+    tiny = replace(declared.small, sizes=((2, 5, 4),), rounds=2, index_steps=(3, 12))
+    record = measure(replace(declared, small=tiny))
     claims = record["claims"]
     assert set(claims) == {"C81", "C130", "C131"}
     assert claims["C81"]["control_holds"], "no slower, so no control"
@@ -108,7 +108,7 @@ def test_where_all_takes_equally_long_no_claim_stands():
     ratios = [ratio for row in rows for ratio in row["ratios"].values()]
     assert len(ratios) == 2 * (3 * 5 + 2)
     assert all(r["low"] == r["median"] == r["high"] == 1 for r in ratios)
-    assert found.rendered(record)["index"].splitlines()[2].startswith("| 3 | 1.00")
+    assert declared.rendered(record)["index"].splitlines()[2].startswith("| 3 | 1.00")
 
 
 def test_on_a_device(device, tmp_path, monkeypatch, request):

@@ -29,11 +29,11 @@ def test_packed_and_padded_runs_give_the_same_real_outputs():
     torch.manual_seed(0)
     layer = nn.LSTM(3, 5, batch_first=True, dtype=torch.float64)
     x, lengths = torch.randn(4, 9, 3, dtype=torch.float64), torch.tensor([9, 4, 1, 6])
-    found, padded = packed_output(layer, x, lengths), layer(x)[0]
-    assert found.shape == padded.shape
+    packed, padded = packed_output(layer, x, lengths), layer(x)[0]
+    assert packed.shape == padded.shape
     real = torch.arange(9) < lengths[:, None]
-    torch.testing.assert_close(found[real], padded[real], atol=1e-12, rtol=0)
-    assert found[~real].eq(0).all()
+    torch.testing.assert_close(packed[real], padded[real], atol=1e-12, rtol=0)
+    assert packed[~real].eq(0).all()
 
 
 def lstm_and_input():

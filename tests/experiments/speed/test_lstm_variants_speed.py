@@ -21,9 +21,9 @@ def test_layers_are_what_their_names_say():
 
 
 def test_where_all_takes_equally_long_the_claim_falls():
-    found = find("lstm_variants_speed")
-    tiny = replace(found.small, sizes=((2, 3, 8), (1, 2, 4)), rounds=2)
-    record = measure(replace(found, small=tiny))
+    declared = find("lstm_variants_speed")
+    tiny = replace(declared.small, sizes=((2, 3, 8), (1, 2, 4)), rounds=2)
+    record = measure(replace(declared, small=tiny))
     claim = record["claims"]["C142"]
     assert not claim["holds"]
     assert claim["number"] == claim["control_number"] == 1
@@ -34,7 +34,7 @@ def test_where_all_takes_equally_long_the_claim_falls():
     assert record["numbers"]["parameters_plain"] == 4 * (2 * 256**2 + 2 * 256)
     narrow = 4 * (256 * 64 + 256**2 + 2 * 256) + 256 * 64
     assert record["numbers"]["parameters_projected"] == narrow
-    lines = found.rendered(record)["training"].splitlines()
+    lines = declared.rendered(record)["training"].splitlines()
     assert lines[0] == "| layer | B 2, T 3, D 8 | B 1, T 2, D 4 | peak memory |"
     assert len(lines) == 2 + len(experiment.LAYERS) + 2
     assert lines[2].startswith("| `nn.LSTM` again |")

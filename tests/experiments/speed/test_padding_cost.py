@@ -46,23 +46,23 @@ def test_rows_sorted_by_hand_are_restored_by_the_inverse_order():
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_what_a_bidirectional_classifier_reads(layers):
-    found = order.readings(layers, 5)
-    assert found["packed"] < 1e-12
-    assert found["not_packed"] > 1e-3
+    readings = order.readings(layers, 5)
+    assert readings["packed"] < 1e-12
+    assert readings["not_packed"] > 1e-3
     # One layer's first entries are its last.
-    assert (found["first_entries"] < 1e-12) == (layers == 1)
+    assert (readings["first_entries"] < 1e-12) == (layers == 1)
 
 
 def test_ways_of_batching_by_hand():
     lengths = torch.tensor([1, 5, 6, 10, 3])
     random = torch.Generator().manual_seed(0)
-    found = batching.fixed_buckets(lengths, 5, 2, random)
-    assert sorted(sorted(rows) for rows in found if len(rows) == 2)[-1] == [2, 3]
-    assert sorted(row for rows in found for row in rows) == list(range(5))
-    low = {row for rows in found for row in rows if {row} <= {0, 1, 4}}
+    batches = batching.fixed_buckets(lengths, 5, 2, random)
+    assert sorted(sorted(rows) for rows in batches if len(rows) == 2)[-1] == [2, 3]
+    assert sorted(row for rows in batches for row in rows) == list(range(5))
+    low = {row for rows in batches for row in rows if {row} <= {0, 1, 4}}
     assert low == {0, 1, 4}
-    assert all(set(rows) <= low or not set(rows) & low for rows in found)
-    assert sorted(map(len, found)) == [1, 2, 2]
+    assert all(set(rows) <= low or not set(rows) & low for rows in batches)
+    assert sorted(map(len, batches)) == [1, 2, 2]
     # All variance within one batch, or all of it between batches of one.
     assert batching.between(lengths, [[0, 1, 2, 3, 4]]) == pytest.approx(0)
     assert batching.between(lengths, [[row] for row in range(5)]) == 1
@@ -72,11 +72,11 @@ def test_ways_of_batching_by_hand():
 def test_batches_hold_every_row_once_and_what_they_say():
     config = replace(SMALL, rows=200, bucket_widths=(1, 5))
     lengths = batching.skewed_lengths(200, 0)
-    found = batching.ways(config, 0)
-    assert found == batching.ways(config, 0)
-    assert found["width_1"]["padding"] == 0
-    assert found["tokens"]["most_steps"] <= config.max_tokens
-    assert found["sorted"]["batches"] == found["random"]["batches"] == 7
+    ways = batching.ways(config, 0)
+    assert ways == batching.ways(config, 0)
+    assert ways["width_1"]["padding"] == 0
+    assert ways["tokens"]["most_steps"] <= config.max_tokens
+    assert ways["sorted"]["batches"] == ways["random"]["batches"] == 7
     assert lengths.min() >= 1
-    for way in found.values():
+    for way in ways.values():
         assert 0 <= way["between"] <= 1

@@ -226,7 +226,8 @@ class Translator(nn.Module):
 
 def _check_memory(where: str, encoder: nn.Module, decoder: nn.Module) -> None:
     gives = output_width(encoder)
-    reads = width_of(getattr(decoder, "attention", None), "memory_size")
+    # A decoder of several attentions tells the width itself.
+    reads = width_of(getattr(decoder, "attention", decoder), "memory_size")
     if None not in (gives, reads) and gives != reads:
         raise ValueError(
             f"{where}: the attention of `decoder` must have memory_size={gives}, the "

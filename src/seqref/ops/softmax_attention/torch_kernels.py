@@ -1,0 +1,76 @@
+r"""The same by `torch.nn.functional.scaled_dot_product_attention`."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from seqref.ops.softmax_attention.reference import (
+    Sight,
+    blank,
+    distances,
+    linear_bias,
+    visible,
+)
+
+
+def attend(
+    q: Float[Tensor, "batch heads queries head"],
+    k: Float[Tensor, "batch kv_heads keys head"],
+    v: Float[Tensor, "batch kv_heads keys value"],
+    slopes: Float[Tensor, " heads"] | None,
+    sight: Sight,
+    scale: float,
+) -> Float[Tensor, "batch heads queries value"]:
+    r"""As `reference.attend`, equal to rounding.
+
+    Shapes:
+        - as there
+    """
+    k, v = blank(k, v, sight)
+    if not needs_mask(q, k, slopes, sight):
+        if not sight.causal:
+            return _folded(q, k, v, None, scale)
+        shared = q.shape[1] != k.shape[1]
+        return scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, enable_gqa=shared
+        )
+    distance = distances(sight, q.shape[2], k.shape[2], q.device)
+    seen = visible(sight, distance)[:, None]
+    if slopes is None:
+        return _folded(q, k, v, seen, scale)
+    # Minus infinity and not a large finite number: with that torch's kernel for CPUs
+    # gives a query without a key the mean of the values, and a wrong gradient.
+    bias = linear_bias(slopes, distance).masked_fill(~seen, -torch.inf)
+    return _folded(q, k, v, bias, scale)
+
+
+def needs_mask(q: Tensor, k: Tensor, slopes: Tensor | None, sight: Sight) -> bool:
+    r"""Whether more than causality in a square limits or weighs what is seen.
+
+    torch aligns its causal mask at the top left, which is right in a square alone.
+
+    Shapes:
+        - as `attend`
+    """
+    if slopes is not None or sight.window is not None or sight.lengths is not None:
+        return True
+    at_start = isinstance(sight.offset, int) and sight.offset == 0
+    return sight.causal and not (at_start and q.shape[2] == k.shape[2])
+
+
+def _folded(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    r"""Heads that share keys, as further queries of one head: no key is copied."""
+    kv_heads, queries = k.shape[1], q.shape[2]
+    group = q.shape[1] // kv_heads
+    if group == 1:
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    if mask is not None:
+        heads = kv_heads if mask.shape[1] > 1 else 1
+        mask = mask.expand(-1, heads * group, -1, -1)
+        mask = mask.reshape(len(mask), heads, group * queries, k.shape[2])
+    q = q.reshape(len(q), kv_heads, group * queries, q.shape[3])
+    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return out.reshape(len(q), kv_heads * group, queries, v.shape[3])

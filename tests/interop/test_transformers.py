@@ -1,0 +1,229 @@
+"""Models of the library transformers, with random weights, as those of seqref."""
+
+import pytest
+import torch
+
+from seqref.decoding import greedy
+from seqref.interop import from_left_padding, from_transformers, to_left_padding
+from seqref.interop.transformers import translated
+from seqref.models import MaskedLM, TransformerLM
+
+transformers = pytest.importorskip("transformers")
+
+VOCAB, TIME = 11, 7
+LENGTHS = torch.tensor([7, 4, 2])
+MASK = (torch.arange(TIME) < LENGTHS[:, None]).long()
+
+
+def gpt2(**options):
+    config = transformers.GPT2Config(
+        vocab_size=VOCAB,
+        n_positions=20,
+        n_embd=8,
+        n_layer=2,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        **options,
+    )
+    return transformers.GPT2LMHeadModel(config)
+
+
+def llama(**options):
+    given = {"num_key_value_heads": 2, **options}
+    config = transformers.LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=16,
+        intermediate_size=20,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        **given,
+    )
+    return transformers.LlamaForCausalLM(config)
+
+
+def bert(**options):
+    config = transformers.BertConfig(
+        vocab_size=VOCAB,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=20,
+        max_position_embeddings=20,
+        **options,
+    )
+    return transformers.BertForMaskedLM(config)
+
+
+MODELS = {
+    "gpt2": gpt2,
+    "gpt2, relu, narrow": lambda: gpt2(activation_function="relu", n_inner=12),
+    "gpt2, free head": lambda: gpt2(tie_word_embeddings=False),
+    "llama": llama,
+    "llama, one key head": lambda: llama(num_key_value_heads=1),
+    "llama, biases": lambda: llama(attention_bias=True, mlp_bias=True),
+    "llama, tied": lambda: llama(tie_word_embeddings=True),
+    "llama, wide heads": lambda: llama(head_dim=6),
+    "llama, other base": lambda: llama(
+        rope_parameters={"rope_type": "default", "rope_theta": 500.0}
+    ),
+    "bert": bert,
+    "bert, relu": lambda: bert(hidden_act="relu"),
+}
+
+
+def made(name, dtype=torch.float64):
+    """With weights of which none is a constant, in evaluation."""
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    return model.to(dtype).eval()
+
+
+def tokens(seed=1):
+    # Token 0 is BERT's padding token: its input has no gradient there.
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(1, VOCAB, (len(LENGTHS), TIME), generator=generator)
+
+
+def scores(model, x, lengths=LENGTHS, **options):
+    result = model(x, lengths=lengths, **options)
+    return result[0] if isinstance(result, tuple) else result
+
+
+def close(got, expected, name, dtype=torch.float64):
+    # Llama's norms and rotations are made in float32 whatever the dtype.
+    exact = dtype == torch.float64 and not name.startswith("llama")
+    bound = 1e-10 if exact else 2e-5
+    torch.testing.assert_close(got, expected, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_and_gradients_are_the_library_s(name, dtype):
+    theirs = made(name, dtype)
+    ours = from_transformers(theirs)
+    x = tokens()
+    logits = theirs(x, attention_mask=MASK).logits * MASK[..., None]
+    got = scores(ours, x)
+    close(got, logits, name, dtype)
+    upstream = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2))
+    for values in (logits, got):
+        (values * upstream.to(dtype)).sum().backward()
+    wanted = {n: p.grad for n, p in theirs.named_parameters()}
+    gradients = {n: p.grad for n, p in ours.named_parameters()}
+    wanted = translated(theirs, wanted)
+    assert wanted.keys() == gradients.keys()
+    for parameter, gradient in gradients.items():
+        close(gradient, wanted[parameter], name, dtype)
+
+
+def test_the_kind_and_the_mode_are_those_of_the_model():
+    random = torch.get_rng_state()
+    for name, kind in (("gpt2", TransformerLM), ("bert", MaskedLM)):
+        theirs = made(name)
+        torch.set_rng_state(random)
+        ours = from_transformers(theirs)
+        assert torch.equal(torch.get_rng_state(), random)
+        assert type(ours) is kind
+        assert not ours.training
+        assert from_transformers(theirs.train()).training
+        # Copies: what happens to the one does not happen to the other.
+        before = ours.embedding.weight.clone()
+        with torch.no_grad():
+            next(theirs.parameters()).zero_()
+        assert torch.equal(ours.embedding.weight, before)
+        assert all(parameter.requires_grad for parameter in ours.parameters())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_greedy_writes_what_generate_writes(name):
+    theirs = made(name)
+    ours = from_transformers(theirs)
+    start = torch.tensor([3])
+    written = greedy(ours, start, max_length=8).tokens
+    options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
+    expected = theirs.generate(
+        start[:, None], attention_mask=torch.ones(1, 1).long(), **options
+    )
+    assert written.tolist() == expected[:, 1:].tolist()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_left_padding_goes_through_a_shift_of_rows(name):
+    theirs = made(name)
+    x = tokens()
+    left, mask = to_left_padding(x, LENGTHS)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = theirs(left, attention_mask=mask, position_ids=places).logits
+    shifted, lengths = from_left_padding(left, mask)
+    assert lengths.tolist() == LENGTHS.tolist()
+    ours = scores(from_transformers(theirs), shifted, lengths)
+    back, _ = to_left_padding(ours, lengths)
+    close(back, logits * mask[..., None], name)
+
+
+def test_bert_takes_segments():
+    theirs = made("bert")
+    x = tokens()
+    kinds = (torch.arange(TIME) % 2).expand_as(x)
+    expected = theirs(x, attention_mask=MASK, token_type_ids=kinds).logits
+    got = scores(from_transformers(theirs), x, segments=kinds)
+    close(got, expected * MASK[..., None], "bert")
+
+
+def test_berts_padding_token_gets_the_gradient_of_its_input_here_alone():
+    theirs = made("bert")
+    ours = from_transformers(theirs)
+    x = tokens()
+    x[0, 2] = 0
+    for logits in (theirs(x, attention_mask=MASK).logits, scores(ours, x)):
+        (logits * MASK[..., None]).square().sum().backward()
+    wanted = translated(theirs, {n: p.grad for n, p in theirs.named_parameters()})
+    difference = wanted["embedding.weight"] - ours.embedding.weight.grad
+    close(difference[1:], torch.zeros_like(difference[1:]), "bert")
+    assert difference[0].abs().max() > 1e-3
+
+
+REFUSED = {
+    "scale_attn_weights": lambda: gpt2(scale_attn_weights=False),
+    "scale_attn_by_inverse": lambda: gpt2(scale_attn_by_inverse_layer_idx=True),
+    "activation must be one of": lambda: gpt2(activation_function="tanh"),
+    "rope_type 'default'": lambda: llama(
+        rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
+    ),
+    "`config.is_decoder` must be False": lambda: bert(is_decoder=True),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_has_no_equal_is_refused(message):
+    with pytest.raises(ValueError, match=message):
+        from_transformers(REFUSED[message]())
+
+
+def test_tensors_without_a_place_are_named():
+    more = gpt2()
+    more.transformer.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"without a place here: transformer\.extra"):
+        from_transformers(more)
+    fewer = gpt2()
+    del fewer.transformer.ln_f.bias
+    with pytest.raises(ValueError, match=r"no tensor 'transformer\.ln_f\.bias'"):
+        from_transformers(fewer)
+    other = gpt2()
+    other.transformer.ln_f = torch.nn.LayerNorm(5)
+    with pytest.raises(ValueError, match=r"last_norm\.weight: \(8,\) here, \(5,\)"):
+        from_transformers(other)
+
+
+def test_other_models_are_refused():
+    with pytest.raises(TypeError, match="one of transformers' GPT2LMHeadModel"):
+        from_transformers(torch.nn.Linear(2, 2))
+    headless = gpt2().transformer
+    with pytest.raises(TypeError, match=r"got .*GPT2Model"):
+        from_transformers(headless)
+    with pytest.raises(TypeError, match="one of transformers'"):
+        translated(headless, {})
