@@ -376,6 +376,18 @@ def test_padding_and_empty_sources():
     torch.testing.assert_close(attention.attend(query[[2, 2]], rows)[1], context[2])
 
 
+@pytest.mark.parametrize(("batch", "time", "size"), [(2, 3, 0), (2, 0, 4), (0, 3, 4)])
+def test_nothing_to_read_or_to_ask(batch, time, size):
+    attention = stirred(CrossAttention(8, 4, dtype=F64))
+    query, memory = draw(batch, time, 8), draw(batch, size, 8)
+    source = attention.prepare(memory)
+    assert source.lengths.tolist() == [size] * batch
+    for context in (attention.attend(query, source), attention(query, memory)):
+        bias = attention.out_proj.bias.expand(batch, time, -1)
+        torch.testing.assert_close(context, bias)
+    assert attention.weights(query, source).shape == (batch, 4, time, size)
+
+
 def test_weights_are_those_of_the_contexts():
     attention = stirred(CrossAttention(8, 4, n_kv_heads=2, dtype=F64))
     query, memory = draw(2, 3, 8), draw(2, 5, 8, seed=3)

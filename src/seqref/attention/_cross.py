@@ -129,8 +129,8 @@ class CrossAttention(nn.Module):
         """
         keys, values = self._projected("CrossAttention.prepare", memory, lengths)
         if lengths is None:
-            lengths = torch.full_like(memory[:, 0, 0], 0, dtype=torch.int64)
-            lengths = lengths + memory.shape[1]
+            batch, size, _ = memory.shape
+            lengths = memory.new_full((batch,), size, dtype=torch.int64)
         return CrossSource(keys, values, lengths.to(memory.device, torch.int64))
 
     def attend(
@@ -154,10 +154,11 @@ class CrossAttention(nn.Module):
         """
         q = self._queries("CrossAttention.weights", query, source)
         time, size = q.shape[2], source.keys.shape[2]
-        grouped = q.reshape(len(q), self.n_kv_heads, -1, self.d_head)
+        group = self.n_heads // self.n_kv_heads
+        grouped = q.reshape(len(q), self.n_kv_heads, group * time, self.d_head)
         scores = (grouped @ source.keys.mT) * self.d_head**-0.5
         real = real_steps(source.lengths, size)[:, None]
-        weights = softmax_over_allowed(scores.reshape(len(q), -1, size), real)
+        weights = softmax_over_allowed(scores.flatten(1, 2), real)
         return weights.view(len(q), self.n_heads, time, size)
 
     def forward(
