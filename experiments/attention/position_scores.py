@@ -222,7 +222,7 @@ experiment = lab.Experiment(
                     f"of {context:,} positions": lab.cell(f"reaches.{place}")
                     for place, context in enumerate(FULL.contexts)
                 },
-                "of endless many": lab.cell("closed", lab.number, 3),
+                "without an end": lab.cell("closed", lab.number, 3),
             },
         ),
     },

@@ -179,18 +179,10 @@ experiment = lab.Experiment(
         learning_rate=0.01,
         heldout_size=128,
         seeds=(0,),
-        left_out=("norms", "attention"),
+        left_out=("network", "norms", "attention"),
     ),
     run=run,
     claims=[
-        lab.Claim(
-            "C58.network",
-            "Without the feed-forward networks the loss is more than half as high "
-            "again.",
-            lab.above("times_full", 1.5),
-            case="no_network",
-            control="full",
-        ),
         lab.Claim(
             "C58.positions",
             "Without positions the loss is more than half as high again.",

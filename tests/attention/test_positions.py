@@ -419,14 +419,15 @@ def test_the_bias_is_minus_slope_times_distance():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_bias_in_half_precision_is_rounded_at_the_end_alone(dtype):
-    slopes, keys = alibi_slopes(8), 70000
-    mine = alibi_bias(slopes.to(dtype), 1, keys, keys - 1)
+    # Of 12 heads some slopes are no powers of two, whose products would be exact.
+    slopes, keys = alibi_slopes(12).to(dtype), 70000
+    mine = alibi_bias(slopes, 1, keys, keys - 1)
     assert mine.dtype == dtype
-    # The slopes are powers of two, and exact.
     exact = alibi_bias(slopes.double(), 1, keys, keys - 1)
     assert exact.dtype == F64
-    torch.testing.assert_close(mine, exact.to(dtype), atol=0, rtol=0)
-    assert mine.isfinite().all()
+    # Half a unit in the last place, and the rounding of float32 before it.
+    worst = torch.finfo(dtype).eps / 2 * 1.001 * exact.abs()
+    assert ((mine.double() - exact).abs() <= worst).all()
 
 
 @pytest.mark.parametrize("context", [300, 1024, 4096])

@@ -1,5 +1,6 @@
 r"""Decoding: sequences from a model that gives the scores of the next token."""
 
+from seqref.decoding.kv_cache import CachedDecoder, CacheTicket
 from seqref.decoding.search import (
     Decoded,
     Hypotheses,
@@ -14,6 +15,8 @@ from seqref.decoding.search import (
 )
 
 __all__ = [
+    "CacheTicket",
+    "CachedDecoder",
     "Decoded",
     "Hypotheses",
     "Stepwise",

@@ -1,0 +1,329 @@
+"""A cache in place: the model's own step as the judge, and tickets used once."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from seqref.attention import (
+    LearnedPositions,
+    MultiHeadAttention,
+    Rotary,
+    alibi_slopes,
+)
+from seqref.decoding import CachedDecoder, CacheTicket, beam_search, greedy, sample
+from seqref.models import (
+    AddPositions,
+    FeedForward,
+    GatedFeedForward,
+    LanguageModel,
+    PostNormBlock,
+    PreNormBlock,
+    SinusoidalPositions,
+    Transformer,
+    TransformerLM,
+)
+from seqref.recurrence import select_rows
+
+F64 = torch.float64
+D, H, V = 16, 4, 11
+TOKENS = torch.tensor(
+    [[1, 5, 2, 9, 4, 4, 7], [3, 3, 8, 1, 0, 6, 2], [2, 7, 1, 8, 2, 8, 1]]
+)
+LENGTHS = torch.tensor([4, 7, 1])
+
+
+def model_of(
+    block=PreNormBlock,
+    *,
+    positions=None,
+    below=LearnedPositions,
+    norm=nn.LayerNorm,
+    network=FeedForward,
+    whole=TransformerLM,
+    bias=True,
+    dtype=F64,
+    **attention,
+):
+    layers = []
+    if below is LearnedPositions:
+        layers.append(AddPositions(LearnedPositions(64, D), norm=nn.LayerNorm(D)))
+    elif below is not None:
+        layers.append(AddPositions(below(D)))
+    for _ in range(2):
+        heads = MultiHeadAttention(D, H, positions=positions, bias=bias, **attention)
+        layers.append(block(heads, network(D, 24, bias=bias), norm=norm))
+    last = norm(D) if block is PreNormBlock else None
+    model = whole(V, Transformer(layers, last_norm=last)).to(dtype)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return model.eval()
+
+
+KINDS = {
+    "gpt": partial(model_of),
+    "post-norm": partial(model_of, PostNormBlock),
+    "llama": partial(
+        model_of,
+        positions=Rotary(4),
+        below=None,
+        norm=nn.RMSNorm,
+        network=GatedFeedForward,
+        bias=False,
+        n_kv_heads=2,
+    ),
+    "one head of keys": partial(model_of, n_kv_heads=1),
+    "window": partial(model_of, window=5),
+    "window, rotary": partial(model_of, window=5, positions=Rotary(4), below=None),
+    "alibi": partial(model_of, positions=alibi_slopes(H), below=None),
+    "alibi, window": partial(
+        model_of, positions=alibi_slopes(H), below=None, window=5, n_kv_heads=2
+    ),
+    "sinusoidal": partial(model_of, below=SinusoidalPositions),
+    "free head": partial(model_of, whole=LanguageModel),
+}
+
+
+def prompted(model, tokens, lengths):
+    """Scores after each prompt and the model's own state, by its whole form."""
+    h, state = model.layer(model.embedding(tokens), None, lengths)
+    last = tokens.shape[1] - 1 if lengths is None else lengths - 1
+    h = h[torch.arange(len(tokens)), last]
+    head = model.head or partial(linear, weight=model.embedding.weight)
+    return head(h), state
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["even", "ragged"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_are_those_of_the_model(kind, lengths):
+    model = KINDS[kind]()
+    decoder = CachedDecoder(model, rows=4, capacity=40)
+    for _ in range(2):  # A second prompt finds the caches of the first.
+        logits, ticket = decoder.read(TOKENS, lengths)
+        expected, state = prompted(model, TOKENS, lengths)
+        torch.testing.assert_close(logits, expected, atol=1e-10, rtol=1e-10)
+        for t in range(14):
+            token = torch.randint(V, (3,))
+            expected, state = model.step(token, state)
+            logits, ticket = decoder.step(token, ticket)
+            torch.testing.assert_close(logits, expected, atol=1e-10, rtol=1e-10)
+            if t % 4 == 1:
+                rows = torch.randint(3, (3,))
+                state, ticket = select_rows(state, rows), select_rows(ticket, rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_searches_find_the_same(kind):
+    model = KINDS[kind]()
+    decoder = CachedDecoder(model, rows=12, capacity=20)
+    start = TOKENS[:, 0]
+    ends = {"max_length": 12, "end": 0}
+    for one, other in (
+        (greedy(model, start, **ends), greedy(decoder, start, **ends)),
+        (
+            sample(model, start, generator=torch.Generator().manual_seed(1), **ends),
+            sample(decoder, start, generator=torch.Generator().manual_seed(1), **ends),
+        ),
+        (
+            beam_search(model, start, width=4, n_best=4, **ends),
+            beam_search(decoder, start, width=4, n_best=4, **ends),
+        ),
+    ):
+        assert torch.equal(one.tokens, other.tokens)
+        torch.testing.assert_close(
+            one.log_probabilities, other.log_probabilities, atol=1e-10, rtol=1e-10
+        )
+
+
+def test_a_prompt_goes_before_the_start_of_a_search():
+    model = model_of()
+    decoder = CachedDecoder(model, rows=3, capacity=30)
+    _, ticket = decoder.read(TOKENS[:, :-1])
+    written = greedy(decoder, TOKENS[:, -1], max_length=9, state=ticket)
+    _, state = model(TOKENS[:, :-1])
+    expected = greedy(model, TOKENS[:, -1], max_length=9, state=state)
+    assert torch.equal(written.tokens, expected.tokens)
+
+
+def test_a_step_writes_no_new_memory_for_the_past():
+    """The same tensors before and after, and no more than they hold."""
+    decoder = CachedDecoder(model_of(window=5), rows=2, capacity=30)
+    caches = [block.attend.cache for block in decoder._blocks]
+    before = [(cache.k.data_ptr(), cache.v.data_ptr()) for cache in caches]
+    assert [cache.size for cache in caches] == [5, 5]
+    _, ticket = decoder.read(TOKENS[:2])
+    for _ in range(12):
+        _, ticket = decoder.step(torch.tensor([1, 2]), ticket)
+    assert before == [(cache.k.data_ptr(), cache.v.data_ptr()) for cache in caches]
+
+
+def test_heads_that_share_keys_share_memory():
+    sizes = []
+    for kv_heads in (4, 1):
+        decoder = CachedDecoder(model_of(n_kv_heads=kv_heads), rows=2, capacity=30)
+        sizes.append(sum(b.attend.cache.k.numel() for b in decoder._blocks))
+    assert sizes == [2 * 2 * 30 * 4 * 4, 2 * 2 * 30 * 1 * 4]
+
+
+def test_a_ticket_is_good_once():
+    decoder = CachedDecoder(model_of(), rows=3, capacity=30)
+    _, first = decoder.read(TOKENS)
+    _, second = decoder.step(TOKENS[:, 0], first)
+    with pytest.raises(RuntimeError, match="`state` must be the newest one"):
+        decoder.step(TOKENS[:, 0], first)
+    decoder.step(TOKENS[:, 0], second)
+    decoder.initial_state(3)
+    with pytest.raises(RuntimeError, match="`state` must be the newest one"):
+        decoder.step(TOKENS[:, 0], second)
+
+
+def test_a_prompt_is_read_once_for_several_answers():
+    model = model_of()
+    decoder = CachedDecoder(model, rows=3, capacity=30)
+    _, ticket = decoder.read(TOKENS)
+    answers = []
+    for _ in range(2):
+        written = greedy(decoder, TOKENS[:, -1], max_length=5, state=ticket)
+        answers.append(written.tokens)
+        ticket = decoder.rewind(7)
+    assert torch.equal(*answers)
+    # To the middle of the prompt, as if the rest had not been read.
+    _, state = model(TOKENS[:, :3])
+    expected, _ = model.step(TOKENS[:, 3], state)
+    logits, _ = decoder.step(TOKENS[:, 3], decoder.rewind(3))
+    torch.testing.assert_close(logits, expected, atol=1e-10, rtol=1e-10)
+    with pytest.raises(ValueError, match="`length` must be at most 4"):
+        decoder.rewind(5)
+
+
+def test_a_window_is_not_rewound_over_what_it_has_lost():
+    decoder = CachedDecoder(model_of(window=5), rows=3, capacity=30)
+    _, ticket = decoder.read(TOKENS)
+    with pytest.raises(ValueError, match="keeps the last 5 steps alone"):
+        decoder.rewind(6)
+    logits, _ = decoder.step(TOKENS[:, 0], ticket)
+    again, _ = decoder.step(TOKENS[:, 0], decoder.rewind(8))
+    assert logits.shape == again.shape
+
+
+def test_a_window_goes_on_for_ever_and_room_ends():
+    model = model_of(window=5, positions=Rotary(4), below=None)
+    decoder = CachedDecoder(model, rows=1, capacity=8)
+    start = torch.tensor([1])
+    expected = greedy(model, start, max_length=30)
+    assert torch.equal(greedy(decoder, start, max_length=30).tokens, expected.tokens)
+    full = CachedDecoder(model_of(), rows=1, capacity=8)
+    with pytest.raises(ValueError, match="room for capacity=8 steps a row, got 9"):
+        greedy(full, start, max_length=30)
+    with pytest.raises(ValueError, match="room for capacity=8 steps a row, got 9"):
+        full.read(torch.zeros(1, 9, dtype=torch.int64))
+
+
+def test_changed_parameters_are_not_decoded_with_old_copies():
+    model = model_of()
+    decoder = CachedDecoder(model, rows=1, capacity=8)
+    with torch.no_grad():
+        model.embedding.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="parameters have changed"):
+        decoder.initial_state(1)
+    with pytest.raises(RuntimeError, match="parameters have changed"):
+        decoder.read(TOKENS[:1])
+    CachedDecoder(model, rows=1, capacity=8).initial_state(1)
+
+
+def test_dropout_is_off_and_the_mode_stays():
+    model = model_of()
+    for block in model.layer.layers[1:]:
+        block.dropout = 0.5
+    expected, _ = prompted(model, TOKENS, None)
+    model.train()
+    decoder = CachedDecoder(model, rows=3, capacity=30)
+    logits, ticket = decoder.read(TOKENS)
+    torch.testing.assert_close(logits, expected)
+    assert model.training
+    again, _ = decoder.step(TOKENS[:, 0], ticket)
+    model.eval()
+    _, state = model(TOKENS)
+    torch.testing.assert_close(again, model.step(TOKENS[:, 0], state)[0])
+
+
+def test_it_runs_in_inference_mode_and_out_of_it():
+    with torch.inference_mode():
+        model = model_of()
+        decoder = CachedDecoder(model, rows=3, capacity=30)
+        _, ticket = decoder.read(TOKENS)
+        inside, _ = decoder.step(TOKENS[:, 0], ticket)
+    _, ticket = decoder.read(TOKENS)
+    outside, _ = decoder.step(TOKENS[:, 0], ticket)
+    assert torch.equal(inside, outside)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_precisions_keep_to_the_model(dtype):
+    exact, rough = model_of(), model_of(dtype=dtype)
+    rough.load_state_dict(exact.state_dict())
+    exact.load_state_dict(rough.state_dict())
+    decoder = CachedDecoder(rough, rows=3, capacity=30)
+    _, ticket = decoder.read(TOKENS)
+    _, state = rough(TOKENS)
+    _, exact_state = exact(TOKENS)
+    for t in range(5):
+        expected, exact_state = exact.step(TOKENS[:, t], exact_state)
+        stepped, state = rough.step(TOKENS[:, t], state)
+        logits, ticket = decoder.step(TOKENS[:, t], ticket)
+        assert logits.dtype == dtype
+        error, usual = (
+            (x.to(F64) - expected).abs().max().item() for x in (logits, stepped)
+        )
+        eps = torch.finfo(dtype).eps
+        assert error <= 2 * usual + 8 * eps * expected.abs().max().item()
+
+
+def test_no_rows_are_legal():
+    decoder = CachedDecoder(model_of(), rows=3, capacity=30)
+    empty = torch.zeros(0, dtype=torch.int64)
+    logits, _ = decoder.step(empty, decoder.initial_state(0))
+    assert logits.shape == (0, V)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda m: CachedDecoder(nn.Linear(2, 2), rows=1, capacity=1), TypeError,
+         "`model` must be a TransformerLM or a LanguageModel over a Transformer"),
+        (lambda m: CachedDecoder(m, rows=0, capacity=1), ValueError, "`rows`"),
+        (lambda m: CachedDecoder(m, rows=1, capacity=0), ValueError, "`capacity`"),
+        (lambda m: CachedDecoder(m, rows=1, capacity=65), ValueError,
+         "`capacity` must be at most 64"),
+        (lambda m: CachedDecoder(m, rows=1, capacity=9).initial_state(2), ValueError,
+         "there are rows=1 rows, got a batch of 2"),
+        (lambda m: CachedDecoder(m, rows=1, capacity=9).read(TOKENS), ValueError,
+         "there are rows=1 rows, got a batch of 3"),
+        (lambda m: CachedDecoder(m, rows=3, capacity=9).read(TOKENS, LENGTHS - 1),
+         ValueError, "each row must have at least 1 token"),
+        (lambda m: CachedDecoder(m, rows=3, capacity=9).read(TOKENS + 9), ValueError,
+         "`tokens` must lie in 0 to 10"),
+        (lambda m: CachedDecoder(m, rows=3, capacity=9).step(TOKENS[:, 0], ()),
+         TypeError, "`state` must be a CacheTicket"),
+        (lambda m: CachedDecoder(m, rows=3, capacity=9).step(
+            TOKENS[:, 0], CacheTicket(LENGTHS[:2], LENGTHS)), ValueError, "state.row"),
+        (lambda m: CachedDecoder(m, rows=3, capacity=9).rewind(1), ValueError,
+         "`length` must be at most 0"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call(model_of())
+
+
+@pytest.mark.errors
+def test_a_layer_without_a_cache_is_named():
+    from seqref import LSTM
+
+    block = PreNormBlock(LSTM(D, D), FeedForward(D, 24))
+    model = TransformerLM(V, Transformer([block]))
+    with pytest.raises(TypeError, match="blocks with MultiHeadAttention, got LSTM"):
+        CachedDecoder(model, rows=1, capacity=8)
