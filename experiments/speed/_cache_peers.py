@@ -22,12 +22,15 @@ from seqref.interop import from_transformers
 
 # Called with how many tokens to write; returns them, (batch, time).
 Writer = Callable[[int], Tensor]
+# Width, layers, heads, and tokens of the prompt.
+Size = tuple[int, int, int, int]
 
 
-def gpt2(width: int, layers: int, heads: int, positions: int, vocab: int) -> Any:
+def gpt2(size: Size, positions: int, vocab: int, seed: int) -> Any:
     """A GPT-2 of transformers with random weights, in evaluation mode."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
+    width, layers, heads, _ = size
     config = GPT2Config(
         n_embd=width,
         n_layer=layers,
@@ -40,8 +43,8 @@ def gpt2(width: int, layers: int, heads: int, positions: int, vocab: int) -> Any
         # At the usual 0.02 a tied head says each token again.
         initializer_range=0.1,
     )
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(config).eval()
+    with lab.seeded(seed):
+        return GPT2LMHeadModel(config).eval()
 
 
 @contextmanager
@@ -217,13 +220,11 @@ def of_plain_loop(model: Any, prompts: Tensor, most: int) -> Writer:
     return write
 
 
-def contestants(
-    size: tuple[int, int, int, int], vocab: int, most: int
-) -> dict[str, Writer]:
+def contestants(size: Size, vocab: int, most: int, seed: int) -> dict[str, Writer]:
     """All that write the same tokens, from one model and one prompt."""
-    width, layers, heads, context = size
-    model = gpt2(width, layers, heads, context + most, vocab)
-    prompts = torch.randint(vocab, (1, context), generator=lab.generator(1))
+    context = size[3]
+    model = gpt2(size, context + most, vocab, seed)
+    prompts = torch.randint(vocab, (1, context), generator=lab.generator(seed + 1))
     ours = from_transformers(model)
     return {
         "generate": of_transformers(model, prompts),

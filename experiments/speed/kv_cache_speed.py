@@ -18,7 +18,6 @@ from experiments.lab import ratio_cells, timing
 from experiments.speed import _cache_peers as peers
 from seqref.interop import from_transformers
 
-Size = tuple[int, int, int, int]
 # What the sizes are called, in order.
 LABELS = ("narrow_short", "narrow", "narrow_long", "wide_short", "wide")
 NAMES = {
@@ -32,7 +31,7 @@ NAMES = {
 class Config:
     """Sizes as (width, layers, heads, context), rounds of each, tokens, beams, seed."""
 
-    sizes: tuple[Size, ...] = (
+    sizes: tuple[peers.Size, ...] = (
         (256, 4, 4, 128),
         (256, 4, 4, 1024),
         (256, 4, 4, 4096),
@@ -43,7 +42,7 @@ class Config:
     vocab: int = 50257
     tokens: int = 24
     # (width, layers, heads, context), rows and beams of the search.
-    search: Size = (256, 4, 4, 128)
+    search: peers.Size = (256, 4, 4, 128)
     rows: int = 4
     beams: int = 4
     threads: int = 1
@@ -97,10 +96,11 @@ def compared(
 
 def searched(config: Config) -> dict[str, Any]:
     """Beam search, the whole call with its prompt, beside that of `generate`."""
-    width, layers, heads, context = config.search
-    model = peers.gpt2(width, layers, heads, context + config.tokens + 1, config.vocab)
+    context, seed = config.search[3], config.seeds[0]
+    positions = context + config.tokens + 1
+    model = peers.gpt2(config.search, positions, config.vocab, seed)
     prompts = torch.randint(
-        config.vocab, (config.rows, context), generator=lab.generator(2)
+        config.vocab, (config.rows, context), generator=lab.generator(seed + 2)
     )
     most = config.tokens + 1
     ours = from_transformers(model)
@@ -117,7 +117,9 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
     parts = list(zip(LABELS, config.sizes, config.rounds, strict=False))
     with timing.setting(config.threads):
         for label, size, rounds in track(parts, "kv_cache_speed"):
-            writers = peers.contestants(size, config.vocab, config.tokens + 1)
+            writers = peers.contestants(
+                size, config.vocab, config.tokens + 1, config.seeds[0]
+            )
             row = {"size": size, **compared(writers, config.tokens, rounds)}
             rows.append(row)
             for name, ratio in row["ratios"].items():
@@ -197,7 +199,7 @@ experiment = lab.Experiment(
                 "D": "size.0",
                 "layers": "size.1",
                 "context": "size.3",
-                "`generate`, ms a token": millis("generate"),
+                "ms, `generate`": millis("generate"),
                 **{text: ratio_cells.ratio(name) for name, text in NAMES.items()},
                 "`generate` again": ratio_cells.ratio(timing.AGAIN),
             },
