@@ -111,12 +111,15 @@ def match_states(state: State, *others: State) -> tuple[State, ...]:
         - returns: as many states
 
     Raises:
-        TypeError: the states differ in structure.
+        TypeError: a part is neither a tensor nor a tuple, or the states differ in
+            structure.
     """
     states = (state, *others)
-    matched = getattr(type(state), "matched", None)
-    if isinstance(state, Tensor) or not isinstance(state, tuple):
+    if not isinstance(state, tuple):
+        for each in states:
+            check_tensor("match_states", "state", each)
         return states
+    matched = getattr(type(state), "matched", None)
     _check_structure("match_states", state, others)
     if matched is not None:
         return matched(*states)

@@ -1,5 +1,6 @@
 """Multi-head attention: contract, torch as judge, the cache, heads, and a source."""
 
+import copy
 import math
 
 import pytest
@@ -266,6 +267,27 @@ def test_rows_are_selected_and_start_anew():
     assert back.k.shape == after.k.shape
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_lengths_of_a_narrow_dtype_do_not_wrap(dtype):
+    layer, x, more = build(), draw(2, 4, 8), draw(2, 300, 8, seed=2)
+    _, state = layer(x, lengths=torch.tensor([4, 1]))
+    narrow = state._replace(length=state.length.to(dtype))
+    (y, after), (expected, final) = layer(more, narrow), layer(more, state)
+    assert after.length.tolist() == [304, 301]
+    assert after.length.dtype == torch.int64
+    torch.testing.assert_close(y, expected)
+    x_t = draw(2, 8, seed=3)
+    torch.testing.assert_close(layer.step(x_t, after), layer.step(x_t, final))
+
+
+def test_nan_of_a_later_step_and_an_earlier_output():
+    """By `forward` it can get there, with the weight 0; by `step` it cannot."""
+    layer, x = build(), draw(1, 4, 8)
+    x[:, 3] = torch.nan
+    assert layer(x)[0][:, :3].isnan().any()
+    torch.testing.assert_close(scan(layer, x)[0][:, :3], layer(x[:, :3])[0])
+
+
 def test_a_cut_off_state_has_no_history():
     layer, x = build(), draw(2, 3, 8).requires_grad_()
     _, state = layer(x)
@@ -289,6 +311,9 @@ def test_states_of_different_size_are_matched():
     assert two[0].k is not long.k or torch.equal(two[0].k, long.k)
     with pytest.raises(TypeError, match="match_states: all states must have one"):
         match_states(short, tuple(long))
+    for others in ((torch.zeros(2), (torch.zeros(2),)), ([short], [short])):
+        with pytest.raises(TypeError, match=r"match_states: `state` must be"):
+            match_states(*others)
 
 
 def test_bytes_of_the_cache():
@@ -308,6 +333,18 @@ def test_half_precision_and_slopes_that_follow_the_layer():
     assert low.slopes.dtype == torch.bfloat16
     y, state = low(draw(2, 5, 8).bfloat16())
     assert {y.dtype, state.k.dtype} == {torch.bfloat16}
+
+
+def test_slopes_are_copied_and_fixed():
+    slopes = nn.Parameter(alibi_slopes(4))
+    layer = MultiHeadAttention(8, 4, positions=slopes)
+    assert not layer.slopes.requires_grad
+    twin, x = copy.deepcopy(layer), draw(2, 5, 8).float()
+    y, _ = layer(x)
+    with torch.no_grad():
+        slopes.mul_(2)
+    for module in (layer, twin):
+        torch.testing.assert_close(module(x)[0], y)
 
 
 # A source.
@@ -480,3 +517,29 @@ def test_bad_sources():
     other = CrossAttention(8, 4, n_kv_heads=2, memory_size=6, dtype=F64)
     with pytest.raises(ValueError, match=r"weights: `source.keys`.*kv_heads=4"):
         attention.weights(draw(2, 3, 8), other.prepare(draw(2, 5, 6)))
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"lengths": torch.tensor([6, 1])}, ValueError, r"at most source=5, got 6"),
+        ({"lengths": torch.tensor([-1, 1])}, ValueError, r"at least 0, got -1"),
+        ({"lengths": torch.tensor([5.0, 1])}, TypeError, r"integer dtype"),
+        ({"lengths": torch.tensor([5])}, ValueError, r"`source.lengths`.*batch=2"),
+        ({"lengths": [5, 1]}, TypeError, r"`source.lengths` must be a tensor"),
+        ({"keys": torch.zeros(2, 4, 5, 2)}, ValueError, r"`source.keys`.*dtype"),
+        ({"values": torch.zeros(2, 4, 5, 2)}, ValueError, r"`source.values`.*dtype"),
+        (
+            {"keys": torch.zeros(2, 4, 5, 2, device="meta", dtype=F64)},
+            ValueError,
+            r"`source.keys`.*device",
+        ),
+    ],
+)
+def test_bad_prepared_sources(change, kind, message):
+    attention = CrossAttention(8, 4, dtype=F64)
+    source = attention.prepare(draw(2, 5, 8))._replace(**change)
+    for call in (attention.attend, attention.weights):
+        with pytest.raises(kind, match=f"^CrossAttention.*{message}"):
+            call(draw(2, 3, 8), source)

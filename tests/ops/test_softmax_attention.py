@@ -320,6 +320,23 @@ def test_fast_forms_are_as_exact_as_the_loop(name, dtype, monkeypatch):
                 assert error(value, exact[part]) <= allowed, (seed, part, backend)
 
 
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision_where_values_have_much_in_common(dtype):
+    """Scores' gradients are differences to the output: it must be kept unrounded."""
+    sizes = {"heads": (2, 2), "batch": 1, "queries": 16, "keys": 16}
+    for seed in range(5):
+        low = case(dtype, seed, slopes=True, **sizes)
+        low["slopes"] = low["slopes"].detach().abs().requires_grad_()
+        low["v"] = (low["v"].detach() + 32).requires_grad_()
+        high = {n: t.detach().double().requires_grad_() for n, t in low.items()}
+        exact = with_gradients(high, "reference", causal=True)
+        slow = with_gradients(low, "reference", causal=True)
+        for part, value in with_gradients(low, "parallel", causal=True).items():
+            slack = 8 * torch.finfo(dtype).eps * exact[part].abs().max().item()
+            allowed = 2 * error(slow[part], exact[part]) + slack
+            assert error(value, exact[part]) <= allowed, (seed, part)
+
+
 @pytest.mark.parametrize("backend", ["reference", "parallel"])
 def test_gradients_of_both_orders(backend):
     made = case(batch=2, heads=(2, 1), queries=2, keys=3, slopes=True)
@@ -386,6 +403,20 @@ def test_what_is_kept_for_the_backward_pass():
     assert kept["torch"] == per_query
 
 
+def test_torch_keeps_no_matrix_of_tensors_in_another_order():
+    """Its fused kernel wants the last axis in order; for others it makes the matrix."""
+    sizes = {"heads": (2, 2), "queries": 300, "keys": 300}
+    made = case(torch.float32, batch=1, **sizes)
+    for name in "qkv":
+        turned = torch.randn(1, 2, 5, 300).mT
+        made[name] = turned.requires_grad_()
+    with LiveBytes(made.values()) as live:
+        out = softmax_attention(**made, causal=True, backend="torch")
+        kept = live.now
+    assert out.shape == (1, 2, 300, 5)
+    assert kept < 2 * 300 * 300 * 4 / 2
+
+
 # Padding, and queries that see nothing.
 
 
@@ -443,6 +474,17 @@ def test_nothing_to_do(backend, empty):
     got = with_gradients(made, backend, causal=True, offset=0)
     assert got["output"].shape == (sizes["batch"], 4, sizes["queries"], 6)
     assert not any(value.count_nonzero() for value in got.values())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("empty", ["queries", "keys"])
+@pytest.mark.parametrize("name", ["q", "k", "v", "slopes"])
+def test_every_input_is_in_the_graph_of_nothing(name, empty, backend):
+    made = {n: t.detach() for n, t in case(slopes=True, **{empty: 0}).items()}
+    made[name].requires_grad_()
+    out = softmax_attention(**made, causal=True, offset=0, backend=backend)
+    (grad,) = torch.autograd.grad(out.sum(), made[name])
+    assert torch.equal(grad, torch.zeros_like(made[name]))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -536,6 +578,23 @@ def chosen(monkeypatch, made, **options):
 )
 def test_the_default(queries, options, expected, monkeypatch):
     made = case(torch.float32, batch=1, heads=(1, 1), queries=queries, keys=queries)
+    made["v"] = made["k"]
+    assert chosen(monkeypatch, made, **options) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("keys", "options", "expected"),
+    [
+        # Values wider than keys: torch would make the matrix of weights.
+        (1024, {"causal": True}, "parallel"),
+        (1024, {}, "parallel"),
+        (1023, {}, "torch"),
+        # Few keys: nothing to save, and rows with lengths are taken one by one.
+        (16, {"lengths": torch.tensor([12])}, "torch"),
+    ],
+)
+def test_the_default_by_widths_and_keys(keys, options, expected, monkeypatch):
+    made = case(torch.float32, batch=1, heads=(1, 1), queries=1024, keys=keys)
     assert chosen(monkeypatch, made, **options) == [expected]
 
 
@@ -633,6 +692,9 @@ def test_compiles_to_one_graph(name):
         ({"lengths": torch.tensor([7, 8, 1])}, ValueError, r"at most keys=7, got 8"),
         ({"lengths": torch.tensor([7, -1, 1])}, ValueError, r"at least 0, got -1"),
         ({"window": 0}, ValueError, r"`window` must be at least 1"),
+        ({"window": 2**63}, ValueError, r"`window` must be at most 2\*\*62"),
+        ({"offset": 2**63}, ValueError, r"`offset` must be at most 2\*\*62"),
+        ({"offset": torch.tensor([0, 2**63 - 1, 0])}, ValueError, r"at most 2\*\*62"),
         ({"window": 2.0}, TypeError, r"`window` must be an int"),
         ({"offset": -1}, ValueError, r"`offset` must be at least 0"),
         ({"offset": torch.tensor([0, -2, 0])}, ValueError, r"at least 0, got -2"),

@@ -77,7 +77,7 @@ def check_cache(
     sizes: tuple[int, int],
     parameter: Tensor,
 ) -> KVState:
-    r"""The state, checked.
+    r"""The state, checked, with its lengths in int64: a narrow dtype would wrap.
 
     Raises:
         TypeError: it is no `KVState`, or its lengths are no integers.
@@ -97,4 +97,4 @@ def check_cache(
         check_like_parameters(where, name, value, parameter)
     named: Any = {"axis": "cached", "name": "state.length"}
     check_lengths(where, state.length, batch, state.k.shape[2], **named)
-    return state
+    return state._replace(length=state.length.to(state.k.device, torch.int64))

@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqref.attention._query import real_positions
-from seqref.errors import check_like_parameters, check_shape, check_size
+from seqref.errors import (
+    check_lengths,
+    check_like_parameters,
+    check_shape,
+    check_size,
+)
 from seqref.ops._padding import real_steps
 from seqref.ops._source import softmax_over_allowed
 from seqref.ops.softmax_attention import softmax_attention
@@ -72,8 +77,9 @@ class CrossAttention(nn.Module):
 
     Source:
         Vaswani et al. (2017), sec. 3.2.2 and 3.2.3. Parameters are named as in
-        `torch.nn.MultiheadAttention` with `kdim` and `vdim`, whose weights load where
-        `n_kv_heads` and `d_head` are not given.
+        `torch.nn.MultiheadAttention` with `kdim` and `vdim` of another width, whose
+        weights load where `n_kv_heads` and `d_head` are not given; for the same width
+        use `cross_attention_from_torch`.
         Differs: no dropout on the weights; weights of each head, not their mean, and by
         a method of their own, since the op does not make them.
     """
@@ -185,7 +191,8 @@ class CrossAttention(nn.Module):
         return split_heads(keys, self.d_head), split_heads(values, self.d_head)
 
     def _queries(self, where: str, query: Tensor, source: CrossSource) -> Tensor:
-        _check_source(where, source, self.n_kv_heads, self.d_head)
+        sizes = self.n_kv_heads, self.d_head
+        _check_source(where, source, sizes, self.k_proj_weight)
         return self._split_queries(where, query, len(source.lengths))
 
     def _split_queries(self, where: str, query: Tensor, batch: int) -> Tensor:
@@ -214,17 +221,24 @@ class CrossAttention(nn.Module):
         return f"{self.d_model}, {self.n_heads}, memory_size={self.memory_size}"
 
 
-def _check_source(where: str, source: object, kv_heads: int, d_head: int) -> None:
+def _check_source(
+    where: str, source: object, sizes: tuple[int, int], parameter: Tensor
+) -> None:
     if not isinstance(source, CrossSource):
         raise TypeError(
             f"{where}: `source` must be a CrossSource, got "
             f"{type(source).__name__} (pass what prepare(memory, lengths) returned)"
         )
-    rows = ("batch", len(source.lengths)), ("kv_heads", kv_heads)
-    head = ("d_head", d_head)
-    check_shape(where, "source.keys", source.keys, (*rows, ("source", None), head))
-    size = ("source", source.keys.shape[2])
-    check_shape(where, "source.values", source.values, (*rows, size, head))
+    heads, head = ("kv_heads", sizes[0]), ("d_head", sizes[1])
+    axes = ("batch", None), heads, ("source", None), head
+    check_shape(where, "source.keys", source.keys, axes)
+    batch, size = source.keys.shape[0], source.keys.shape[2]
+    axes = ("batch", batch), heads, ("source", size), head
+    check_shape(where, "source.values", source.values, axes)
+    for name, value in (("keys", source.keys), ("values", source.values)):
+        check_like_parameters(where, f"source.{name}", value, parameter)
+    named: Any = {"axis": "source", "name": "source.lengths"}
+    check_lengths(where, source.lengths, batch, size, **named)
 
 
 def split_heads(x: Float[Tensor, "batch time width"], d_head: int) -> Tensor:

@@ -52,7 +52,7 @@ class MultiHeadAttention(nn.Module):
             all. The cache keeps all of them in any case.
         positions: None, `Rotary(d_head)`, which turns queries and keys before they are
             cached, or the slopes of a bias by distance, (heads,), as `alibi_slopes`
-            returns them.
+            returns them. They are copied and fixed: no gradient reaches them.
         device: Where the parameters are made.
         dtype: Their dtype.
 
@@ -70,7 +70,9 @@ class MultiHeadAttention(nn.Module):
 
     Forms:
         `step`, `scan`, and the op `softmax_attention` over the whole sequence, which is
-        `forward`.
+        `forward`. There a later step has the weight 0; where it holds NaN or an
+        infinity, earlier outputs can be NaN, as 0 times NaN is. `step` has no such
+        product.
 
     Initialisation:
         `in_proj_weight` as a whole by Glorot's law, uniform in $(-a, a)$ with
@@ -124,7 +126,8 @@ class MultiHeadAttention(nn.Module):
         self.rotary, slopes = _positions(where, positions, self.n_heads, self.d_head)
         # Follows the parameters to their device and dtype; no part of a checkpoint.
         self.slopes: Tensor | None
-        slopes = None if slopes is None else empty(n_heads).copy_(slopes)
+        if slopes is not None:
+            slopes = empty(n_heads).copy_(slopes.detach())
         self.register_buffer("slopes", slopes, persistent=False)
         self.reset_parameters()
 
@@ -194,7 +197,8 @@ class MultiHeadAttention(nn.Module):
         r"""Outputs over the cache with the steps of `x` behind it, and that cache.
 
         A query sees no key behind its own position, so what is beyond a row's length
-        is never read: neither zeros of the cache nor, within a row, its padding.
+        has the weight 0. It is zero, in the cache and in a row's padding, since a
+        weight of 0 times NaN would be NaN.
         """
         # An empty cache starts all rows at 0, which torch has a kernel for.
         first = state.length if state.k.shape[2] else 0

@@ -23,8 +23,10 @@ from seqref.ops.softmax_attention.reference import Sight
 __all__ = ["BACKENDS", "softmax_attention"]
 
 BACKENDS = ("reference", "parallel", "torch")
-# Queries from which on blocks by hand beat a mask on a CPU, in memory at least.
+# Queries and keys from which on blocks by hand take less memory than a mask on a CPU.
 BY_HAND = 1024
+# Largest window and offset: sums with numbers of positions stay within int64.
+FURTHEST = 2**62
 FORMS: dict[str, Any] = {
     "reference": reference,
     "parallel": parallel,
@@ -64,9 +66,9 @@ def softmax_attention(
         causal: Whether a query sees no key behind its own position.
         lengths: Number of real keys of each row, $S$; the rest is padding on the right.
         window: How many positions a query sees, its own and those before it; if not
-            causal, as many after it.
+            causal, as many after it. At most 2^62.
         offset: Position of the first query among the keys, $p$: one for all rows or one
-            for each, at least 0. None is 0, and is refused where the position matters
+            for each, from 0 to 2^62. None is 0, and is refused where the position matters
             and there are not as many queries as keys.
         slopes: Slope of a bias that falls with the distance, for each head (ALiBi).
         scale: None for $1 / \sqrt{\text{head}}$.
@@ -80,15 +82,18 @@ def softmax_attention(
 
     Cost:
         O(T S D) time for T queries and S keys, O(T w D) with a window w by
-        `"parallel"`. Autograd through the definition keeps O(T S) numbers a head, the
-        other two O((T + S) D), and `"torch"` a mask of T S numbers more where anything
-        but causality in a square limits what is seen.
+        `"parallel"`. Autograd through the definition keeps O(T S) numbers a head,
+        `"parallel"` O((T + S) D). On a CPU so does `"torch"` where values are as wide
+        as keys and slopes need no gradient; elsewhere there it makes the matrix of
+        weights, O(T S) a head. It also makes a mask of T S numbers, one for each head
+        with slopes and for each row with lengths or offsets by row, unless nothing
+        limits what is seen or only causality does, in a square from offset 0.
 
     Backends:
         | backend | is | default |
         | --- | --- | --- |
         | `"reference"` | one query after the other, differentiated by autograd | `torch.func`, forward-mode differentiation |
-        | `"parallel"` | blocks of queries and keys in plain PyTorch, by hand in both directions; blocks in which nothing is seen are left out | CPU, from 1,024 queries on, where `"torch"` would need a mask; not under autocast, torch.compile, `torch.export`, `torch.jit.trace` |
+        | `"parallel"` | blocks of queries and keys in plain PyTorch, by hand in both directions; blocks in which nothing is seen are left out | CPU, from 1,024 queries and as many keys on, where `"torch"` would need a mask or values are not as wide as keys; not under autocast, torch.compile, `torch.export`, `torch.jit.trace` |
         | `"torch"` | `torch.nn.functional.scaled_dot_product_attention` | elsewhere |
 
         `q`, `k`, `v` and `slopes` get gradients; those of `"reference"` and
@@ -115,6 +120,7 @@ def softmax_attention(
     _check(where, q, k, v, slopes)
     if window is not None:
         check_size(where, "window", window)
+        _check_furthest(where, "window", window)
     if scale is not None:
         check_number(where, "scale", scale, finite_in=torch.float64)
     positions = causal or window is not None or slopes is not None
@@ -150,7 +156,7 @@ def attend(
     given = tuple(t for t in (q, k, v, slopes) if t is not None)
     by_hand, kernels = why_not_by_hand(q, given), why_no_kernel(given)
     if backend is None:
-        backend = _default(q, k, slopes, sight, by_hand, kernels)
+        backend = _default(q, k, v, slopes, sight, by_hand, kernels)
     reason = {"parallel": by_hand, "torch": kernels}.get(backend, "")
     if reason:
         raise RuntimeError(f"{where}: backend {backend!r} cannot run here: {reason}")
@@ -160,6 +166,7 @@ def attend(
 def _default(
     q: Tensor,
     k: Tensor,
+    v: Tensor,
     slopes: Tensor | None,
     sight: Sight,
     by_hand: str,
@@ -167,10 +174,10 @@ def _default(
 ) -> str:
     if kernels:
         return "reference"
-    if by_hand or q.device.type != "cpu" or q.shape[2] < BY_HAND:
+    if by_hand or q.device.type != "cpu" or min(q.shape[2], k.shape[2]) < BY_HAND:
         return "torch"
-    masked = torch_kernels.needs_mask(q, k, slopes, sight)
-    return "parallel" if masked else "torch"
+    fused = torch_kernels.is_fused(q, k, v, slopes, sight)
+    return "torch" if fused else "parallel"
 
 
 def _without_idle_window(sight: Sight, queries: int) -> Sight:
@@ -230,13 +237,20 @@ def _offset(
         return 0
     if not isinstance(offset, Tensor):
         check_size(where, "offset", offset, minimum=0)
+        _check_furthest(where, "offset", offset)
         return offset
     if offset.dtype == torch.bool or offset.is_floating_point() or offset.is_complex():
         raise TypeError(
             f"{where}: `offset` must have an integer dtype, got {offset.dtype}"
         )
     check_shape(where, "offset", offset, (("batch", len(q)),))
-    bounds = read_bounds(where, "offset", offset, 0, 2**62)
-    if bounds is not None and bounds[0] < 0:
-        raise ValueError(f"{where}: `offset` must be at least 0, got {bounds[0]}")
+    bounds = read_bounds(where, "offset", offset, 0, FURTHEST)
+    if bounds is not None:
+        check_size(where, "offset", bounds[0], minimum=0)
+        _check_furthest(where, "offset", bounds[1])
     return offset.to(q.device, torch.int64, copy=True)
+
+
+def _check_furthest(where: str, name: str, value: int) -> None:
+    if value > FURTHEST:
+        raise ValueError(f"{where}: `{name}` must be at most 2**62, got {value}")

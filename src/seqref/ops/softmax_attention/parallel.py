@@ -42,7 +42,7 @@ def attend(
     tensors = [t for t in (q, k, v, slopes) if t is not None]
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return _Attention.apply(q, k, v, slopes, sight, scale)  # pyright: ignore[reportReturnType]
-    return attention_forward(q, k, v, slopes, sight, scale)[0]
+    return attention_forward(q, k, v, slopes, sight, scale)[0].to(q.dtype)
 
 
 def attention_forward(
@@ -68,10 +68,10 @@ def attention_forward(
     Shapes:
         - the inputs as `attend`
         - returns: (batch, heads, queries, value) and (batch, heads, queries, 1), which
-          is infinity for a query that sees nothing
+          is infinity for a query that sees nothing; in float32 for half precision
     """
-    out = q.new_empty(*q.shape[:3], v.shape[3])
-    lse = wide(q.new_empty(0)).new_empty(*q.shape[:3], 1)
+    one = wide(q.new_empty(0))
+    out, lse = (one.new_empty(*q.shape[:3], size) for size in (v.shape[3], 1))
     slopes = None if slopes is None else wide(slopes).view(k.shape[1], -1)
     buffer = Buffer(q)
     for span in spans(sight, q, k.shape[2]):
@@ -148,7 +148,7 @@ def attention_backward(
         - returns: the gradients of `q`, `k`, `v` and `slopes`, which is None where that
           needs none
     """
-    row_sums = (wide(grad_out) * wide(out)).sum(dim=-1, keepdim=True)
+    row_sums = (wide(grad_out) * out).sum(dim=-1, keepdim=True)
     sums = _Sums(q, k, v, slopes)
     slopes = None if slopes is None else wide(slopes).view(k.shape[1], -1)
     for span in spans(sight, q, k.shape[2]):
@@ -226,8 +226,10 @@ class _Attention(torch.autograd.Function):
         q, k, v, slopes, sight, scale = inputs
         out, lse = attention_forward(*inputs)
         ctx.sight, ctx.scale = sight, scale
+        # Not the rounded output: where values have much in common, the gradients of the
+        # scores are small differences to it.
         ctx.save_for_backward(q, k, v, slopes, out, lse)
-        return out
+        return out.to(q.dtype)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:

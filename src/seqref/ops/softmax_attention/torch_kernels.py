@@ -28,6 +28,7 @@ def attend(
         - as there
     """
     k, v = blank(k, v, sight)
+    q, k, v = (_with_a_last_stride_of_1(x) for x in (q, k, v))
     if not needs_mask(q, k, slopes, sight):
         if not sight.causal:
             return _folded(q, k, v, None, scale)
@@ -42,7 +43,22 @@ def attend(
     # Minus infinity and not a large finite number: with that torch's kernel for CPUs
     # gives a query without a key the mean of the values, and a wrong gradient.
     bias = linear_bias(slopes, distance).masked_fill(~seen, -torch.inf)
-    return _folded(q, k, v, bias, scale)
+    out = _folded(q, k, v, bias, scale)
+    # Without a score torch drops the mask, and with it the slopes from the graph.
+    return out if bias.numel() else out + slopes[:0].sum()
+
+
+def is_fused(
+    q: Tensor, k: Tensor, v: Tensor, slopes: Tensor | None, sight: Sight
+) -> bool:
+    r"""Whether torch's kernel for CPUs runs without a tensor of queries by keys.
+
+    That kernel wants values as wide as the keys; for others torch makes the matrix.
+
+    Shapes:
+        - as `attend`
+    """
+    return q.shape[3] == v.shape[3] and not needs_mask(q, k, slopes, sight)
 
 
 def needs_mask(q: Tensor, k: Tensor, slopes: Tensor | None, sight: Sight) -> bool:
@@ -57,6 +73,11 @@ def needs_mask(q: Tensor, k: Tensor, slopes: Tensor | None, sight: Sight) -> boo
         return True
     at_start = isinstance(sight.offset, int) and sight.offset == 0
     return sight.causal and not (at_start and q.shape[2] == k.shape[2])
+
+
+def _with_a_last_stride_of_1(x: Tensor) -> Tensor:
+    r"""A copy in order where need be: for others torch makes the matrix of weights."""
+    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _folded(
