@@ -103,7 +103,8 @@ def at_the_start(
     outputs, _ = model.layer(model.embedding(tokens[:, :-1]))
     scores = model.head(outputs)
     loss = cross_entropy(scores.flatten(0, 1), tokens[:, 1:].flatten())
-    weight = model.layer.layers[-1].feed_forward.outward.weight
+    blocks: Any = model.layer.layers
+    weight = blocks[-1].feed_forward.outward.weight
     (gradient,) = torch.autograd.grad(loss, [weight])
     return gradient.norm().item(), outputs.std().item()
 

@@ -92,7 +92,8 @@ def other_gelu(activation: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], 
     """Another activation in every block of ours."""
 
     def change(model: nn.Module) -> None:
-        for module in model.modules():
+        modules: Any = model.modules()
+        for module in modules:
             if hasattr(module, "feed_forward"):
                 module.feed_forward.activation = activation
 
@@ -101,7 +102,8 @@ def other_gelu(activation: Callable[[Tensor], Tensor]) -> Callable[[nn.Module], 
 
 def other_rotary(model: nn.Module) -> None:
     """The other layout of pairs in every block of ours."""
-    for module in model.modules():
+    modules: Any = model.modules()
+    for module in modules:
         if hasattr(module, "rotary"):
             module.rotary = Rotary(module.d_head, layout="interleaved")
 
@@ -186,9 +188,9 @@ def measure(case: Case, config: Config) -> dict[str, Any]:
     upstream = torch.randn(shape, generator=random).to(logits.dtype)[..., None]
     for values in (logits, scores):
         (values * values.detach().cos() * upstream).sum().backward()
-    named = {name: p.grad for name, p in theirs.named_parameters()}
+    named: Any = {name: p.grad for name, p in theirs.named_parameters()}
     expected = translated(theirs, named)
-    got = {name: p.grad for name, p in ours.named_parameters()}
+    got: Any = {name: p.grad for name, p in ours.named_parameters()}
     return {
         "label": case.label,
         "dtype": case.dtype,

@@ -12,7 +12,7 @@ import threading
 import time
 import unicodedata
 from argparse import Namespace
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -331,23 +331,9 @@ def at_step(monkeypatch, number, act):
     monkeypatch.setattr(train_lm, "train", train)
 
 
-@contextmanager
-def usual_signals():
-    """As in a program that is started by hand; a background job ignores some."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    if hasattr(signal, "SIGHUP"):
-        usual[signal.SIGHUP] = signal.SIG_DFL
-    before = {number: signal.signal(number, act) for number, act in usual.items()}
-    try:
-        yield
-        # The command has given them back.
-        assert {number: signal.getsignal(number) for number in usual} == usual
-    finally:
-        for number, act in before.items():
-            signal.signal(number, act)
-
-
-def test_a_run_in_parts_equals_the_whole(text_file, tmp_path, capsys, monkeypatch):
+def test_a_run_in_parts_equals_the_whole(
+    text_file, tmp_path, capsys, monkeypatch, usual_signals
+):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     sizes = ["--steps", "30", "--seed", "4", "--save-every", "10"]
     assert call(text_file, whole, *sizes) == 0
@@ -561,7 +547,7 @@ def test_ctrl_c_leaves_a_usable_checkpoint(text_file, tmp_path, delay, fresh):
 
 
 @pytest.mark.parametrize("first", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_second_signal_stops_at_once(first):
+def test_a_second_signal_stops_at_once(first, usual_signals):
     number = getattr(signal, first, signal.SIGINT)
     with usual_signals(), train_lm.Interrupt() as interrupt:
         assert signal.getsignal(number) == interrupt._ask
@@ -573,7 +559,7 @@ def test_a_second_signal_stops_at_once(first):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_another_thread_sets_no_handler():
+def test_another_thread_sets_no_handler(usual_signals):
     asked = []
 
     def work():

@@ -244,7 +244,7 @@ def test_trains_compares_and_pronounces(tmp_path, capsys, lexicon):
     assert all(a >= b for a, b in pairwise(shares))
 
 
-def test_a_run_in_parts_equals_the_whole(tmp_path, capsys, monkeypatch):
+def test_a_run_in_parts_equals_the_whole(tmp_path, capsys, monkeypatch, usual_signals):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     sizes = ["--steps", "26", "--seed", "4", "--save-every", "10"]
     assert call(whole, *sizes) == 0
@@ -259,7 +259,7 @@ def test_a_run_in_parts_equals_the_whole(tmp_path, capsys, monkeypatch):
 
         return save(*arguments, on_step=after, **options)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, usual_signals():
         patch.setattr(train_pronouncer, "fit", interrupted)
         assert call(parts, *sizes) == 130
     captured = capsys.readouterr()
