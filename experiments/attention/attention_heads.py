@@ -105,6 +105,18 @@ experiment = lab.Experiment(
             case="shared",
             control="all",
         ),
+        lab.Claim(
+            "C169.products",
+            "With one head of keys for all, the share of products that is left is at "
+            "least twice that of the heads of keys; where heads of queries go too, "
+            "the shares are equal.",
+            lab.exactly(
+                "products",
+                lambda case: case["products"] >= 2 * case["n_kv_heads"],
+            ),
+            case="shared",
+            control="added",
+        ),
     ],
     numbers=[
         lab.each("parameters"),

@@ -25,6 +25,7 @@ def test_rows_are_shifted_and_shifted_back():
     assert empty.shape == none.shape == (3, 0)
 
 
+@pytest.mark.errors
 def test_bad_arguments():
     x = torch.arange(21).view(3, 7)
     with pytest.raises(ValueError, match=r"zeros and then ones, got .* in row 1"):

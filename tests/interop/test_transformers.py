@@ -219,6 +219,7 @@ def test_tensors_without_a_place_are_named():
         from_transformers(other)
 
 
+@pytest.mark.errors
 def test_other_models_are_refused():
     with pytest.raises(TypeError, match="one of transformers' GPT2LMHeadModel"):
         from_transformers(torch.nn.Linear(2, 2))

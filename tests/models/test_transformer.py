@@ -617,6 +617,7 @@ def test_a_block_has_twelve_squares_of_weights_and_multiplications(width):
 # What is refused.
 
 
+@pytest.mark.errors
 def test_what_reads_both_ways_has_no_step():
     for one in (two_way(), encoder()):
         assert not one.causal
@@ -695,6 +696,7 @@ def wrong():
     )
 
 
+@pytest.mark.errors
 @pytest.mark.parametrize(("call", "message"), list(wrong()))
 def test_bad_arguments(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
