@@ -131,7 +131,7 @@ def test_every_causal_layer_can_be_chosen():
 
 @pytest.mark.parametrize("name", _layers.KINDS)
 def test_a_run_over_any_layer_can_be_stopped_and_resumed(
-    text_file, tmp_path, capsys, monkeypatch, name
+    text_file, tmp_path, capsys, monkeypatch, usual_signals, name
 ):
     """Saved, loaded, and after a stop the same as a run that was left alone."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -175,7 +175,8 @@ class MultiHeadAttention(nn.Module):
         check_shape(where, "x", x, axes)
         check_like_parameters(where, "x", x, self.in_proj_weight)
         if state is None:
-            state = self.initial_state(len(x))
+            # The size of the batch stays one in a trace.
+            state = empty_cache(x.shape[0], self._kv_sizes, self.in_proj_weight)
         state = self._cache(where, state, len(x))
         if lengths is None:
             return self._attended(x, state)

@@ -32,7 +32,8 @@ def attend(
     if not needs_mask(q, k, slopes, sight):
         if not sight.causal:
             return _folded(q, k, v, None, scale)
-        shared = q.shape[1] != k.shape[1]
+        # Sizes are tensors while torch traces.
+        shared = bool(q.shape[1] != k.shape[1])
         return scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, enable_gqa=shared
         )
