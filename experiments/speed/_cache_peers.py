@@ -91,6 +91,8 @@ def generated(model: Any, prompts: Tensor, count: int, **options: Any) -> Tensor
     with torch.no_grad(), quiet():
         written = model.generate(
             prompts,
+            # Without it tokens that are the padding's are hidden in a prompt.
+            attention_mask=torch.ones_like(prompts),
             do_sample=False,
             max_new_tokens=count,
             min_new_tokens=count,

@@ -249,6 +249,81 @@ def test_dropout_is_off_and_the_mode_stays():
     torch.testing.assert_close(again, model.step(TOKENS[:, 0], state)[0])
 
 
+def test_a_network_of_another_kind_is_evaluated_too():
+    network = nn.Sequential(
+        nn.Linear(D, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, D)
+    )
+    block = PreNormBlock(MultiHeadAttention(D, H), network)
+    model = TransformerLM(V, Transformer([block])).double()
+    model.eval()
+    expected, state = prompted(model, TOKENS, None)
+    following, _ = model.step(TOKENS[:, 0], state)
+    model.train()
+    model.layer.layers[0].attention.eval()
+    modes = [part.training for part in model.modules()]
+    decoder = CachedDecoder(model, rows=3, capacity=30)
+    logits, ticket = decoder.read(TOKENS)
+    torch.testing.assert_close(logits, expected)
+    torch.testing.assert_close(decoder.step(TOKENS[:, 0], ticket)[0], following)
+    assert [part.training for part in model.modules()] == modes
+
+
+def test_what_the_padding_holds_is_not_read():
+    model = model_of()
+    decoder = CachedDecoder(model, rows=3, capacity=30)
+    expected, _ = decoder.read(TOKENS, LENGTHS)
+    held = TOKENS.masked_fill(torch.arange(7) >= LENGTHS[:, None], -100)
+    assert torch.equal(decoder.read(held, LENGTHS)[0], expected)
+
+
+def test_a_window_as_wide_as_the_room_goes_on_too():
+    model = model_of(window=8, positions=Rotary(4), below=None)
+    decoder = CachedDecoder(model, rows=1, capacity=8)
+    start = torch.tensor([1])
+    expected = greedy(model, start, max_length=20)
+    assert torch.equal(greedy(decoder, start, max_length=20).tokens, expected.tokens)
+
+
+def test_the_ticket_of_another_decoder_is_refused():
+    one, other = (CachedDecoder(model_of(), rows=3, capacity=30) for _ in range(2))
+    _, ticket = one.read(TOKENS)
+    _, foreign = other.read(TOKENS)
+    with pytest.raises(RuntimeError, match="`state` must be the newest one"):
+        one.step(TOKENS[:, 0], foreign)
+    with pytest.raises(RuntimeError, match="`state` must be the newest one"):
+        one.step(TOKENS[:0, 0], CacheTicket(ticket.row[:0], ticket.turn[:0]))
+    one.step(TOKENS[:, 0], ticket)
+
+
+def test_rows_of_a_ticket_are_those_of_the_step_before():
+    decoder = CachedDecoder(model_of(), rows=4, capacity=30)
+    _, ticket = decoder.read(TOKENS)
+    for row in ([0, 1, 3], [-1, 0, 1]):
+        wrong = ticket._replace(row=torch.tensor(row))
+        with pytest.raises(ValueError, match=r"`state\.row` must be from 0 to 2"):
+            decoder.step(TOKENS[:, 0], wrong)
+    wrong = ticket._replace(row=torch.tensor([0.0, 2.0, 1.0]))
+    with pytest.raises(TypeError, match=r"`state\.row` must have dtype int64"):
+        decoder.step(TOKENS[:, 0], wrong)
+
+
+def test_subclasses_are_not_taken_for_what_they_were():
+    class Scaled(PreNormBlock):
+        pass
+
+    class Adapted(nn.Linear):
+        pass
+
+    heads = MultiHeadAttention(D, H)
+    model = TransformerLM(V, Transformer([Scaled(heads, FeedForward(D, 24))]))
+    with pytest.raises(TypeError, match="got Scaled"):
+        CachedDecoder(model, rows=1, capacity=8)
+    heads.out_proj = Adapted(D, D)
+    model = TransformerLM(V, Transformer([PreNormBlock(heads, FeedForward(D, 24))]))
+    with pytest.raises(TypeError, match="got Adapted"):
+        CachedDecoder(model, rows=1, capacity=8)
+
+
 def test_it_runs_in_inference_mode_and_out_of_it():
     with torch.inference_mode():
         model = model_of()

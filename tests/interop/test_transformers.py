@@ -228,3 +228,32 @@ def test_other_models_are_refused():
         from_transformers(headless)
     with pytest.raises(TypeError, match="one of transformers'"):
         translated(headless, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("gpt2", "lm_head.weight"),
+        ("llama, tied", "lm_head.weight"),
+        ("bert", "cls.predictions.decoder.weight"),
+        ("bert", "cls.predictions.decoder.bias"),
+    ],
+)
+def test_a_head_that_is_not_what_it_is_tied_to_is_refused(name, part):
+    theirs = made(name)
+    module, _, leaf = part.rpartition(".")
+    holder = theirs.get_submodule(module)
+    setattr(holder, leaf, torch.nn.Parameter(getattr(holder, leaf) + 1))
+    with pytest.raises(ValueError, match="must be the tensor that it is tied to"):
+        from_transformers(theirs)
+
+
+DIRECTIONS = [("gpt2", False), ("llama", False), ("bert", True)]
+
+
+@pytest.mark.parametrize(("name", "causal"), DIRECTIONS)
+def test_the_other_direction_is_refused(name, causal):
+    theirs = made(name)
+    theirs.config.is_causal = causal
+    with pytest.raises(ValueError, match=r"`config\.is_causal` must be"):
+        from_transformers(theirs)

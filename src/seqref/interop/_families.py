@@ -62,6 +62,7 @@ def _gpt2(where: str, config: Any) -> TransformerLM:
         scale_attn_by_inverse_layer_idx=False,
         add_cross_attention=False,
         reorder_and_upcast_attn=False,
+        is_causal=True,
     )
     width, eps = config.n_embd, config.layer_norm_epsilon
     activation = _activation(where, config.activation_function)
@@ -93,7 +94,7 @@ def _take_head(taking: Taking, config: Any) -> None:
         taking.ours["head.weight"] = taking.take("lm_head.weight")
     else:
         # A state dict shows one matrix by two names, a list of parameters by one.
-        taking.left.pop("lm_head.weight", None)
+        taking.tied("lm_head.weight", taking.ours["embedding.weight"])
 
 
 def _from_gpt2(config: Any, tensors: Weights) -> Weights:
@@ -122,7 +123,7 @@ def _from_gpt2(config: Any, tensors: Weights) -> Weights:
 
 
 def _llama(where: str, config: Any) -> TransformerLM:
-    _require(where, config, pretraining_tp=1)
+    _require(where, config, pretraining_tp=1, is_causal=True)
     rope = dict(config.rope_parameters)
     if rope.get("rope_type", "default") != "default":
         raise ValueError(
@@ -192,6 +193,7 @@ def _bert(where: str, config: Any) -> MaskedLM:
         where,
         config,
         is_decoder=False,
+        is_causal=False,
         add_cross_attention=False,
         tie_word_embeddings=True,
     )
@@ -246,8 +248,8 @@ def _from_bert(config: Any, tensors: Weights) -> Weights:
     taking.both(f"{head}.transform.dense", "transform")
     taking.both(f"{head}.transform.LayerNorm", "norm")
     taking.ours["bias"] = taking.take(f"{head}.bias")
-    for tied in ("weight", "bias"):
-        taking.left.pop(f"{head}.decoder.{tied}", None)
+    taking.tied(f"{head}.decoder.weight", taking.ours["embedding.weight"])
+    taking.tied(f"{head}.decoder.bias", taking.ours["bias"])
     return taking.done()
 
 

@@ -49,6 +49,15 @@ class Taking:
         weight = self.take(f"{name}.weight")
         return weight, self.take(f"{name}.bias") if bias else None
 
+    def tied(self, name: str, other: Tensor) -> None:
+        r"""A second name of a tensor that was taken; an error if it is another one."""
+        given = self.left.pop(name, None)
+        if given is not None and not torch.equal(given, other):
+            raise ValueError(
+                f"from_transformers: `{name}` must be the tensor that it is tied to by "
+                "the config, got other numbers"
+            )
+
     def done(self) -> Weights:
         if self.left:
             raise ValueError(

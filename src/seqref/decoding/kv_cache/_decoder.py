@@ -12,9 +12,10 @@ from seqref.decoding.kv_cache._parts import (
     BlockStep,
     Place,
     PositionStep,
+    evaluating,
 )
 from seqref.decoding.kv_cache._tickets import CacheTicket, Tickets
-from seqref.errors import check_lengths, check_size
+from seqref.errors import check_lengths, check_shape, check_size
 from seqref.models import (
     AddPositions,
     LanguageModel,
@@ -24,6 +25,7 @@ from seqref.models import (
     TransformerLM,
 )
 from seqref.models._tokens import check_tokens
+from seqref.ops._padding import real_steps
 
 
 class CachedDecoder:
@@ -63,8 +65,9 @@ class CachedDecoder:
         ValueError: a size below 1; `capacity` above the positions that the model has;
             more rows than there are, or more steps than `capacity`; tokens of a wrong
             shape, or on a CPU outside the vocabulary.
-        RuntimeError: a ticket that was used already, or parameters that have changed
-            since the decoder was made.
+        RuntimeError: a ticket that was used already, or is another decoder's; at the
+            beginning of a sequence, a parameter that was written to since the decoder
+            was made. Changes by `.data` or in inference mode leave no trace.
 
     Source:
         Shazeer (2019): incremental attention over the keys and values of earlier steps.
@@ -91,7 +94,7 @@ class CachedDecoder:
             else Affine(head.weight, head.bias)
         )
         caches = [block.attend.cache for block in self._blocks]
-        endless = all(cache.size < capacity for cache in caches)
+        endless = all(cache.ring for cache in caches)
         endless = not _learned(layers, capacity) and endless
         order = torch.arange(rows, device=self._embedding.device)
         self._tickets = Tickets(caches, order, None if endless else capacity)
@@ -128,10 +131,14 @@ class CachedDecoder:
         """
         where, weight = "CachedDecoder.read", self._embedding
         axes = (("batch", None), ("time", None))
-        check_tokens(where, "tokens", tokens, axes, self.vocab_size, weight.device)
+        check_shape(where, "tokens", tokens, axes)
         batch, time = tokens.shape
         if lengths is not None:
             check_lengths(where, lengths, batch, time)
+            # What the padding holds is not read.
+            real = real_steps(lengths.to(tokens.device), time)
+            tokens = tokens.masked_fill(~real, 0)
+        check_tokens(where, "tokens", tokens, axes, self.vocab_size, weight.device)
         shortest = time if lengths is None else min(lengths.tolist(), default=1)
         if shortest < 1:
             raise ValueError(
@@ -182,12 +189,8 @@ class CachedDecoder:
     def _prompted(self, tokens: Tensor, lengths: Tensor | None) -> Tensor:
         r"""The last outputs over prompts, whose keys and values go into the caches."""
         model: Any = self.model
-        training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             h, states = model.layer(model.embedding(tokens), None, lengths)
-        finally:
-            model.train(training)
         kept = [state for state in states if isinstance(state, KVState)]
         for block, state in zip(self._blocks, kept, strict=True):
             block.attend.cache.fill(state)
@@ -204,14 +207,15 @@ class CachedDecoder:
 
 def _layers_of(model: Any) -> tuple[list[nn.Module], nn.Module | None]:
     r"""The layers of a model that can be cached, and the norm of its outputs."""
-    known = isinstance(model, TransformerLM | LanguageModel)
-    if not known or not isinstance(model.layer, Transformer):
+    # Of a subclass the methods may compute something else.
+    known = type(model) in (TransformerLM, LanguageModel)
+    if not known or type(model.layer) is not Transformer:
         got = type(model.layer if known else model).__name__
         raise TypeError(
             "CachedDecoder: `model` must be a TransformerLM or a LanguageModel over a "
             f"Transformer, got {'one over ' * known}{got}"
         )
-    if not isinstance(model.head, nn.Linear | None):
+    if type(model.head) not in (nn.Linear, type(None)):
         raise TypeError(
             "CachedDecoder: the head of `model` must be a torch.nn.Linear or None, got "
             f"{type(model.head).__name__}"
@@ -220,12 +224,16 @@ def _layers_of(model: Any) -> tuple[list[nn.Module], nn.Module | None]:
 
 
 def _part(layer: nn.Module, rows: int, capacity: int) -> Any:
-    if isinstance(layer, AddPositions):
+    if type(layer) is AddPositions:
         return PositionStep(layer)
-    if isinstance(layer, PreNormBlock | PostNormBlock):
-        if type(layer.attention) is MultiHeadAttention:
-            return BlockStep(layer, rows, capacity)
-        layer = layer.attention
+    if type(layer) in (PreNormBlock, PostNormBlock):
+        block: Any = layer
+        if type(block.attention) is not MultiHeadAttention:
+            layer = block.attention
+        elif type(block.attention.out_proj) is not nn.Linear:
+            layer = block.attention.out_proj
+        else:
+            return BlockStep(block, rows, capacity)
     raise TypeError(
         "CachedDecoder: layers must be AddPositions, or blocks with "
         f"MultiHeadAttention, got {type(layer).__name__} (the model's own `step` takes "

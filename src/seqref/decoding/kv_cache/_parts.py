@@ -1,6 +1,8 @@
 r"""The parts of a transformer as functions of one step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,7 +122,25 @@ def network_of(module: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:
         outward = Affine(module.outward.weight, module.outward.bias)
         activation = module.activation
         return lambda x, residual: outward(activation(gate(x)) * inward(x), residual)
-    return lambda x, residual: module(x) if residual is None else residual + module(x)
+    return partial(_of_any_kind, module)
+
+
+def _of_any_kind(module: nn.Module, x: Tensor, residual: Tensor | None) -> Tensor:
+    with evaluating(module):
+        y = module(x)
+    return y if residual is None else residual + y
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    r"""In evaluation mode inside; after it each part is in the mode that it was in."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 class BlockStep:

@@ -19,6 +19,8 @@ class LayerCache:
 
     def __init__(self, attention: MultiHeadAttention, rows: int, capacity: int) -> None:
         window = attention.window
+        # Whether a position may be written over when no query sees it any more.
+        self.ring = window is not None and window <= capacity
         self.size = capacity if window is None else min(capacity, window)
         shape = rows, attention.n_kv_heads, self.size, attention.d_head
         # Tensors that were made in inference mode cannot be written to outside of it.

@@ -1,5 +1,6 @@
 r"""Which rows go on from where: the state of a search over caches in place."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,10 @@ class CacheTicket(NamedTuple):
 
     row: Integer[Tensor, " batch"]
     turn: Integer[Tensor, " batch"]
+
+
+# One for all decoders, so that none takes the ticket of another.
+_TURNS = itertools.count(1)
 
 
 class Tickets:
@@ -53,14 +58,16 @@ class Tickets:
         for name, value in zip(state._fields, state, strict=True):
             check_shape(where, f"state.{name}", value, (("batch", batch),))
         self._check_batch(where, batch)
-        if not bool((state.turn == self.turn).all()):
+        # Of no rows all turns are the newest.
+        old = bool((state.turn != self.turn).any()) or (batch == 0 and self.batch)
+        if old:
             raise RuntimeError(
                 f"{where}: `state` must be the newest one, and another step was made "
                 "since: caches in place cannot go back (the model's own `step` can)"
             )
         self.check_room(where, self.place.longest + 1)
         if not torch.equal(state.row, self.order[:batch]):
-            self._reorder(state.row)
+            self._reorder(where, state.row)
         self.batch = batch
         return self.place
 
@@ -104,11 +111,21 @@ class Tickets:
             )
 
     def _next(self) -> CacheTicket:
-        self.turn += 1
+        self.turn = next(_TURNS)
         rows = self.order[: self.batch]
         return CacheTicket(rows, torch.full_like(rows, self.turn))
 
-    def _reorder(self, rows: Tensor) -> None:
+    def _reorder(self, where: str, rows: Tensor) -> None:
+        if rows.dtype != torch.int64:
+            raise TypeError(
+                f"{where}: `state.row` must have dtype int64, got {rows.dtype}"
+            )
+        low, high = int(rows.min()), int(rows.max())
+        if low < 0 or high >= self.batch:
+            raise ValueError(
+                f"{where}: `state.row` must be from 0 to {self.batch - 1}, the rows of "
+                f"the step before, got {low} to {high}"
+            )
         for cache in self.caches:
             cache.reorder(rows, self.place.longest)
         if isinstance(self.place.position, Tensor):

@@ -37,8 +37,8 @@ class TransformerSeq2Seq(Translator):
         - as `EncoderDecoder`
 
     Cost:
-        $12 D^2$ multiply-adds a source position and block and $16 D^2$ a target
-        position and block at $4 D$ hidden values; beside them $2 S D$, $2 T D$ and
+        $14 D^2$ multiply-adds a source position and $14 D^2$ a target position, for
+        a block on each side with $4 D$ hidden values; beside them $2 S D$, $2 T D$ and
         $2 S D$ for attention.
 
     Initialisation:
