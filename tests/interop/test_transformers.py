@@ -257,3 +257,10 @@ def test_the_other_direction_is_refused(name, causal):
     theirs.config.is_causal = causal
     with pytest.raises(ValueError, match=r"`config\.is_causal` must be"):
         from_transformers(theirs)
+
+
+def test_what_is_no_left_padded_batch_is_named():
+    with pytest.raises(ValueError, match="`x` must have shape"):
+        from_left_padding(torch.zeros(3), torch.ones(3, 1).long())
+    with pytest.raises(TypeError, match="`attention_mask` must hold integers"):
+        from_left_padding(torch.zeros(1, 3), torch.tensor([[0.0, 0.9, 1.0]]))

@@ -708,3 +708,10 @@ def test_a_state_has_a_row_for_each_of_the_batch():
     layer = AddPositions(SinusoidalPositions(WIDTH))
     with pytest.raises(ValueError, match=r"`state\.position` must"):
         layer(torch.zeros(2, 3, WIDTH), state)
+
+
+def test_a_head_of_another_vocabulary_is_named():
+    block = PreNormBlock(MultiHeadAttention(8, 2), FeedForward(8, 16))
+    head = nn.Linear(8, 5)
+    with pytest.raises(ValueError, match="`head` must return vocab_size=11 scores"):
+        TransformerLM(11, Transformer([block]), head=head)

@@ -23,14 +23,23 @@ def from_left_padding(
         - returns: as `x`, and lengths (batch,)
 
     Raises:
-        TypeError: an argument is no tensor.
+        TypeError: an argument is no tensor, or the mask is of another kind.
         ValueError: a wrong shape; a row of the mask is not zeros followed by ones.
     """
     where = "from_left_padding"
     check_tensor(where, "x", x)
     check_tensor(where, "attention_mask", attention_mask)
-    axes = tuple(zip(("batch", "time"), x.shape[:2], strict=False))
+    if x.dim() < 2:
+        raise ValueError(
+            f"{where}: `x` must have shape (batch, time, ...), got {tuple(x.shape)}"
+        )
+    axes = ("batch", x.shape[0]), ("time", x.shape[1])
     check_shape(where, "attention_mask", attention_mask, axes)
+    kind = attention_mask.dtype
+    if kind.is_floating_point or kind.is_complex:
+        raise TypeError(
+            f"{where}: `attention_mask` must hold integers or bool, got {kind}"
+        )
     lengths = attention_mask.long().sum(dim=1)
     wanted = _left_mask(lengths, x.shape[1])
     if not torch.equal(attention_mask.long(), wanted):

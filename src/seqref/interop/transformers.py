@@ -27,7 +27,8 @@ def from_transformers(model: nn.Module) -> TransformerLM | MaskedLM:
     | `BertForMaskedLM` | `MaskedLM`: learned positions, segments, post-norm |
 
     Parameters are copied with their dtype and device; each tensor of the model must
-    have its place. Training mode is kept, dropout is not: the result has none.
+    have its place. Training mode is kept, dropout is not: the result has none. All
+    parameters get gradients, frozen ones too.
 
     Args:
         model: An instance of one of the classes above.

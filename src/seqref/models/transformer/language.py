@@ -49,7 +49,8 @@ class TransformerLM(nn.Module):
     Raises:
         TypeError: `layer` is no causal layer that tells its widths; `head` is no
             module; tokens or lengths are of a wrong kind.
-        ValueError: `vocab_size` below 1; a tied head over a layer whose outputs are not
+        ValueError: `vocab_size` below 1; a `torch.nn.Linear` as head that returns
+            another number of scores; a tied head over a layer whose outputs are not
             as wide as its inputs; tokens of a wrong shape, on another device, or on a
             CPU outside the vocabulary; a length below 0 or above time.
 
@@ -73,6 +74,11 @@ class TransformerLM(nn.Module):
             raise TypeError(
                 f"{where}: `head` must be a module, such as torch.nn.Linear, or None "
                 f"for the embedding, got {type(head).__name__}"
+            )
+        if isinstance(head, nn.Linear) and head.out_features != vocab_size:
+            raise ValueError(
+                f"{where}: `head` must return vocab_size={vocab_size} scores, got "
+                f"{head.out_features}"
             )
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, takes, **made_like(layer))
