@@ -259,6 +259,7 @@ def test_the_other_direction_is_refused(name, causal):
         from_transformers(theirs)
 
 
+@pytest.mark.errors
 def test_what_is_no_left_padded_batch_is_named():
     with pytest.raises(ValueError, match="`x` must have shape"):
         from_left_padding(torch.zeros(3), torch.ones(3, 1).long())
