@@ -5,12 +5,13 @@ import statistics
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 # The 97.5 % point of Student's t by its degrees of freedom.
 STUDENT = (12.7062, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600)
 
 
-def interval(rows: Sequence[Sequence[float]]) -> dict[str, float]:
+def interval(rows: Tensor | Sequence[Sequence[float]]) -> dict[str, float]:
     r"""The mean over seeds and windows, and where it lies for others of both, to 95 %.
 
     Two variances are added: that of the seeds' means, each over all windows, and that
@@ -22,7 +23,7 @@ def interval(rows: Sequence[Sequence[float]]) -> dict[str, float]:
     Args:
         rows: For each seed, a number for each window.
     """
-    table = torch.tensor(rows, dtype=torch.float64)
+    table = torch.as_tensor(rows, dtype=torch.float64)
     mean, seeds = table.mean().item(), table.mean(dim=1).tolist()
     if len(seeds) == 1:
         return {"mean": mean, "low": mean, "high": mean}

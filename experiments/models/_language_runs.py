@@ -33,7 +33,7 @@ ROWS = 64
 class Training:
     """Size of the models and of their text, and how they learn."""
 
-    d_model: int = 48
+    d_model: int = 40
     n_heads: int = 2
     n_layers: int = 2
     context: int = 256
@@ -42,7 +42,7 @@ class Training:
     warmup: float = 0.05
     max_norm: float = 1.0
     min_count: int = 20
-    windows: int = 400
+    windows: int = 300
     # The contexts of one measurement are emptied every so many characters.
     cut: int = 64
 

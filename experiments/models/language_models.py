@@ -176,7 +176,6 @@ def kinds(answers: Answers) -> dict[str, Any]:
     for kind in answers.config.kinds:
         bits = answers.table("equal", kind, "bits")
         whole, rate = answers.whole("equal", kind), answers.best[kind]
-        seeds = whole.mean(dim=1)
         cases[kind] = {
             "kind": kind,
             **answers.sizes[kind]._asdict(),
@@ -185,7 +184,6 @@ def kinds(answers: Answers) -> dict[str, Any]:
             "rate": rate,
             "at_an_end": rate in (answers.config.rates[0], answers.config.rates[-1]),
             "bits": interval(whole),
-            "spread": (seeds.max() - seeds.min()).item(),
             "far": interval(answers.table("equal", kind, "far")),
             "bands": [interval(band) for band in bits.unbind(-1)],
         }
@@ -258,10 +256,9 @@ def by_rate(answers: Answers) -> dict[str, Any]:
             "spread": max(own) - min(own),
             "between": between,
         }
-        cases[kind + "_seeds"] = {
-            "spread": answers.whole("equal", kind).mean(dim=1).std().item(),
-            "between": between,
-        }
+        seeds = answers.whole("equal", kind).mean(dim=1)
+        apart = (seeds.max() - seeds.min()).item()
+        cases[f"seeds_{kind}"] = {"spread": apart, "between": between}
     for place, rate in enumerate(answers.config.rates):
         at_one = {k: cases[f"rates_{k}"]["bits"][place] for k in answers.config.kinds}
         order = sorted(at_one, key=lambda kind: at_one[kind])
@@ -298,7 +295,7 @@ experiment = lab.Experiment(
             "seeds of one kind they do not.",
             lab.above(lambda case: case["spread"] / case["between"], 1.0),
             case="rates_lstm",
-            control="lstm_seeds",
+            control="seeds_lstm",
         ),
     ],
     numbers=[numbers],
