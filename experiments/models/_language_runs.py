@@ -6,9 +6,10 @@ layers, without embedding and head.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -98,15 +99,28 @@ def layers_of(training: Training, kind: str) -> nn.Module:
     """
     if kind == "transformer":
         return transformer(training)
+    return recurrent(training, kind, width_of(training, kind))
+
+
+@cache
+def width_of(training: Training, kind: str) -> int:
+    r"""The width of a recurrent kind that has nearly as many parameters.
+
+    Raises:
+        ValueError: No width comes near enough.
+    """
+
+    def count(width: int) -> int:
+        return lab.parameter_count(recurrent(training, kind, width))
+
     with torch.device("meta"):
         wanted = lab.parameter_count(transformer(training))
-        sizes = {
-            width: lab.parameter_count(recurrent(training, kind, width))
-            for width in range(1, 8 * training.d_model)
-        }
+        # The number grows with the width.
+        above = bisect_left(range(8 * training.d_model), wanted, lo=1, key=count)
+        sizes = {width: count(width) for width in (above - 1, above) if width}
     width = min(sizes, key=lambda width: abs(sizes[width] - wanted))
     check_equal(wanted, sizes[width], kind)
-    return recurrent(training, kind, width)
+    return width
 
 
 def check_equal(wanted: int, count: int, kind: str) -> None:

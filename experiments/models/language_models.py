@@ -268,12 +268,12 @@ def by_rate(answers: Answers) -> dict[str, Any]:
 
 experiment = lab.Experiment(
     small=Config(
-        d_model=40,
-        context=32,
-        batch_size=8,
-        updates=40,
-        windows=60,
-        cut=8,
+        d_model=36,
+        context=128,
+        batch_size=2,
+        updates=30,
+        windows=30,
+        cut=32,
         rates=(0.0005, 0.01),
         keep=None,
         seeds=(0, 1),
