@@ -8,7 +8,7 @@ kept in a file when it ends, and none is begun when the hours of the config are 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import combinations, pairwise
 from typing import Any, NamedTuple
@@ -27,7 +27,14 @@ BASE = "lstm"
 
 
 @dataclass(frozen=True)
-class Config(runs.Training):
+class Alone(runs.Training):
+    """What one training depends on, and where it is kept."""
+
+    keep: str | None = "runs/language_models"
+
+
+@dataclass(frozen=True)
+class Config(Alone):
     """Of the training; kinds, rates that are tried, hours of one start, seeds."""
 
     kinds: tuple[str, ...] = runs.KINDS
@@ -36,8 +43,9 @@ class Config(runs.Training):
     tune_share: float = 0.4
     tune_seed: int = 10
     hours: float = 2.0
-    keep: str | None = "runs/language_models"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    # Of the seeds, those that are trained with equal compute too.
+    compute_seeds: tuple[int, ...] = (0, 1, 2)
 
 
 class Job(NamedTuple):
@@ -89,21 +97,25 @@ def shares(config: Config, sizes: Mapping[str, runs.Size]) -> dict[str, float]:
 def final(
     config: Config, best: Mapping[str, float], less: Mapping[str, float]
 ) -> list[Job]:
-    """A training for each seed and kind, and those of equal compute."""
-    jobs = []
-    for seed in config.seeds:
-        jobs += [Job("equal", k, best[k], 1.0, seed) for k in config.kinds]
-        jobs += [Job("compute", k, best[k], less[k], seed) for k in less]
-    return jobs
+    """A training for each seed and kind, then those of equal compute."""
+    equal = [
+        Job("equal", kind, best[kind], 1.0, seed)
+        for seed in config.seeds
+        for kind in config.kinds
+    ]
+    compute = [
+        Job("compute", kind, best[kind], less[kind], seed)
+        for seed in config.compute_seeds
+        for kind in less
+    ]
+    return equal + compute
 
 
 def run(config: Config, track: lab.Track) -> dict[str, Any]:
     """Choose the rates, train the models, and compare them."""
     budget, text = Budget(config.hours, "language_models"), runs.read_text(config)
     # What a training gives does not depend on which others there are.
-    alone = replace(
-        config, kinds=(), rates=(), tune_share=0, tune_seed=0, hours=0, seeds=()
-    )
+    alone = Alone(**{part.name: getattr(config, part.name) for part in fields(Alone)})
 
     def made(jobs: Sequence[Job]) -> dict[Job, dict[str, Any]]:
         results = {}
@@ -127,7 +139,13 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         "first": runs.bands(config.context),
         "last": [*(n - 1 for n in runs.bands(config.context)[1:]), config.context - 1],
     }
-    counts = {"vocabulary": text.vocab_size, "trainings": len(tried) + len(done)}
+    counts = {
+        "vocabulary": text.vocab_size,
+        "trainings": len(tried) + len(done),
+        "seeds": len(config.seeds),
+        "compute_seeds": len(config.compute_seeds),
+        "characters": config.updates * config.batch_size * config.context,
+    }
     return {"numbers": counts, "series": series, "cases": cases}
 
 
@@ -146,28 +164,32 @@ class Answers(NamedTuple):
     tried: Mapping[Job, float]
     done: Mapping[Job, dict[str, Any]]
 
-    def table(self, part: str, kind: str, key: str) -> Tensor:
-        """A quantity of a kind, (seeds, windows) and the bands."""
+    def table(
+        self, part: str, kind: str, key: str, seeds: Sequence[int] = ()
+    ) -> Tensor:
+        """A quantity of a kind, (seeds, windows), of some seeds or all."""
         rows = [
             found[key]
             for job, found in self.done.items()
-            if job.part == part and job.kind == kind
+            if (job.part, job.kind) == (part, kind) and (not seeds or job.seed in seeds)
         ]
         return torch.tensor(rows, dtype=torch.float64)
 
-    def whole(self, part: str, kind: str) -> Tensor:
+    def whole(self, part: str, kind: str, seeds: Sequence[int] = ()) -> Tensor:
         """Bits of each window, (seeds, windows)."""
-        return self.among(part, kind, 0, self.config.context)
+        return self.among(part, kind, 0, self.config.context, seeds)
 
-    def among(self, part: str, kind: str, first: int, last: int) -> Tensor:
-        """Bits of the places of each window from `first` to before `last`, as bands."""
+    def among(
+        self, part: str, kind: str, first: int, last: int, seeds: Sequence[int] = ()
+    ) -> Tensor:
+        """Bits of each window's places from `first` to before `last`, whole bands."""
         edges = [*runs.bands(self.config.context), self.config.context]
         spans = [
             after - before if first <= before and after <= last else 0
             for before, after in pairwise(edges)
         ]
         weights = torch.tensor(spans, dtype=torch.float64)
-        return self.table(part, kind, "bits") @ weights / weights.sum()
+        return self.table(part, kind, "bits", seeds) @ weights / weights.sum()
 
 
 def kinds(answers: Answers) -> dict[str, Any]:
@@ -223,10 +245,12 @@ def pairs(answers: Answers) -> dict[str, Any]:
 
 def equal_compute(answers: Answers) -> dict[str, Any]:
     """Each kind with as many multiply-adds as the LSTM, and the LSTM."""
-    cases, base = {}, answers.whole("equal", BASE)
+    cases, seeds = {}, answers.config.compute_seeds
+    base = answers.whole("equal", BASE, seeds)
     for kind in answers.config.kinds:
         share = answers.less.get(kind, 1.0)
-        bits = answers.whole("compute" if kind in answers.less else "equal", kind)
+        part = "compute" if kind in answers.less else "equal"
+        bits = answers.whole(part, kind, seeds)
         updates = round(share * answers.config.updates)
         cases[f"compute_{kind}"] = {
             "compute": kind,
@@ -277,6 +301,7 @@ experiment = lab.Experiment(
         rates=(0.0005, 0.01),
         keep=None,
         seeds=(0, 1),
+        compute_seeds=(0,),
     ),
     run=run,
     claims=[
