@@ -37,15 +37,15 @@ class Training:
     d_model: int = 40
     n_heads: int = 2
     n_layers: int = 2
-    context: int = 256
+    context: int = 128
     batch_size: int = 4
-    updates: int = 500
+    updates: int = 300
     warmup: float = 0.05
     max_norm: float = 1.0
     min_count: int = 20
     windows: int = 300
     # The contexts of one measurement are emptied every so many characters.
-    cut: int = 64
+    cut: int = 32
 
 
 class Text(NamedTuple):

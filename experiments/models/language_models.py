@@ -38,9 +38,9 @@ class Config(Alone):
     """Of the training; kinds, rates that are tried, hours of one start, seeds."""
 
     kinds: tuple[str, ...] = runs.KINDS
-    rates: tuple[float, ...] = (0.002, 0.005, 0.012, 0.03)
+    rates: tuple[float, ...] = (0.002, 0.006, 0.018, 0.054)
     # Of the updates, how many each rate is tried for.
-    tune_share: float = 0.4
+    tune_share: float = 0.5
     tune_seed: int = 10
     hours: float = 2.0
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -295,8 +295,8 @@ experiment = lab.Experiment(
         d_model=36,
         context=128,
         batch_size=2,
-        updates=30,
-        windows=30,
+        updates=20,
+        windows=20,
         cut=32,
         rates=(0.0005, 0.01),
         keep=None,
