@@ -178,7 +178,7 @@ def test_an_interval_is_of_seeds_and_of_windows():
 
 def test_differences_are_paired_by_seed_and_window():
     """What both kinds share, a hard window or a seed, is no part of their interval."""
-    shared = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(0))
+    shared = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
     config = replace(TINY, kinds=("gru", "lstm"), seeds=(0, 1))
     jobs = module.final(config, {"gru": 0.01, "lstm": 0.01}, {})
     done = {
