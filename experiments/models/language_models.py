@@ -144,6 +144,7 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         "trainings": len(tried) + len(done),
         "seeds": len(config.seeds),
         "compute_seeds": len(config.compute_seeds),
+        "early": config.cut // 4,
         "characters": config.updates * config.batch_size * config.context,
     }
     return {"numbers": counts, "series": series, "cases": cases}

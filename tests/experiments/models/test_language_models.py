@@ -1,8 +1,10 @@
 """What the comparison of language models rests on: sizes, texts, intervals."""
 
+import json
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from experiments.models import language_models as module
 
 FULL, SMALL = module.experiment.full, module.experiment.small
 TINY = replace(SMALL, updates=4, windows=4, seeds=(0,), rates=(0.001, 0.01))
+RECORD = Path(__file__).parents[3] / "docs" / "_data" / "language_models.json"
 LENGTH = 2_000
 # Each part has tokens of its own.
 TEXT = runs.Text(*(first + torch.arange(LENGTH) % 10 for first in (0, 10, 20)), 30, {})
@@ -209,3 +212,41 @@ def test_a_run_whose_hours_are_over_goes_on_where_it_stopped(tmp_path):
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert kept.items() <= after.items()
     assert result == module.experiment.result(replace(config, keep=None))
+
+
+@pytest.fixture(scope="module")
+def record():
+    return json.loads(RECORD.read_text(encoding="utf-8"))
+
+
+def holds_zero(interval):
+    return interval["low"] <= 0 <= interval["high"]
+
+
+def test_the_page_ranks_no_kind_since_no_interval_does(record):
+    cases = record["cases"]
+    pairs = [case for case in cases.values() if "shift" in case]
+    assert len(pairs) == 6
+    assert all(holds_zero(case["bits"]) for case in pairs)
+    assert all(holds_zero(cases[f"compute_{kind}"]["less"]) for kind in runs.KINDS)
+
+
+def test_what_lies_beyond_the_cut_is_worth_nothing_yet(record):
+    cases = record["cases"]
+    assert all(holds_zero(cases[kind]["far"]) for kind in runs.KINDS)
+    # What is nearer is: after one character more bits are needed than after eight.
+    after = {kind: cases[kind]["bands"] for kind in runs.KINDS}
+    assert all(bands[0]["mean"] > bands[4]["mean"] + 0.3 for bands in after.values())
+
+
+def test_a_carried_state_helps_each_recurrent_kind(record):
+    for kind in runs.RECURRENT:
+        assert record["cases"][kind]["carried_less"]["low"] > 0
+
+
+def test_one_rate_for_all_decides_the_order(record):
+    cases = record["cases"]
+    assert not any(cases[kind]["at_an_end"] for kind in runs.KINDS)
+    first, last = cases["rate_0"], cases["rate_3"]
+    assert (first["first"], first["last"]) == ("rnn", "lstm")
+    assert (last["first"], last["last"]) == ("gru", "rnn")
