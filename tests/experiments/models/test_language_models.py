@@ -228,6 +228,8 @@ def test_the_page_ranks_no_kind_since_no_interval_does(record):
     pairs = [case for case in cases.values() if "shift" in case]
     assert len(pairs) == 6
     assert all(holds_zero(case["bits"]) for case in pairs)
+    by_place = [case[key] for case in pairs for key in ("early", "late", "shift")]
+    assert sum(not holds_zero(interval) for interval in by_place) == 2
     assert all(holds_zero(cases[f"compute_{kind}"]["less"]) for kind in runs.KINDS)
 
 
