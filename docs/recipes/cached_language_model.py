@@ -14,7 +14,6 @@ import math
 import os
 import pathlib
 import sys
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -120,12 +119,9 @@ class Attention(nn.Module):
         self.outward = nn.Linear(config.width, config.width, bias=False)
 
     def forward(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        mask: Tensor | None = None,
-        put: Callable | None = None,
+        self, x: Tensor, positions: Tensor, mask: Tensor | None = None, put=None
     ) -> Tensor:
+        """`put` writes keys and values to a cache, and returns all that are there."""
         heads = self.inward(x).unflatten(2, (-1, self.head)).transpose(1, 2)
         q, k, v = heads.split(self.parts, dim=1)
         q, k = rotated(q, positions), rotated(k, positions)
@@ -227,10 +223,8 @@ def generate(
     likeliest alone where that is given.
     """
     check_prompts(prompts, new, model.config)
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be a number from 0 on: {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1: {top_k}")
+    if not 0 <= temperature < math.inf or (top_k is not None and top_k < 1):
+        raise ValueError(f"temperature from 0, top_k from 1 on: {temperature}, {top_k}")
     lengths, device = [len(row) for row in prompts], model.embedding.weight.device
     tokens = [row + [PAD] * (max(lengths) - len(row)) for row in prompts]
     # The last token that is written is never read.
@@ -273,13 +267,11 @@ def choose(
 ) -> Tensor:
     """A token for each row of scores (rows, vocab): (rows,)."""
     if not logits.isfinite().all():
-        raise FloatingPointError(
-            "scores are not finite: broken weights, or an overflow"
-        )
+        raise FloatingPointError("scores are not finite: weights, or an overflow?")
     if temperature == 0:
         return logits.argmax(dim=1)
-    # In half precision likely tokens would have equal scores. Drawn where the generator
-    # is: one on the CPU draws alike for a model on any device.
+    # Probabilities in float32 at least, drawn where the generator is: one on the CPU
+    # draws alike for a model on any device.
     device = logits.device if generator is None else generator.device
     scores = wide(logits).to(device)
     best = scores.topk(min(top_k or scores.shape[1], scores.shape[1]), dim=1)
@@ -334,10 +326,9 @@ class Training:
     """A model with all that a run needs to go on where it stopped."""
 
     def __init__(self, model: LanguageModel, seed: int = 0, rate: float = 3e-3):
-        self.model, self.update = model, 0
+        self.model, self.update, self.rate = model, 0, rate
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
         self.generator = torch.Generator().manual_seed(seed)
-        self.rate = rate
 
     def run(self, row: Tensor, updates: int, batch: int = 32) -> None:
         """Go on up to `updates`, on windows drawn from a row of tokens."""
@@ -394,7 +385,7 @@ class Training:
             run.generator.set_state(kept["generator"])
             run.update = kept["update"]
         except Exception as error:
-            raise ValueError(f"{path} is no checkpoint of these: {error}") from error
+            raise ValueError(f"{path} is no checkpoint: {error}") from error
         return run
 
 
@@ -434,15 +425,14 @@ def main() -> None:
             raise ValueError(f"{args.checkpoint} has {run.model.config}, not {config}")
     else:
         run = Training(LanguageModel(config).to(args.device), args.seed)
-    library = pathlib.Path(os.__file__).parent
-    train, test = corpus(args.files or sorted(library.glob("*.py")))
+    library = sorted(pathlib.Path(os.__file__).parent.glob("*.py"))
+    train, test = corpus(args.files or library)
     while run.update < args.updates:
         run.run(train, min(args.updates, run.update + 100))
         if args.checkpoint is not None:
             run.save(args.checkpoint)
     if len(test) > config.context:
-        loss = evaluate(run.model, test)
-        print(f"on text kept apart: {loss:.3f} nats per byte")
+        print(f"on text kept apart: {evaluate(run.model, test):.3f} nats per byte")
     options = {"temperature": args.temperature, "top_k": args.top_k}
     drawn = torch.Generator().manual_seed(args.seed)
     written = generate(run.model, prompts, args.new, generator=drawn, **options)
