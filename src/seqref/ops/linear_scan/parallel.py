@@ -55,8 +55,10 @@ def linear_scan_backward(
     h: Inexact[Tensor, "batch time features"],
     grad_h: Inexact[Tensor, "batch time features"],
     grad_h_n: Inexact[Tensor, "batch features"],
+    *,
+    wants_a: bool = True,
 ) -> tuple[
-    Inexact[Tensor, "batch time features"],
+    Inexact[Tensor, "batch time features"] | None,
     Inexact[Tensor, "batch time features"],
     Inexact[Tensor, "batch features"],
 ]:
@@ -67,7 +69,8 @@ def linear_scan_backward(
 
     Shapes:
         - as `linear_scan`, with the features as one axis; time at least 1
-        - returns: the gradients, shaped as `a`, `b`, `h_0`
+        - returns: the gradients, shaped as `a`, `b`, `h_0`; that of `a` is None where
+          it is not wanted
     """
     # Of complex numbers a gradient takes the conjugate; of real ones this is `a`.
     a, h, h_0 = (x.conj().resolve_conj() for x in (a, h, h_0))
@@ -75,9 +78,11 @@ def linear_scan_backward(
     torch.add(grad_h[:, -1], grad_h_n, out=r[:, -1])
     if a.shape[1] > 1:
         _fill(r[:, :-1], a[:, 1:], grad_h[:, :-1], r[:, -1], reverse=True)
-    grad_a = torch.empty_like(h)
-    torch.mul(r[:, 1:], h[:, :-1], out=grad_a[:, 1:])
-    torch.mul(r[:, 0], h_0, out=grad_a[:, 0])
+    grad_a = None
+    if wants_a:
+        grad_a = torch.empty_like(h)
+        torch.mul(r[:, 1:], h[:, :-1], out=grad_a[:, 1:])
+        torch.mul(r[:, 0], h_0, out=grad_a[:, 0])
     return grad_a, r, a[:, 0] * r[:, 0]
 
 
@@ -89,10 +94,12 @@ class _Scan(torch.autograd.Function):
         return h, h[:, -1].clone()
 
     @staticmethod
-    def backward(ctx: Any, grad_h: Tensor, grad_h_n: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
         a, h_0, h = ctx.saved_tensors
+        grad_h, grad_h_n = upstream
         if not torch.is_grad_enabled():
-            return linear_scan_backward(a, h_0, h, grad_h, grad_h_n)
+            wants_a = ctx.needs_input_grad[0]
+            return linear_scan_backward(a, h_0, h, *upstream, wants_a=wants_a)
         # Gradients are wanted of these gradients: the same, in operations that have
         # them, this one among them.
         a = a.conj()
@@ -122,8 +129,10 @@ def _fill(out: Tensor, a: Tensor, b: Tensor, start: Tensor, reverse: bool) -> No
         count = time // size
         whole = count * size
         inside = slice(time - whole, None) if reverse else slice(0, whole)
-        cut = (x[:, inside].unflatten(1, (count, size)) for x in (out, a, b))
-        start = _in_chunks(*cut, start, reverse)
+        chunks, decays, inputs = (
+            x[:, inside].unflatten(1, (count, size)) for x in (out, a, b)
+        )
+        start = _in_chunks(chunks, decays, inputs, start, reverse)
         rest = slice(0, time - whole) if reverse else slice(whole, None)
         out, a, b = out[:, rest], a[:, rest], b[:, rest]
     _loop(out.unbind(1), a.unbind(1), b.unbind(1), start, reverse)
