@@ -74,8 +74,7 @@ def linear_scan(
         RuntimeError: a backend was asked for that cannot run here.
 
     Source:
-        Blelloch (1990), sec. 1.4.1: a first-order recurrence is a scan. Martin & Cundy
-        (2018): of recurrent layers.
+        Blelloch (1990): recurrences as scans; Martin & Cundy (2017): in recurrent layers.
         Differs: chunks in sequence and not a tree, so that each number is read twice and
         no product of decays is longer than a chunk.
     """  # noqa: E501
