@@ -113,7 +113,7 @@ experiment = lab.Experiment(
     measure=measure,
     claims=[
         lab.Claim(
-            "C106",
+            "C203.closed",
             "Dividing by the product of all decays leaves more than half of the states "
             "no number where decays are uniform between 0 and 1; chunks leave none.",
             lab.above("any.lost", 0.5, on=lab.share),
