@@ -231,6 +231,16 @@ def test_the_state_does_not_grow():
     assert state.length.tolist() == [315] * 3
 
 
+@pytest.mark.parametrize(("batch", "time"), [(0, 5), (0, 200), (2, 0)])
+def test_nothing_to_read(batch, time):
+    layer = build()
+    state = layer.initial_state(batch)
+    for given in (None, state):
+        y, after = layer(draw(batch, time, 8), given)
+        assert y.shape == (batch, time, 8)
+        assert [field.shape for field in after] == [field.shape for field in state]
+
+
 def test_each_row_is_kept_at_its_own_end():
     layer, x, lengths = build(4), draw(3, 6, 8), torch.tensor([6, 0, 2])
     _, state = layer(x, lengths=lengths)

@@ -1,6 +1,6 @@
 r"""Sliding-window attention: a causal layer whose state does not grow."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Integer
@@ -183,7 +183,7 @@ class SlidingWindowAttention(SelfAttention[WindowState]):
         before = self._fresh_state(q.shape[0]) if state is None else state
         kept = before.length.clamp(max=self.window - 1)
         joined = extended(KVState(before.k, before.v, kept), k, v, count)
-        after = WindowState(*self._last_of(joined), before.length + count)
+        after = WindowState(*_last_of(joined, self.window - 1), before.length + count)
         size = max(self.window, BLOCK)
         head = q[:, :, :size]
         if state is None:
@@ -192,54 +192,55 @@ class SlidingWindowAttention(SelfAttention[WindowState]):
         else:
             stop = self.window - 1 + head.shape[2]
             keys, values, offset = joined.k[:, :, :stop], joined.v[:, :, :stop], kept
-        out = self._attention(head, keys, values, offset)
+        limits: Any = {"causal": True, "window": self.window, "slopes": self.slopes}
+        out = softmax_attention(head, keys, values, offset=offset, **limits)
         if q.shape[2] > size:
-            out = torch.cat([out, self._later_blocks(q, k, v, size)], dim=2)
+            rows = _later_blocks(q, k, v, size, self.window - 1)
+            later = softmax_attention(*rows, offset=self.window - 1, **limits)
+            blocks = -(-q.shape[2] // size) - 1
+            later = later.unflatten(0, (-1, blocks)).transpose(1, 2).flatten(2, 3)
+            out = torch.cat([out, later[:, :, : q.shape[2] - size]], dim=2)
         return out, after
-
-    def _later_blocks(self, q: Tensor, k: Tensor, v: Tensor, size: int) -> Tensor:
-        r"""All blocks but the first, each over the keys of two, as rows of a batch."""
-        time = q.shape[2]
-        count = -(-time // size)
-        # (batch, heads, blocks, size, head)
-        q, k, v = (
-            pad(x, (0, 0, 0, count * size - time)).unflatten(2, (count, size))
-            for x in (q, k, v)
-        )
-        unseen = size - self.window + 1
-        k, v = (torch.cat([x[:, :, :-1, unseen:], x[:, :, 1:]], dim=3) for x in (k, v))
-        # (batch blocks, heads, size, head)
-        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q[:, :, 1:], k, v))
-        out = self._attention(q, k, v, self.window - 1)
-        out = out.unflatten(0, (-1, count - 1)).transpose(1, 2)
-        return out.flatten(2, 3)[:, :, : time - size]
-
-    def _attention(
-        self, q: Tensor, k: Tensor, v: Tensor, offset: int | Tensor
-    ) -> Tensor:
-        return softmax_attention(
-            q,
-            k,
-            v,
-            causal=True,
-            window=self.window,
-            offset=offset,
-            slopes=self.slopes,
-        )
-
-    def _last_of(self, joined: KVState) -> tuple[Tensor, Tensor]:
-        r"""Each row's last `window - 1` keys and values, copied; zero beyond them."""
-        size = self.window - 1
-        start = (joined.length - size).clamp(min=0)
-        places = start[:, None] + torch.arange(size, device=start.device)
-        blank = (places >= joined.length[:, None])[:, None, :, None]
-        # (batch, kv_heads, kept, head)
-        places = places[:, None, :, None].expand(
-            -1, *self._kv_sizes[:1], -1, self.d_head
-        )
-        k, v = (x.gather(2, places).masked_fill(blank, 0.0) for x in joined[:2])
-        return k, v
 
     def extra_repr(self) -> str:
         heads = f"n_kv_heads={self.n_kv_heads}, d_head={self.d_head}"
         return f"{self.d_model}, {self.n_heads}, {self.window}, {heads}"
+
+
+def _later_blocks(
+    q: Tensor, k: Tensor, v: Tensor, size: int, before: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""All blocks but the first, as rows of a batch: queries, and what they may see.
+
+    Shapes:
+        - `q`, `k`, `v`: (batch, heads, time, head)
+        - returns: queries (batch blocks, heads, size, head); keys and values with
+          `before` positions more, those before the block
+    """
+    time = q.shape[2]
+    count = -(-time // size)
+    # (batch, heads, blocks, size, head)
+    q, k, v = (
+        pad(x, (0, 0, 0, count * size - time)).unflatten(2, (count, size))
+        for x in (q, k, v)
+    )
+    k, v = (
+        torch.cat([x[:, :, :-1, size - before :], x[:, :, 1:]], dim=3) for x in (k, v)
+    )
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q[:, :, 1:], k, v))
+    return q, k, v
+
+
+def _last_of(joined: KVState, size: int) -> tuple[Tensor, Tensor]:
+    r"""Each row's last `size` keys and values, copied, and zero beyond them.
+
+    Shapes:
+        - returns: twice (batch, kv_heads, size, head)
+    """
+    start = (joined.length - size).clamp(min=0)
+    places = start[:, None] + torch.arange(size, device=start.device)
+    blank = (places >= joined.length[:, None])[:, None, :, None]
+    _, kv_heads, _, head = joined.k.shape
+    places = places[:, None, :, None].expand(-1, kv_heads, -1, head)
+    k, v = (x.gather(2, places).masked_fill(blank, 0.0) for x in joined[:2])
+    return k, v
