@@ -195,8 +195,8 @@ def _mistakes(
         "with a softmax over the queries": lambda: attention(given, factor, axis=-2),
     }
     if q.dim() > 2:
-        mistakes["with a softmax over the axis before the queries"] = lambda: (
-            attention(given, factor, axis=-3)
+        mistakes["with a softmax over the axis before the queries"] = lambda: attention(
+            given, factor, axis=-3
         )
     if seen is None:
         return mistakes
@@ -208,8 +208,8 @@ def _mistakes(
     }
     for words, mask in masks.items():
         mistakes[words] = lambda mask=mask: attention(Inputs(q, k, v, mask), factor)
-    mistakes["with a large number in the place of minus infinity"] = lambda: (
-        attention(given, factor, hidden=-1e9)
+    mistakes["with a large number in the place of minus infinity"] = lambda: attention(
+        given, factor, hidden=-1e9
     )
 
     def late() -> tuple[Tensor, ...]:
