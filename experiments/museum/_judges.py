@@ -100,8 +100,12 @@ def normed_before_the_head(model: Any) -> None:
     """Raise unless what goes into the head has mean 0 and deviation 1 at each step."""
     x = model.eval().into_head(torch.arange(VOCAB)[None])
     low, high = x.std(dim=-1, correction=0).aminmax()
-    if max(x.mean(dim=-1).abs().max(), (1 - low), (high - 1)) > 0.01:
-        raise AssertionError(f"deviations before the head: {low:.2f} to {high:.2f}")
+    mean = x.mean(dim=-1).abs().max()
+    if max(mean, 1 - low, high - 1) > 0.01:
+        raise AssertionError(
+            f"deviations before the head: {low:.2f} to {high:.2f}, means up to "
+            f"{mean:.2f}"
+        )
 
 
 @torch.no_grad()

@@ -284,10 +284,10 @@ experiment = lab.Experiment(
         ),
         lab.Claim(
             "C197",
-            "A query whose 16 keys all get minus 1e9 has an output of more than half the norm that "
-            "the mean of their values has, and torch's default CPU kernel makes the "
-            "gradient of these more than eight times that of the mean; with minus "
-            "infinity both are zero.",
+            "Where a query's 16 keys all get minus 1e9, its output has more than half "
+            "the norm of the mean of their values, and torch's default CPU kernel "
+            "makes the gradient of these more than eight times that of the mean; with "
+            "minus infinity both are zero.",
             lab.all_of(lab.above("output", 0.5), lab.above("gradient", 8.0)),
             case="mask_finite",
             control="mask_infinite",

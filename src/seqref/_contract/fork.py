@@ -1,6 +1,7 @@
 r"""A property of a model with a state: two sequences can go on from one."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,28 +61,32 @@ def check_state_fork(
         TypeError: an argument has the wrong kind, or the call returns no pair.
         ValueError: an argument or the outputs have the wrong shape or values.
     """
-    probe = Probe(
-        "state fork", model, call or call_with_state, dtype, atol, expected_failures
-    )
+    call = call or call_with_state
+
+    def with_held(model: Any, x: Tensor, held: tuple[Any]) -> Any:
+        # A bare tensor would be copied on its way: what is written to it must show.
+        return call(model, x, held[0])
+
+    probe = Probe("state fork", model, with_held, dtype, atol, expected_failures)
     check_batch(probe.where, "x", x)
     with probe.expecting(), probe.quiet(x):
         x = probe.cast(x)
-        y, _ = outputs_and_state(probe, x, None)
+        y, _ = outputs_and_state(probe, x, (None,))
         needs_steps(probe, "`output`", y, x)
-        probe.run_twice((x, None), (other(x), None))
+        probe.run_twice((x, (None,)), (other(x), (None,)))
         for t in range(1, x.shape[1]):
             _from_one_state(probe, x[:, :t], x[:, t:], other(x)[:, t:])
 
 
 def _from_one_state(probe: Probe, past: Tensor, one: Tensor, two: Tensor) -> None:
-    _, state = outputs_and_state(probe, past, None)
+    _, state = outputs_and_state(probe, past, (None,))
     branches = [[part[:, :1], part[:, 1:]] for part in (one, two)]
     results: list[list[Tensor]] = [[], []]
     states = [state, state]
     # Both take a step before either takes its others.
     for part in range(2 if one.shape[1] > 1 else 1):
         for b, steps in enumerate(branches):
-            y, states[b] = outputs_and_state(probe, steps[part], states[b])
+            y, states[b] = outputs_and_state(probe, steps[part], (states[b],))
             results[b].append(y)
     t = past.shape[1]
     when = f"when two sequences go on from one state, that after step {t - 1}"
@@ -96,6 +101,6 @@ def _alone(probe: Probe, parts: list[Tensor]) -> Tensor:
     state, outputs = None, []
     for part in parts:
         if part.shape[1]:
-            y, state = outputs_and_state(probe, part, state)
+            y, state = outputs_and_state(probe, part, (state,))
             outputs.append(y)
     return torch.cat(outputs[1:], dim=1)

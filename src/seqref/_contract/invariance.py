@@ -123,7 +123,7 @@ def _vary_padding(probe: Probe, batch: _Batch, pad: int | float | None) -> None:
 
 def _rows_alone(
     probe: Probe, whole: Outputs, batch: _Batch, changed: list[tuple[str, Tensor]]
-) -> list[Outputs]:
+) -> dict[int, Outputs]:
     # Scalars are not compared by row, and a loss may need more steps than a row has.
     if not any(value.dim() for value in whole.values()):
         return {}
