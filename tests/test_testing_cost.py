@@ -135,5 +135,7 @@ def test_what_has_no_gradient_or_no_steps_is_refused():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="`at_most` must be"):
         check_linear_cost(lambda x: x, X, at_most=1.0)
+    with pytest.raises(TypeError, match="`model` must be"):
+        check_linear_cost(None, X)
     with pytest.raises(TypeError, match="`x` must be"):
         check_linear_cost(lambda x: x, None)

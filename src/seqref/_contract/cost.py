@@ -3,6 +3,7 @@ r"""A property of a model: its work grows with the number of steps, and no faste
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,13 +114,15 @@ def check_linear_cost(
         ValueError: `x` has the wrong shape, or no output has a gradient.
     """
     name = "linear cost"
-    probe = Probe(name, model, call or plain_call, None, None, expected_failures)
+    run = call or plain_call
+    # A function is taken as it is; of a module the probe would run a copy in float64.
+    as_it_is = partial(run, model) if callable(model) else model
+    probe = Probe(name, as_it_is, run, None, None, expected_failures)
     check_batch(probe.where, "x", x, batch=1)
     check_number(probe.where, "at_most", at_most, above=2)
     with probe.expecting(), probe.quiet(x):
         once, twice, four = (
-            _work(probe.where, model, call or plain_call, x, times)
-            for times in (1, 2, 4)
+            _work(probe.where, model, run, x, times) for times in (1, 2, 4)
         )
         first, second = twice - once, four - twice
         # Subtraction of counters leaves out what is not above zero.
