@@ -195,8 +195,17 @@ def test_tables_have_a_row_for_each_case(record):
     trials = sum(len(specimen.kind.trials) for specimen in CABINET.values())
     assert record["numbers"]["trials"] == trials
     assert tables["matrix"].count("\n") == 2 + len(CABINET)
-    assert tables["matrix"].count("**caught**") == len(CABINET)
-    assert "**silent**" not in tables["matrix"]
+    for name, specimen in CABINET.items():
+        (row,) = re.findall(rf"^\| \[.+#{name}\).+$", tables["matrix"], re.MULTILINE)
+        own, *also = [
+            "its own test" if check == "own" else check.replace("_", " ")
+            for check in (specimen.caught_by, *ALSO.get(name, ()))
+        ]
+        _, _, by, and_by, passes, _ = (cell.strip() for cell in row.split("|"))
+        assert by == f"**{own}**"
+        assert sorted(and_by.split(", ")) == sorted(also or [""])
+        named = [*also, *filter(None, passes.split(", "))]
+        assert len(named) == len(specimen.kind.trials) - 1
     assert tables["sound"].count("| 0 |\n") == len(SOUND)
     assert "not finite from 12" in tables["scans"]
 
