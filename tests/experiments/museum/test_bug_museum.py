@@ -20,6 +20,8 @@ from experiments.museum import bug_museum
 from experiments.museum._cabinet import CABINET
 from experiments.museum._files import FILES, decoding, formulas, numbers, padding
 from experiments.museum._files import attention as specimens
+from seqref.ops.softmax_attention import softmax_attention
+from seqref.testing import check_attention
 
 ROOT = pathlib.Path(__file__).parents[3]
 SMALL = bug_museum.experiment.small
@@ -193,8 +195,17 @@ def test_tables_have_a_row_for_each_case(record):
     trials = sum(len(specimen.kind.trials) for specimen in CABINET.values())
     assert record["numbers"]["trials"] == trials
     assert tables["matrix"].count("\n") == 2 + len(CABINET)
-    assert tables["matrix"].count("**caught**") == len(CABINET)
-    assert "**silent**" not in tables["matrix"]
+    for name, specimen in CABINET.items():
+        (row,) = re.findall(rf"^\| \[.+#{name}\).+$", tables["matrix"], re.MULTILINE)
+        own, *also = [
+            "its own test" if check == "own" else check.replace("_", " ")
+            for check in (specimen.caught_by, *ALSO.get(name, ()))
+        ]
+        _, _, by, and_by, passes, _ = (cell.strip() for cell in row.split("|"))
+        assert by == f"**{own}**"
+        assert sorted(and_by.split(", ")) == sorted(also or [""])
+        named = [*also, *filter(None, passes.split(", "))]
+        assert len(named) == len(specimen.kind.trials) - 1
     assert tables["sound"].count("| 0 |\n") == len(SOUND)
     assert "not finite from 12" in tables["scans"]
 
@@ -232,6 +243,38 @@ def test_weights_that_torch_returns_in_training_are_dropped_ones():
     assert row["off"] > 0.1
     row = attention.returned(40, 12, "evaluation", 0.5, 0)
     assert row == {"off": pytest.approx(0, abs=1e-6), "zeros": 0}
+
+
+def test_the_mended_corner_is_that_of_the_op():
+    q, k, v = (torch.randn(2, 1, n, 4, generator=generator(n)) for n in (3, 7, 7))
+    seen = specimens.LowerRight(3, 4).seen(3, 7)
+    y = scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    want = softmax_attention(q, k, v, causal=True, offset=4)
+    torch.testing.assert_close(y, want)
+
+
+def test_a_triangle_one_step_short_breaks_no_property():
+    """As the page says: each token is hidden from itself, at every cut alike."""
+
+    class OneShort(specimens.LowerRight):
+        def seen(self, queries, keys):
+            return torch.ones(queries, keys).tril(keys - queries - 1).bool()
+
+    assert OneShort(3, 4).seen(2, 4).tolist() == [
+        [True, True, False, False],
+        [True, True, True, False],
+    ]
+    kind = CABINET["wrong-corner"].kind
+    said = checks.messages(lambda: kind.build(OneShort), kind.trials)
+    assert said == dict.fromkeys(kind.trials, "")
+    q, k, v = (torch.randn(2, n, 4, generator=generator(n)) for n in (3, 7, 7))
+    mask, seen = (kind(3, 4).seen(3, 7) for kind in (OneShort, specimens.LowerRight))
+
+    def attend(q, k, v, _):
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    with pytest.raises(AssertionError, match=r"^attention: `output` at "):
+        check_attention(attend, q, k, v, seen)
 
 
 def test_the_judge_of_the_last_norm_takes_a_norm_alone():
