@@ -40,6 +40,7 @@ VALUES = {
     "d_model": lambda width, hidden, **_: width,
     # As many as divide any width.
     "n_heads": lambda width, hidden, **_: width,
+    "window": lambda width, hidden, **_: 4,
     "forward_layer": lower,
     "backward_layer": seqref.LSTM,
 }

@@ -11,6 +11,8 @@ from seqref.attention import (
     MultiplicativeAttention,
     MultiplicativeSource,
     Rotary,
+    SlidingWindowAttention,
+    WindowState,
 )
 from seqref.recurrent import (
     GRU,
@@ -89,10 +91,12 @@ __all__ = [
     "RNNCell",
     "RNNState",
     "Rotary",
+    "SlidingWindowAttention",
     "Stacked",
     "VariationalLSTM",
     "VariationalLSTMCell",
     "VariationalLSTMState",
+    "WindowState",
     "ZoneoutLSTM",
     "ZoneoutLSTMCell",
     "zoneout",

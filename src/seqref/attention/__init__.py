@@ -20,6 +20,10 @@ from seqref.attention.positions import (
     interleaved_from_half,
     sinusoidal,
 )
+from seqref.attention.sliding_window import (
+    SlidingWindowAttention,
+    WindowState,
+)
 
 __all__ = [
     "AdditiveAttention",
@@ -32,6 +36,8 @@ __all__ = [
     "MultiplicativeAttention",
     "MultiplicativeSource",
     "Rotary",
+    "SlidingWindowAttention",
+    "WindowState",
     "alibi_bias",
     "alibi_slopes",
     "half_from_interleaved",
