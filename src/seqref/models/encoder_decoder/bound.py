@@ -63,18 +63,7 @@ class BoundDecoder(nn.Module):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "BoundDecoder":
-        def check(tensor: Tensor) -> Tensor:
-            if not tensor.is_leaf and id(tensor) not in memo:
-                raise RuntimeError(
-                    f"{self._name()}.__deepcopy__: the source has a graph, which leads "
-                    "to the layers that made it, and a copy would lose it (bind it "
-                    "under torch.no_grad(), or copy the model and bind that)"
-                )
-            return tensor
-
-        for part in (self.source.attended, self.source.start):
-            if part is not None:
-                map_state(check, part)
+        _check_no_graph(f"{self._name()}.__deepcopy__", self.source, memo)
         made = type(self).__new__(type(self))
         memo[id(self)] = made
         made.__dict__ = deepcopy(self.__dict__, memo)
@@ -210,6 +199,21 @@ class AttendingDecoder(nn.Module):
         """
         source = Source(self.attention.prepare(memory, lengths), start, len(memory))
         return BoundDecoder(self, source)
+
+
+def _check_no_graph(where: str, source: Source, memo: dict[int, Any]) -> None:
+    def check(tensor: Tensor) -> Tensor:
+        if not tensor.is_leaf and id(tensor) not in memo:
+            raise RuntimeError(
+                f"{where}: the source has a graph, which leads to the layers that made "
+                "it, and a copy would lose it (bind it under torch.no_grad(), or copy "
+                "the model and bind that)"
+            )
+        return tensor
+
+    for part in (source.attended, source.start):
+        if part is not None:
+            map_state(check, part)
 
 
 def _check_rows_of(where: str, rows: int, part: Tensor) -> Tensor:

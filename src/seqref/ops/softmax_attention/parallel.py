@@ -172,8 +172,10 @@ def attention_backward(
         heads, common = Heads.of(span, q, k), in_common(v, span)
         for top, bottom in query_blocks(q.shape[2]):
             q_i = heads.queries(q, span, top, bottom) * scale
-            rest = (heads.queries(x, span, top, bottom) for x in (grad_out, out, lse))
-            given = _Given.of(q_i, *rest, common)
+            grad_out_i, out_i, lse_i = (
+                heads.queries(x, span, top, bottom) for x in (grad_out, out, lse)
+            )
+            given = _Given.of(q_i, grad_out_i, out_i, lse_i, common)
             grad_q_i = torch.zeros_like(q_i)
             for block in key_blocks(sight, span, top, bottom):
                 k_j, v_j = heads.keys(k, span, block), heads.keys(v, span, block)
