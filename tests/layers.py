@@ -40,11 +40,17 @@ VALUES = {
     "d_model": lambda width, hidden, **_: width,
     # As many as divide any width.
     "n_heads": lambda width, hidden, **_: width,
+    "memory": lambda width, hidden, **_: hidden,
     "forward_layer": lower,
     "backward_layer": seqref.LSTM,
 }
 # Further values of an argument with a default, each of which makes a case of its own.
-MORE = {"nonlinearity": ("tanh", "relu"), "n_kv_heads": (1,)}
+# A window of one step more than `memory` is the widest that no cut changes.
+MORE = {
+    "nonlinearity": ("tanh", "relu"),
+    "n_kv_heads": (1,),
+    "window": (HIDDEN + 1,),
+}
 # Arguments by which a layer draws random numbers in training.
 NOISE = ("zoneout_c", "zoneout_h", "dropout_x", "dropout_h")
 

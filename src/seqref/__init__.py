@@ -11,6 +11,8 @@ from seqref.attention import (
     MultiplicativeAttention,
     MultiplicativeSource,
     Rotary,
+    SegmentState,
+    TransformerXLAttention,
 )
 from seqref.recurrent import (
     GRU,
@@ -89,7 +91,9 @@ __all__ = [
     "RNNCell",
     "RNNState",
     "Rotary",
+    "SegmentState",
     "Stacked",
+    "TransformerXLAttention",
     "VariationalLSTM",
     "VariationalLSTMCell",
     "VariationalLSTMState",

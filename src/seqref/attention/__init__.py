@@ -20,6 +20,7 @@ from seqref.attention.positions import (
     interleaved_from_half,
     sinusoidal,
 )
+from seqref.attention.segment_recurrence import SegmentState, TransformerXLAttention
 
 __all__ = [
     "AdditiveAttention",
@@ -32,6 +33,8 @@ __all__ = [
     "MultiplicativeAttention",
     "MultiplicativeSource",
     "Rotary",
+    "SegmentState",
+    "TransformerXLAttention",
     "alibi_bias",
     "alibi_slopes",
     "half_from_interleaved",
