@@ -32,7 +32,10 @@ def contract(case, bias, time):
         allowed |= {"forward over more than one step", "gradients beside the loop"}
     assert set(report.skipped) <= allowed
     report = check_sequence_layer(layer, x, atol=2e-5, rtol=2e-5, dtype=torch.float32)
-    assert {"gradients", "padding"} <= set(report.checked)
+    # Without a loop to compare with, gradients are checked by differences alone.
+    assert "padding" in report.checked
+    by_loop = "gradients beside the loop" not in report.skipped
+    assert ("gradients" in report.checked) == by_loop
 
 
 @pytest.mark.parametrize("name", sorted(set(LAYERS) - set(CAUSAL)))
