@@ -101,7 +101,7 @@ def trained(
 def bits(
     config: Any, kind: Kind, model: Any, rows: Int[Tensor, "batch time"], phase: int
 ) -> Float[Tensor, "batch time"]:
-    """Bits of each character but the first; the first segment has `phase` characters."""
+    """Bits of all characters but the first; the first segment has `phase` of them."""
     inputs, cuts = rows[:, :-1], [rows.shape[1] - 1]
     if kind.segments:
         rest = cuts[0] - phase
