@@ -116,6 +116,7 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "kv_cache_speed",
         "lstm_variants_speed",
         "padding_cost",
+        "segment_growth",
         "softmax_attention_speed",
         "step_speed",
         "training_length",
