@@ -76,7 +76,9 @@ class TransformerXLAttention(nn.Module):
         `step`, which is a segment of one step; `scan`; and `forward`, one segment.
         `forward` equals `scan` where a query of the segment sees no further than a step
         does: with `window` at most `memory + 1` (`chunk_invariant` is True), or while
-        the memory holds all that came before. Gradients stop at every cut.
+        the memory holds all that came before. Gradients stop at every cut. In a segment
+        a later step has the weight 0; where it holds NaN or an infinity, earlier
+        outputs can be NaN, as 0 times NaN is.
 
     Initialisation:
         `qkv_net.weight` as a whole and `r_net.weight` by Glorot's uniform law,
