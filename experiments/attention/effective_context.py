@@ -261,9 +261,9 @@ experiment = lab.Experiment(
         lab.Claim(
             "C175",
             "To a model of segments with a memory, text further back than a segment is "
-            "long is worth more than 0.002 bits a character, where from one to two "
+            "long is worth more than 0.001 bits a character, where from one to two "
             "segments are known; without the memory nothing.",
-            lab.above("far.low", 0.002),
+            lab.above("far.low", 0.001),
             case="segment",
             control="vanilla",
         ),
