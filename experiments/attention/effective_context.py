@@ -158,8 +158,11 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
             "gains": gains,
             "far": gains[far],
         }
+    both = zip(rows["long"], rows["segment"], strict=True)
+    longer = lab.mean_interval([one["bits"] - own["bits"] for one, own in both])
     numbers = {
         **limits,
+        **{f"longer_{key}": value for key, value in longer.items()},
         "tried": config.length // 2 + 1,
         "long_memory": LONG * config.segment,
     }
@@ -273,6 +276,10 @@ experiment = lab.Experiment(
         lab.each("less.mean", "less"),
         lab.each("sees", "sees"),
         lab.each("far.mean", "far"),
+        lab.each("far.low", "far_low"),
+        lab.each("far.high", "far_high"),
+        lab.each("less.low", "less_low"),
+        lab.each("less.high", "less_high"),
         {"parameters": "segment.parameters", "parameters_full": "full.parameters"},
     ],
     tables={
