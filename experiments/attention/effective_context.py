@@ -184,6 +184,11 @@ def sees_cell(case: Mapping[str, Any]) -> str:
     return f"{case['sees']}" + ("" if case["sees"] < case["tried"] else " or more")
 
 
+def four_places(value: float) -> str:
+    """Four decimals; what they round to zero has no sign."""
+    return f"{round(value, 4) + 0.0:.4f}".replace("-", "\N{MINUS SIGN}")
+
+
 def gain_cell(place: int) -> lab.Cell:
     """What text further back is worth in one bin, with its interval."""
 
@@ -191,7 +196,7 @@ def gain_cell(place: int) -> lab.Cell:
         found = case["gains"][place]
         if found["low"] == found["high"] == 0:
             return "0"
-        return lab.with_span(lambda row: row, "{:.4f}".format)(found)
+        return lab.with_span(lambda row: row, four_places)(found)
 
     return write
 
@@ -287,7 +292,6 @@ experiment = lab.Experiment(
             columns={
                 "parameters": "parameters",
                 "bits a character": lab.with_span("bits", "{:.3f}".format),
-                "less than segments alone": lab.with_span("less", "{:.3f}".format),
                 "sees the last": sees_cell,
             },
             labels=LABELS,
