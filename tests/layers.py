@@ -41,6 +41,7 @@ VALUES = {
     # As many as divide any width.
     "n_heads": lambda width, hidden, **_: width,
     "memory": lambda width, hidden, **_: hidden,
+    "window": lambda width, hidden, **_: 4,
     "forward_layer": lower,
     "backward_layer": seqref.LSTM,
 }

@@ -12,7 +12,9 @@ from seqref.attention import (
     MultiplicativeSource,
     Rotary,
     SegmentState,
+    SlidingWindowAttention,
     TransformerXLAttention,
+    WindowState,
 )
 from seqref.recurrent import (
     GRU,
@@ -92,11 +94,13 @@ __all__ = [
     "RNNState",
     "Rotary",
     "SegmentState",
+    "SlidingWindowAttention",
     "Stacked",
     "TransformerXLAttention",
     "VariationalLSTM",
     "VariationalLSTMCell",
     "VariationalLSTMState",
+    "WindowState",
     "ZoneoutLSTM",
     "ZoneoutLSTMCell",
     "zoneout",

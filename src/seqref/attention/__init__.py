@@ -21,6 +21,10 @@ from seqref.attention.positions import (
     sinusoidal,
 )
 from seqref.attention.segment_recurrence import SegmentState, TransformerXLAttention
+from seqref.attention.sliding_window import (
+    SlidingWindowAttention,
+    WindowState,
+)
 
 __all__ = [
     "AdditiveAttention",
@@ -34,7 +38,9 @@ __all__ = [
     "MultiplicativeSource",
     "Rotary",
     "SegmentState",
+    "SlidingWindowAttention",
     "TransformerXLAttention",
+    "WindowState",
     "alibi_bias",
     "alibi_slopes",
     "half_from_interleaved",
