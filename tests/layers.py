@@ -114,8 +114,11 @@ def found_in(package: Any) -> Iterator[Case]:
             yield Case(name, kind)
             parameters = inspect.signature(kind).parameters
             for argument, values in MORE.items():
-                for value in values if argument in parameters else ():
-                    if value == parameters[argument].default:
+                default = getattr(
+                    parameters.get(argument), "default", inspect.Parameter.empty
+                )
+                for value in values if default is not inspect.Parameter.empty else ():
+                    if value == default:
                         continue
                     yield Case(f"{name}-{value}", kind, ((argument, value),))
 

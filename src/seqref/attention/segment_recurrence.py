@@ -197,6 +197,10 @@ class TransformerXLAttention(nn.Module):
         h = self.r_w_bias.new_zeros(batch, self.memory, self.d_model)
         return SegmentState(h, h.new_zeros(batch, dtype=torch.int64))
 
+    def _checked(self, where: str, state: Any, batch: int) -> SegmentState:
+        sizes = batch, self.memory, self.d_model
+        return _check_state(where, state, sizes, self.r_w_bias)
+
     def _segment(
         self, x: Tensor, state: SegmentState, lengths: Tensor | None = None
     ) -> tuple[Tensor, SegmentState]:
@@ -207,11 +211,12 @@ class TransformerXLAttention(nn.Module):
         # (heads, 1, head): v of the formula is here w.
         u, w = self.r_w_bias[:, None], self.r_r_bias[:, None]
         scores = _products(q + u, k) + relative_shift(_products(q + w, r))
-        hidden = ~self._seen(state.length, x.shape[1])
+        hidden = ~_seen(x.shape[1], self.memory, self.window, state.length)
         scores = (self.d_head**-0.5 * scores).masked_fill(hidden, -torch.inf)
         out = scores.softmax(dim=-1).to(v.dtype) @ v
         y = self.o_net(out.transpose(1, 2).flatten(2))
-        return y.to(self.r_w_bias.dtype), self._kept(h, state.length, lengths)
+        after = _last(h, self.memory, state.length, lengths)
+        return y.to(self.r_w_bias.dtype), after
 
     def _projected(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""Queries of the segment, keys and values of all: (batch, heads, -1, head)."""
@@ -226,47 +231,59 @@ class TransformerXLAttention(nn.Module):
         vectors = sinusoidal(n, even, layout="half", dtype=dtype)[:, : self.d_model]
         return split_heads(self.r_net(vectors[None]).to(dtype), self.d_head)
 
-    def _seen(self, length: Tensor, time: int) -> Tensor:
-        r"""What each query of the segment sees, (batch, 1, time, memory + time)."""
-        j = torch.arange(self.memory + time, device=length.device)
-        distance = j[self.memory :, None] - j
-        seen = distance >= 0
-        if self.window is not None:
-            seen = seen & (distance < self.window)
-        real = j >= self.memory - length[:, None]
-        return seen & real[:, None, None]
-
-    def _kept(self, h: Tensor, length: Tensor, lengths: Tensor | None) -> SegmentState:
-        r"""The last inputs of each row, from memory and segment."""
-        time = h.shape[1] - self.memory
-        if lengths is None:
-            kept, count = h[:, time:], length + time
-        else:
-            count = lengths.to(h.device, torch.int64)
-            places = count[:, None] + torch.arange(self.memory, device=h.device)
-            kept = h.gather(1, places[..., None].expand(-1, -1, self.d_model))
-            count = length + count
-        # A copy: a view would keep the whole segment alive.
-        return SegmentState(kept.detach().clone(), count.clamp(max=self.memory))
-
-    def _checked(self, where: str, state: Any, batch: int) -> SegmentState:
-        if not isinstance(state, SegmentState):
-            call = "SegmentState(h, length)"
-            raise TypeError(
-                f"{where}: `state` must be {call}, got {type(state).__name__} "
-                f"(pass {call})"
-            )
-        memory = "memory", self.memory
-        axes = ("batch", batch), memory, ("d_model", self.d_model)
-        check_shape(where, "state.h", state.h, axes)
-        check_like_parameters(where, "state.h", state.h, self.r_w_bias)
-        named: Any = {"axis": "memory", "name": "state.length"}
-        check_lengths(where, state.length, batch, self.memory, **named)
-        return state._replace(length=state.length.to(state.h.device, torch.int64))
-
     def extra_repr(self) -> str:
         sizes = f"memory={self.memory}, window={self.window}, d_head={self.d_head}"
         return f"{self.d_model}, {self.n_heads}, {sizes}"
+
+
+def _seen(time: int, memory: int, window: int | None, length: Tensor) -> Tensor:
+    r"""What each query of a segment sees, (batch, 1, time, memory + time)."""
+    j = torch.arange(memory + time, device=length.device)
+    distance = j[memory:, None] - j
+    seen = distance >= 0
+    if window is not None:
+        seen = seen & (distance < window)
+    real = j >= memory - length[:, None]
+    return seen & real[:, None, None]
+
+
+def _last(
+    h: Tensor, memory: int, length: Tensor, lengths: Tensor | None
+) -> SegmentState:
+    r"""The last inputs of each row, from memory and segment, without a gradient."""
+    time = h.shape[1] - memory
+    if lengths is None:
+        kept, count = h[:, time:], length + time
+    else:
+        new = lengths.to(h.device, torch.int64)
+        places = new[:, None] + torch.arange(memory, device=h.device)
+        kept = h.gather(1, places[..., None].expand(-1, -1, h.shape[2]))
+        count = length + new
+    # A copy: a view would keep the whole segment alive.
+    return SegmentState(kept.detach().clone(), count.clamp(max=memory))
+
+
+def _check_state(
+    where: str, state: Any, sizes: tuple[int, int, int], parameter: Tensor
+) -> SegmentState:
+    r"""The state, checked, with its lengths in int64.
+
+    Raises:
+        TypeError: it is no `SegmentState`, or its lengths are no integers.
+        ValueError: a wrong shape, dtype or device, or a length beyond the memory.
+    """
+    if not isinstance(state, SegmentState):
+        call = "SegmentState(h, length)"
+        raise TypeError(
+            f"{where}: `state` must be {call}, got {type(state).__name__} (pass {call})"
+        )
+    batch, memory, width = sizes
+    axes = ("batch", batch), ("memory", memory), ("d_model", width)
+    check_shape(where, "state.h", state.h, axes)
+    check_like_parameters(where, "state.h", state.h, parameter)
+    named: Any = {"axis": "memory", "name": "state.length"}
+    check_lengths(where, state.length, batch, memory, **named)
+    return state._replace(length=state.length.to(state.h.device, torch.int64))
 
 
 def relative_shift(
