@@ -127,6 +127,24 @@ def of(config: Config, kind: models.Kind, model: Any, text: Text) -> dict[str, A
     }
 
 
+Runs = list[dict[str, Any]]
+
+
+def summary(config: Config, found: Runs, plain: Runs) -> dict[str, Any]:
+    """One kind over the seeds, beside segments without a memory."""
+    by_bin = zip(*(one["gains"] for one in found), strict=True)
+    gains = [lab.mean_interval(values) for values in by_bin]
+    far = [low for low, _ in bins(config)].index(config.segment)
+    pairs = zip(plain, found, strict=True)
+    return {
+        "bits": lab.mean_interval([one["bits"] for one in found]),
+        "less": lab.mean_interval([one["bits"] - own["bits"] for one, own in pairs]),
+        "sees": max(one["sees"] for one in found),
+        "gains": gains,
+        "far": gains[far],
+    }
+
+
 def run(config: Config, track: lab.Track) -> dict[str, Any]:
     """Train all, and compare them seed by seed."""
     text, alone = read_text(config), replace(config, seeds=())
@@ -137,33 +155,26 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         done[name].append(lab.kept(alone, MODULE, f"{name}-{seed}", make))
     rows = {name: [one[name] for one in done[name]] for name in done}
     rows["long"] = [one["long"] for one in done["segment"]]
-    plain = [one["bits"] for one in rows["vanilla"]]
-    far = [low for low, _ in bins(config)].index(config.segment)
+    sizes = {name: found[0]["parameters"] for name, found in done.items()}
+    sizes["long"] = sizes["segment"]
     limits = {
         "window_limit": config.n_layers * (config.window - 1) + 1,
         "segment_limit": (config.n_layers + 1) * config.segment,
+        "tried": config.length // 2 + 1,
     }
-    cases: dict[str, Any] = {}
-    for name, found in rows.items():
-        by_bin = zip(*(one["gains"] for one in found), strict=True)
-        gains = [lab.mean_interval(values) for values in by_bin]
-        pairs = zip(plain, (one["bits"] for one in found), strict=True)
-        cases[name] = {
-            "parameters": done["segment" if name == "long" else name][0]["parameters"],
-            "bits": lab.mean_interval([one["bits"] for one in found]),
-            "less": lab.mean_interval([without - own for without, own in pairs]),
-            "sees": max(one["sees"] for one in found),
+    cases = {
+        name: {
+            "parameters": sizes[name],
+            **summary(config, found, rows["vanilla"]),
             **limits,
-            "tried": config.length // 2 + 1,
-            "gains": gains,
-            "far": gains[far],
         }
+        for name, found in rows.items()
+    }
     both = zip(rows["long"], rows["segment"], strict=True)
     longer = lab.mean_interval([one["bits"] - own["bits"] for one, own in both])
     numbers = {
         **limits,
         **{f"longer_{key}": value for key, value in longer.items()},
-        "tried": config.length // 2 + 1,
         "long_memory": LONG * config.segment,
     }
     return {
@@ -239,11 +250,11 @@ experiment = lab.Experiment(
         window=4,
         length=32,
         runs=4,
-        characters=256,
-        updates=50,
+        characters=128,
+        updates=20,
         learning_rate=0.02,
         train_characters=100_000,
-        rows=256,
+        rows=128,
         keep=None,
         seeds=(0, 1),
     ),
