@@ -21,6 +21,7 @@ from seqref.attention.positions import (
     sinusoidal,
 )
 from seqref.attention.sliding_window import (
+    LongformerSelfAttention,
     SlidingWindowAttention,
     WindowState,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "CrossSource",
     "KVState",
     "LearnedPositions",
+    "LongformerSelfAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "MultiplicativeSource",

@@ -1,4 +1,4 @@
-r"""Sliding-window attention: a causal layer whose state does not grow."""
+r"""Sliding windows: a causal layer whose state does not grow, and Longformer's."""
 
 from typing import Any, NamedTuple
 
@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from seqref.attention._cache import KVState, check_kept, extended
+from seqref.attention._longformer import LongformerSelfAttention
 from seqref.attention._self import SelfAttention
 from seqref.attention.positions import Rotary
 from seqref.errors import check_lengths, check_size
 from seqref.ops.softmax_attention import softmax_attention
 
-__all__ = ["SlidingWindowAttention", "WindowState"]
+__all__ = ["LongformerSelfAttention", "SlidingWindowAttention", "WindowState"]
 
 # Queries of a block at least: many small products take longer than few larger ones.
 BLOCK = 64
