@@ -165,13 +165,14 @@ def by_matrix(layer, x, global_mask, lengths):
     return y.masked_fill(~real[..., None], 0)
 
 
-@pytest.mark.parametrize("lengths", [None, torch.tensor([150, 64])])
-@pytest.mark.parametrize("places", [(), ((0, 0), (0, 70), (1, 63))])
-@pytest.mark.parametrize("half_width", [0, 1, 63, 64, 70, 200])
+@pytest.mark.parametrize("lengths", [None, torch.tensor([400, 128])])
+@pytest.mark.parametrize("places", [(), ((0, 0), (0, 170), (0, 399), (1, 127))])
+@pytest.mark.parametrize("half_width", [0, 1, 63, 128, 130, 500])
 def test_equals_the_matrix(half_width, places, lengths):
+    """Blocks have 128 queries or as many as the half width."""
     layer = build(half_width)
-    x = draw(2, 150, 8).requires_grad_()
-    mask = chosen(2, 150, *places) if places else None
+    x = draw(2, 400, 8).requires_grad_()
+    mask = chosen(2, 400, *places) if places else None
     y, expected = layer(x, mask, lengths), by_matrix(layer, x, mask, lengths)
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(gradients(y, x, layer), gradients(expected, x, layer))
@@ -278,6 +279,23 @@ def test_blocks_are_as_exact_as_the_matrix(seed):
     for want, whole, block in triples:
         bound = 2 * (whole - want).abs().max() + 8 * eps * want.abs().max()
         assert (block - want).abs().max() <= bound
+
+
+def test_by_torch_func():
+    """Where kernels refuse, the same by plain products."""
+    layer, mask = build(), chosen(2, 9, (0, 1), (1, 0))
+    x, upstream = draw(2, 9, 8), draw(2, 9, 8, seed=3)
+
+    def loss(x):
+        return (layer(x, mask) * upstream).sum()
+
+    given = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(given), given)
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+    (slope,) = torch.autograd.grad(
+        torch.func.grad(loss)(given).square().sum(), given, allow_unused=True
+    )
+    assert slope.count_nonzero()
 
 
 def test_global_projections_begin_as_the_local_ones():

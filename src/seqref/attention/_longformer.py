@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from seqref.attention._cross import head_sizes, split_heads
 from seqref.errors import (
@@ -17,10 +17,10 @@ from seqref.errors import (
     check_tensor,
 )
 from seqref.ops._padding import blank_padding, real_steps
-from seqref.ops.softmax_attention import softmax_attention
+from seqref.ops.softmax_attention import softmax_attention, why_no_kernel
 
 # Queries of a block at least.
-BLOCK = 64
+BLOCK = 128
 
 
 class LongformerSelfAttention(nn.Module):
@@ -57,7 +57,8 @@ class LongformerSelfAttention(nn.Module):
 
     Cost:
         O(T (D^2 + (r + g) D)) time for g global positions in the row that has most,
-        O(T (r + g)) weights a head, which autograd keeps.
+        O(T D) memory and a mask of O(T (r + g)); where `torch.func` transforms it, as
+        many weights a head.
 
     Forms:
         `forward` alone: blocks of queries over their own keys and those within the half
@@ -200,6 +201,11 @@ class _Chosen(NamedTuple):
         kept = torch.where(self.used[:, None, :, None], new.to(x.dtype), self.of(x))
         return x.scatter(2, self._index(x), kept)
 
+    def beside(self, x: Tensor, blocks: Tensor) -> Tensor:
+        r"""Blocks (batch, heads, blocks, places, n) of `x` behind the chosen of it."""
+        chosen = self.of(x)[:, :, None].expand(-1, -1, blocks.shape[2], -1, -1)
+        return torch.cat([chosen, blocks], dim=3)
+
     def _index(self, x: Tensor) -> Tensor:
         return self.places[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3])
 
@@ -243,16 +249,12 @@ def _local(
     keys, values = (_with_neighbours(_cut(x, size), half_width) for x in (k, v))
     # (batch, 1, blocks, 1, keys)
     seen = _with_neighbours(_cut(seen[:, None, :, None], size), half_width).mT
-    scores, seen = q @ keys.mT, seen & _near(size, half_width, q.device)
-    if chosen is None:
-        out = _softmax(scores, seen) @ values
-    else:
-        global_k, global_v = (chosen.of(x)[:, :, None] for x in (k, v))
+    seen = seen & _near(size, half_width, q.device)
+    if chosen is not None:
+        keys, values = chosen.beside(k, keys), chosen.beside(v, values)
         used = chosen.used[:, None, None, None].expand(*seen.shape[:4], -1)
-        both = torch.cat([q @ global_k.mT, scores], dim=4)
-        weights = _softmax(both, torch.cat([used, seen], dim=4))
-        first, rest = weights.split([used.shape[4], seen.shape[4]], dim=4)
-        out = first @ global_v + rest @ values
+        seen = torch.cat([used, seen], dim=4)
+    out = _attend(q, keys, values, seen)
     return out.flatten(2, 3)[:, :, :time]
 
 
@@ -282,7 +284,19 @@ def _near(size: int, reach: int, device: torch.device) -> Tensor:
     return (j >= i) & (j <= i + 2 * reach)
 
 
-def _softmax(scores: Tensor, seen: Tensor) -> Tensor:
-    r"""Weights over what is seen. Of padding, which sees nothing, the mean of all."""
-    hidden = ~seen & seen.any(dim=-1, keepdim=True)
-    return scores.masked_fill(hidden, -torch.inf).softmax(dim=-1)
+def _attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    r"""A softmax over what is seen; padding, which sees nothing, reads the mean of all.
+
+    Shapes:
+        - `q`, `k`, `v`: (batch, heads, blocks, places, head), `q` scaled; `seen`:
+          (batch or 1, 1, blocks, queries, keys)
+        - returns: as `q`
+    """
+    batch, _, blocks = q.shape[:3]
+    seen = seen | ~seen.any(dim=-1, keepdim=True)
+    if why_no_kernel((q, k, v)):
+        return (q @ k.mT).masked_fill(~seen, -torch.inf).softmax(dim=-1) @ v
+    seen = seen.expand(batch, -1, -1, -1, -1)
+    rows = [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v, seen)]
+    out = scaled_dot_product_attention(*rows[:3], attn_mask=rows[3], scale=1.0)
+    return out.unflatten(0, (-1, blocks)).transpose(1, 2)
