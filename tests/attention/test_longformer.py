@@ -219,7 +219,7 @@ def test_a_global_position_counts_once():
 
 def test_padding_changes_nothing_and_gets_no_gradient():
     layer, lengths = build(), torch.tensor([7, 0, 3])
-    x, mask = draw(3, 9, 8), chosen(3, 9, (0, 1), (0, 8), (2, 2))
+    x, mask = draw(3, 9, 8), chosen(3, 9, (0, 1), (0, 4), (0, 8), (2, 2))
     spoilt = x.clone()
     for row, length in enumerate(lengths):
         spoilt[row, length:] = torch.nan
