@@ -10,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from seqref.testing import (
     check_attention,
     check_causality,
+    check_linear_cost,
     check_nonlinearity,
     check_padding_invariance,
     check_row_order,
@@ -74,6 +75,10 @@ def saturating(x):
     return running(x).tanh()
 
 
+def over_all(x):
+    return (x @ x.mT) @ x
+
+
 def unscaled(q, k, v):
     return (q @ k.mT).softmax(-1) @ v
 
@@ -92,6 +97,7 @@ CHECKS = {
         (scaled_dot_product_attention, X, X, X),
     ),
     "causality": (check_causality, (backwards, X), (running, X)),
+    "linear cost": (check_linear_cost, (over_all, X), (running, X)),
     "nonlinearity": (check_nonlinearity, (running, X), (saturating, X)),
     "padding invariance": (
         check_padding_invariance,

@@ -10,6 +10,7 @@ from seqref._contract.attention import check_attention
 from seqref._contract.carry import check_state_carry
 from seqref._contract.causal import check_causality
 from seqref._contract.copies import check_dtype
+from seqref._contract.cost import check_linear_cost
 from seqref._contract.expected import check_expected
 from seqref._contract.fork import check_state_fork
 from seqref._contract.invariance import check_padding_invariance
@@ -27,6 +28,7 @@ __all__ = [
     "Report",
     "check_attention",
     "check_causality",
+    "check_linear_cost",
     "check_nonlinearity",
     "check_padding_invariance",
     "check_row_order",
