@@ -114,6 +114,7 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "fused_recurrence_speed",
         "gru_speed",
         "kv_cache_speed",
+        "linear_scan_speed",
         "lstm_variants_speed",
         "padding_cost",
         "softmax_attention_speed",
