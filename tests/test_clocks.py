@@ -121,6 +121,7 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "softmax_attention_speed",
         "step_speed",
         "training_length",
+        "window_growth",
     }
     timing = ROOT / "experiments" / "lab" / "timing.py"
     assert timed == {

@@ -22,6 +22,7 @@ from seqref.attention.positions import (
 )
 from seqref.attention.segment_recurrence import SegmentState, TransformerXLAttention
 from seqref.attention.sliding_window import (
+    LongformerSelfAttention,
     SlidingWindowAttention,
     WindowState,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "CrossSource",
     "KVState",
     "LearnedPositions",
+    "LongformerSelfAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "MultiplicativeSource",
