@@ -116,11 +116,14 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "gru_speed",
         "kv_cache_speed",
         "language_models_speed",
+        "linear_scan_speed",
         "lstm_variants_speed",
         "padding_cost",
+        "segment_growth",
         "softmax_attention_speed",
         "step_speed",
         "training_length",
+        "window_growth",
     }
     timing = ROOT / "experiments" / "lab" / "timing.py"
     assert timed == {
