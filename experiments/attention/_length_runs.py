@@ -1,7 +1,7 @@
 r"""One network: trained on inputs up to a length, and tried on longer ones."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,22 +27,24 @@ class Training:
     r"""Sizes, updates, and the lengths of training and of the trial.
 
     Updates draw a length from 1 to `train_to`; of counting each has all words up to it.
-    The rate rises to its value over `warm_up` updates and falls to 0 in a line.
+    The rate rises to its value over `warm_up` updates and falls to 0 in a line. Copying
+    has blocks and a rate of its own: it takes one block to find the symbol before.
     """
 
     train_to: int = 10
     try_at: tuple[int, ...] = (10, 15, 20, 40)
-    d_model: int = 64
-    n_heads: int = 4
-    n_layers: int = 2
-    hidden_size: int = 128
-    batch_size: int = 128
-    learning_rate: float = 0.003
-    recurrent_rate: float = 0.01
-    warm_up: int = 50
-    copying_updates: int = 600
-    recall_updates: int = 200
-    counting_updates: int = 300
+    d_model: int = 32
+    n_heads: int = 2
+    n_layers: int = 1
+    copying_layers: int = 2
+    hidden_size: int = 32
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    copying_rate: float = 0.006
+    warm_up: int = 20
+    copying_updates: int = 500
+    recall_updates: int = 150
+    counting_updates: int = 200
     tests: int = 256
 
 
@@ -52,7 +54,6 @@ class Kind:
 
     label: str
     make: Callable[[Training], nn.Module]
-    recurrent: bool = False
     shifted: bool = False
 
 
@@ -94,10 +95,8 @@ def alibi(config: Training) -> nn.Module:
 
 
 KINDS = {
-    "lstm": Kind(
-        "LSTM", lambda c: seqref.LSTM(c.d_model, c.hidden_size), recurrent=True
-    ),
-    "gru": Kind("GRU", lambda c: seqref.GRU(c.d_model, c.hidden_size), recurrent=True),
+    "lstm": Kind("LSTM", lambda c: seqref.LSTM(c.d_model, c.hidden_size)),
+    "gru": Kind("GRU", lambda c: seqref.GRU(c.d_model, c.hidden_size)),
     "none": Kind("no positions", stack),
     "sinusoidal": Kind("sinusoidal", waves),
     "learned": Kind("learned", learned),
@@ -137,8 +136,8 @@ def train(config: Training, name: str, kind: Kind, network: Network, seed: int) 
     """Adam on lengths up to `train_to`, gradients clipped to a norm of 1."""
     task, random = TASKS[name], lab.generator(seed + 1000)
     updates = getattr(config, f"{name}_updates")
-    rate = config.recurrent_rate if kind.recurrent else config.learning_rate
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    rate = config.copying_rate if name == "copying" else config.learning_rate
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
     for update in range(updates):
         rising = min(1.0, (update + 1) / config.warm_up)
         optimizer.param_groups[0]["lr"] = rate * rising * (1 - update / updates)
@@ -171,6 +170,8 @@ def tried(config: Training, name: str, network: Network, seed: int) -> dict[str,
 
 def measure(config: Training, name: str, kind: str, seed: int) -> dict[str, Any]:
     """Train one network and try it; how many rows of a table have moved, and where."""
+    if name == "copying":
+        config = replace(config, n_layers=config.copying_layers)
     with lab.seeded(seed):
         network = Network(TASKS[name], KINDS[kind].make(config))
     table = network.table

@@ -16,7 +16,6 @@ TINY = Training(
     try_at=(2, 4),
     d_model=8,
     n_heads=2,
-    n_layers=1,
     hidden_size=8,
     batch_size=8,
     warm_up=1,
