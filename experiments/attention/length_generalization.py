@@ -35,15 +35,23 @@ class Config(runs.Training):
     counting: tuple[str, ...] = tuple(KINDS)
     keep: str | None = "runs/length_generalization"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    counting_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    counting_seeds: tuple[int, ...] = tuple(range(10))
 
 
-def pooled(found: list[dict[str, Any]]) -> dict[str, Any]:
+def mean_of(task: str, key: str, values: list[float]) -> dict[str, float]:
+    """A mean with its interval; of networks that are right or wrong, Wilson's."""
+    if (task, key) != ("counting", "exact"):
+        return lab.mean_interval(values)
+    share = lab.share_interval(round(sum(values)), len(values))
+    return {"mean": share["share"], "low": share["low"], "high": share["high"]}
+
+
+def pooled(task: str, found: list[dict[str, Any]]) -> dict[str, Any]:
     """Of the networks of one kind: means by length, and how many know the trained."""
     known = sum(run["exact"][0] >= KNOWN for run in found)
     means = {
         key: [
-            lab.mean_interval(values)
+            mean_of(task, key, list(values))
             for values in zip(*(run[key] for run in found), strict=True)
         ]
         for key in ("exact", "answers")
@@ -72,7 +80,7 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
     for task, kind in track(grid, "length_generalization"):
         make = partial(networks, config, task, kind)
         found = lab.kept(alone, MODULE, f"{task}-{kind}", make)["all"]
-        cases[f"{task}_{kind}"] = {"task": task, "kind": kind, **pooled(found)}
+        cases[f"{task}_{kind}"] = {"task": task, "kind": kind, **pooled(task, found)}
     return {"series": {"lengths": list(config.try_at)}, "cases": cases}
 
 
