@@ -1,10 +1,11 @@
-r"""Beyond the trained length: recall and counting, by layer and kind of positions.
+r"""Beyond the trained length: copying, recall and counting, by layer and positions.
 
 Small causal transformers with each kind of position, without any, an LSTM and a GRU
 learn each task on inputs up to a length, and are tried at it, at one and a half times,
 twice and four times it. Learned positions have rows for all of the trial, of which
 training reaches the first alone, unless each row of a batch begins at a random one.
-Copying is a third task, which a config may ask for; the full run leaves it out.
+Networks of the kinds that are compared in counting, where each is right at a length or
+wrong, have seeds of their own.
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ KNOWN = 0.95
 # What a figure shows: words of one length, of which there is one, or all answers.
 SHOWN = {"copying": "answers", "recall": "answers", "counting": "exact"}
 WORDS = {"answers": "answers right", "exact": "words right"}
+COMPARED = "lstm", "gru", "none", "sinusoidal"
 LEARNERS = "lstm", "none", "sinusoidal", "learned", "rotary", "alibi"
 
 
@@ -30,7 +32,7 @@ LEARNERS = "lstm", "none", "sinusoidal", "learned", "rotary", "alibi"
 class Config(runs.Training):
     """Of a training; which kinds of network learn each task, and the seeds."""
 
-    copying: tuple[str, ...] = ()
+    copying: tuple[str, ...] = ("sinusoidal", "learned", "rotary")
     recall: tuple[str, ...] = (*LEARNERS, "learned_shifted")
     counting: tuple[str, ...] = tuple(KINDS)
     keep: str | None = "runs/length_generalization"
@@ -66,7 +68,8 @@ def pooled(task: str, found: list[dict[str, Any]]) -> dict[str, Any]:
 
 def networks(config: Config, task: str, kind: str) -> dict[str, Any]:
     """All networks of one kind."""
-    seeds = config.counting_seeds if task == "counting" else config.seeds
+    compared = task == "counting" and kind in COMPARED
+    seeds = config.counting_seeds if compared else config.seeds
     return {"all": [runs.measure(config, task, kind, seed) for seed in seeds]}
 
 
@@ -173,23 +176,14 @@ experiment = lab.Experiment(
             *("lstm", "none", "sinusoidal", "learned", "rotary", "alibi"),
             "learned_shifted",
         ),
-        counting=("none", "sinusoidal"),
+        counting=("lstm", "gru"),
         tests=64,
         keep=None,
         seeds=(0,),
-        counting_seeds=(0, 1, 2, 3),
+        counting_seeds=(0, 1, 2),
     ),
     run=run,
     claims=[
-        lab.Claim(
-            "C191",
-            "Of transformers without positions more than two in five are right on the "
-            "word $a^n b^n$ of twice the trained length; of those with sinusoidal ones "
-            "they are fewer.",
-            lab.above("exact.2.mean", 0.4, lab.share),
-            case="counting_none",
-            control="counting_sinusoidal",
-        ),
         lab.Claim(
             "C192",
             "No row of a learned table beyond the longest input of training has moved; "
@@ -216,7 +210,15 @@ experiment = lab.Experiment(
             control="recall_rotary",
         ),
         lab.Claim(
-            "C196",
+            "C196.counting",
+            "At one and a half times the trained length more than half of the LSTMs "
+            "are right on $a^n b^n$; of the GRUs they are fewer.",
+            lab.above("exact.1.mean", 0.5, lab.share),
+            case="counting_lstm",
+            control="counting_gru",
+        ),
+        lab.Claim(
+            "C196.recall",
             "After as many updates transformers without positions recall every value "
             "of more than half of the lists of the trained length; LSTMs do not.",
             lab.above("exact.0.mean", 0.5, lab.share),
