@@ -206,7 +206,9 @@ def too_long(path, lines=300):
     "path", [*MODULES, *SHOWN], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_modules_classes_and_functions_are_short(path):
-    assert too_long(path) == []
+    # A recipe is one file on purpose.
+    lines = 400 if path.parent == DOCS / "recipes" else 300
+    assert too_long(path, lines) == []
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,18 @@ import re
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from seqref.testing import (
+    check_attention,
     check_causality,
+    check_linear_cost,
     check_nonlinearity,
     check_padding_invariance,
     check_row_order,
     check_source_dependence,
     check_state_carry,
+    check_state_fork,
     check_target_shift,
 )
 
@@ -71,9 +75,29 @@ def saturating(x):
     return running(x).tanh()
 
 
+def over_all(x):
+    return (x @ x.mT) @ x
+
+
+def unscaled(q, k, v):
+    return (q @ k.mT).softmax(-1) @ v
+
+
+def appended(x, state):
+    state = [] if state is None else state
+    state.append(x)
+    return running(torch.cat(state, dim=1))[:, -x.shape[1] :], state
+
+
 # The property, its check, one that fails it and one that does not.
 CHECKS = {
+    "attention": (
+        check_attention,
+        (unscaled, X, X, X),
+        (scaled_dot_product_attention, X, X, X),
+    ),
     "causality": (check_causality, (backwards, X), (running, X)),
+    "linear cost": (check_linear_cost, (over_all, X), (running, X)),
     "nonlinearity": (check_nonlinearity, (running, X), (saturating, X)),
     "padding invariance": (
         check_padding_invariance,
@@ -87,6 +111,7 @@ CHECKS = {
         (of_both, X, X),
     ),
     "state carry": (check_state_carry, (forgetful, X), (carried, X)),
+    "state fork": (check_state_fork, (appended, X), (carried, X)),
     "target shift": (
         lambda call, x, **more: check_target_shift(running, x, call=call, **more),
         (unshifted, X),

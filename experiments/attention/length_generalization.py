@@ -167,6 +167,8 @@ def draw(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
     figure.legend(lines.values(), list(lines), loc="outside lower center", ncols=3)
 
 
+# Their answers are many; those of counting are few, and a share may end in a half.
+DRAWN = {f"{task}_{kind}" for task in ("copying", "recall") for kind in KINDS}
 HALF_AT_TWICE = lab.above("exact.2.mean", 0.5, lab.share)
 
 experiment = lab.Experiment(
@@ -233,8 +235,8 @@ experiment = lab.Experiment(
         lab.each("moved"),
         lab.each("moved_beyond"),
         *(
-            lab.each(f"{quantity}.{place}.mean", f"{quantity}_{word}", percent)
-            for quantity in ("exact", "answers")
+            lab.each(f"{quantity}.{place}.mean", f"{quantity}_{word}", percent, cases)
+            for quantity, cases in (("exact", None), ("answers", DRAWN))
             for place, word in enumerate(("trained", "half_more", "twice", "four"))
         ),
     ],

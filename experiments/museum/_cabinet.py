@@ -11,6 +11,7 @@ from experiments.museum import _checks as checks
 from experiments.museum import _judges as judges
 from experiments.museum._checks import EACH_STEP, HIDDEN, INPUT, TIME, VOCAB, Trials
 from experiments.museum._files import (
+    attention,
     decoding,
     formulas,
     future,
@@ -97,6 +98,11 @@ HANDS_OVER = Kind(of_vectors, checks.hand_over() | {"own": judges.hands_over_all
 SPELLS = Kind(of_ids, checks.speller())
 WRITES = Kind(of_ids, {"own": judges.writes_the_same_twice})
 SEARCHES = Kind(lambda search: search, {"own": judges.searches_all})
+ATTENDS = Kind(lambda attend: attend, checks.attending())
+ANSWERS = Kind(of_vectors, checks.asking())
+REMEMBERS_APART = Kind(of_vectors, checks.remembers())
+STACKS = Kind(of_ids, checks.language() | {"own": judges.normed_before_the_head})
+ALIGNS = Kind(of_vectors, checks.translator() | {"own": judges.returns_distributions})
 SCANS = Kind(lambda scan: scan, {"own": judges.equals_the_loop})
 
 CABINET = {
@@ -284,6 +290,60 @@ CABINET = {
         label="a beam that compares sums of unequal length",
         pair=(decoding.summing_search, decoding.sound_search),
         kind=SEARCHES,
+        caught_by="own",
+    ),
+    "wrong-corner": Specimen(
+        label="a causal mask from the wrong corner",
+        pair=(attention.Cached, attention.LowerRight),
+        kind=CARRIES,
+        caught_by="state_carry",
+    ),
+    "other-meaning": Specimen(
+        label="a mask whose True means the opposite",
+        pair=(attention.Ported, attention.PortedIndeed),
+        kind=STEPS_OF_VECTORS,
+        caught_by="causality",
+    ),
+    "softmax-over-queries": Specimen(
+        label="a softmax over the queries",
+        pair=(attention.attend, attention.attend_over_keys),
+        kind=ATTENDS,
+        caught_by="attention",
+    ),
+    "no-scale": Specimen(
+        label="scores without their scale",
+        pair=(attention.attend_unscaled, attention.attend_scaled),
+        kind=ATTENDS,
+        caught_by="attention",
+    ),
+    "finite-mask": Specimen(
+        label="a large number for minus infinity",
+        pair=(attention.Asking, attention.AskingIndeed),
+        kind=ANSWERS,
+        caught_by="padding_invariance",
+    ),
+    "pads-attended": Specimen(
+        label="attention that sees the padding",
+        pair=(attention.Pooled, attention.PooledReal),
+        kind=READS_VECTORS,
+        caught_by="padding_invariance",
+    ),
+    "shared-cache": Specimen(
+        label="a cache that beams share",
+        pair=(attention.Remembering, attention.RememberingApart),
+        kind=REMEMBERS_APART,
+        caught_by="state_fork",
+    ),
+    "no-last-norm": Specimen(
+        label="pre-norm blocks without the last norm",
+        pair=(attention.PreNorm, attention.Normed),
+        kind=STACKS,
+        caught_by="own",
+    ),
+    "dropped-weights": Specimen(
+        label="returned weights after their dropout",
+        pair=(attention.Aligning, attention.AligningIndeed),
+        kind=ALIGNS,
         caught_by="own",
     ),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from experiments import lab
 from seqref import testing
@@ -28,6 +28,8 @@ VECTORS, TARGET = vectors(1), vectors(2)
 # A first feature above 1 says that a row begins anew: one does, in the first half.
 STREAM = torch.cat([VECTORS[..., :1].clamp(max=0), VECTORS[..., 1:]], dim=-1)
 STREAM[0, 1, 0] = 2
+# A row of them has no source.
+MISSING = torch.tensor([3, 6, 0, 4])
 
 
 def trials(
@@ -133,6 +135,43 @@ def speller() -> Trials:
     }
 
 
+def attending() -> Trials:
+    """For a function of queries, keys, values and which of them are seen."""
+    heads = [
+        torch.randn(BATCH, 2, steps, HIDDEN, generator=lab.generator(steps))
+        for steps in (TIME - 2, TIME, TIME)
+    ]
+    seen = torch.ones(TIME - 2, TIME, dtype=torch.bool).tril(2)
+    return trials("attention", on=(*heads, seen))
+
+
+def remembers() -> Trials:
+    """For `model(x, state)` whose state a search goes on from more than once."""
+    return carried(VECTORS) | trials("state_fork", on=VECTORS)
+
+
+def asking() -> Trials:
+    """For `model(target, source, lengths)`, of which one source is missing."""
+    whole = torch.full((BATCH,), TIME)
+
+    def reads(model: Any, source: Tensor, lengths: Tensor) -> Tensor:
+        # Rows are tried alone: each asks the same.
+        return model(TARGET[:1].to(source).expand(len(source), -1, -1), source, lengths)
+
+    def decodes(model: Any, target: Tensor) -> Tensor:
+        return model(target, VECTORS.to(target), whole)
+
+    return {
+        **trials("padding_invariance", on=(VECTORS, MISSING), call=reads),
+        **trials("causality", on=TARGET, call=decodes),
+        **trials(
+            "source_dependence",
+            on=(VECTORS, TARGET),
+            call=lambda model, source, target: model(target, source, whole),
+        ),
+    }
+
+
 def _causal(time: int) -> Tensor:
     return torch.ones(time, time, dtype=torch.bool).triu(1)
 
@@ -164,7 +203,7 @@ def sound() -> dict[str, tuple[Build, Trials]]:
     recurrent = {
         **trials(*EACH_STEP, on=VECTORS),
         **trials("padding_invariance", "row_order", on=(VECTORS, LENGTHS)),
-        **trials("state_carry", on=VECTORS),
+        **trials("state_carry", "state_fork", on=VECTORS),
         **trials("target_shift", on=VECTORS, call=_next),
     }
     encoder = {
@@ -187,5 +226,9 @@ def sound() -> dict[str, tuple[Build, Trials]]:
         "nn.Conv1d, padded on the left": (
             partial(nn.Conv1d, INPUT, HIDDEN, 3),
             trials(*EACH_STEP, on=VECTORS, call=_on_the_left),
+        ),
+        "scaled_dot_product_attention, masked": (
+            lambda: scaled_dot_product_attention,
+            attending(),
         ),
     }

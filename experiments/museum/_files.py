@@ -6,6 +6,7 @@ from types import ModuleType
 ROOT = Path(__file__).resolve().parents[2]
 # `lab.sources` counts these among what the record depends on.
 FILES = (
+    "docs/evidence/bugs/attention.py",
     "docs/evidence/bugs/decoding.py",
     "docs/evidence/bugs/formulas.py",
     "docs/evidence/bugs/future.py",
@@ -27,4 +28,4 @@ def load(file: str) -> ModuleType:
     return module
 
 
-decoding, formulas, future, numbers, padding, rows, state = map(load, FILES)
+attention, decoding, formulas, future, numbers, padding, rows, state = map(load, FILES)

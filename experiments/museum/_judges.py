@@ -95,6 +95,28 @@ def hands_over_all(model: Any) -> None:
     assert_close(model(VECTORS, TARGET), read_on, atol=1e-6, rtol=1e-6)
 
 
+@torch.no_grad()
+def normed_before_the_head(model: Any) -> None:
+    """Raise unless what goes into the head has mean 0 and deviation 1 at each step."""
+    x = model.eval().into_head(torch.arange(VOCAB)[None])
+    low, high = x.std(dim=-1, correction=0).aminmax()
+    mean = x.mean(dim=-1).abs().max()
+    if max(mean, 1 - low, high - 1) > 0.01:
+        raise AssertionError(
+            f"deviations before the head: {low:.2f} to {high:.2f}, means up to "
+            f"{mean:.2f}"
+        )
+
+
+@torch.no_grad()
+def returns_distributions(model: Any) -> None:
+    """Raise unless weights that are returned in training add up to 1."""
+    _, weights = model.train()(VECTORS, TARGET)
+    low, high = weights.sum(dim=-1).aminmax()
+    if max(1 - low, high - 1) > 1e-5:
+        raise AssertionError(f"sums of the weights: {low:.2f} to {high:.2f}")
+
+
 def writes_the_same_twice(model: Any) -> None:
     """Raise unless greedy decoding in the midst of training gives one result."""
     model.train()

@@ -1,13 +1,15 @@
-r"""Bugs that run: which checks catch which, and what three of them cost.
+r"""Bugs that run: which checks catch which, and what six of them cost.
 
 Each specimen is a small model with one fault that raises nothing. Every check of
 `seqref.testing` that applies to its kind is run on it, on its mended twin, and on
-models of torch.nn. Three faults are measured further: the state of an encoder after
-padding, a loss whose labels are the inputs, and a scan that divides by a product.
+models of torch.nn. Six faults are measured further: the state of an encoder after
+padding, a loss whose labels are the inputs, a scan that divides by a product, a large
+number in the place of minus infinity, a mask of the other meaning, and weights that are
+returned after their dropout.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from experiments import lab
+from experiments.museum import _attention as attention
 from experiments.museum._cabinet import CABINET
 from experiments.museum._checks import messages, sound
 from experiments.museum._files import future, numbers, padding
@@ -23,7 +26,7 @@ from experiments.museum._files import future, numbers, padding
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the three measurements, and their seeds."""
+    """Sizes of the six measurements, and their seeds."""
 
     vocab_size: int = 16
     hidden_size: int = 32
@@ -35,27 +38,30 @@ class Config:
     decays: tuple[float, ...] = (0.5, 0.9, 0.99, 1.0)
     scan_rows: int = 8
     scan_steps: int = 10_000
+    keys: tuple[int, ...] = (4, 16, 64)
+    dropout: float = 0.2
     seeds: tuple[int, ...] = tuple(range(5))
 
 
 # Those of the claims.
-PADS, DECAY, DTYPE = 5, 0.5, "float32"
+PADS, DECAY, DTYPE, KEYS = 5, 0.5, "float32", 16
 ENCODERS = {"broken": padding.Encoder, "mended": padding.PackedEncoder}
 PACKED = {"broken": "not packed", "mended": "packed"}
 MODELS = {"broken": future.LanguageModel, "mended": future.Shifted}
 SCANS = {"broken": numbers.closed_form, "mended": numbers.by_pairs}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-# Heads of columns, short: the table has nine.
-CHECKS = {
-    "padding_invariance": "padding",
-    "row_order": "rows",
-    "causality": "causal",
-    "state_carry": "carry",
-    "source_dependence": "source",
-    "target_shift": "shift",
-    "nonlinearity": "nonlinear",
-    "own": "own",
-}
+CHECKS = (
+    "padding_invariance",
+    "row_order",
+    "causality",
+    "state_carry",
+    "state_fork",
+    "source_dependence",
+    "target_shift",
+    "nonlinearity",
+    "attention",
+    "own",
+)
 
 
 def matrix(track: lab.Track) -> list[dict[str, Any]]:
@@ -136,7 +142,7 @@ def scan_error(config: Config, kind: str, dtype: str, decay: float) -> dict[str,
 
 
 def run(config: Config, track: lab.Track = lab.untracked) -> dict[str, Any]:
-    """The matrix and the three measurements."""
+    """The matrix and the six measurements."""
     series = {
         "specimens": matrix(track),
         "sound": sound_models(),
@@ -163,7 +169,9 @@ def run(config: Config, track: lab.Track = lab.untracked) -> dict[str, Any]:
             for dtype in DTYPES
             for kind in SCANS
         ],
-    }
+    } | attention.measured(
+        config.rows, config.steps, config.keys, config.dropout, config.seeds
+    )
     cases = cases_of(series, math.log(config.vocab_size))
     return {"numbers": numbers_of(series, cases), "series": series, "cases": cases}
 
@@ -180,7 +188,7 @@ def cases_of(series: dict[str, Any], uniform: float) -> dict[str, Any]:
         if (row["decay"], row["dtype"]) == (DECAY, DTYPE):
             first = row["first_not_finite"]
             cases[f"scan_{row['kind']}"] = {"first_not_finite": first}
-    return cases
+    return cases | attention.cases_of(series, KEYS)
 
 
 def numbers_of(series: dict[str, Any], cases: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +212,7 @@ def numbers_of(series: dict[str, Any], cases: dict[str, Any]) -> dict[str, Any]:
         key = f"scan_{row['kind']}_{row['decay']:g}_{row['dtype']}".replace(".", "_")
         values[f"{key}_first"] = row["first_not_finite"]
         values[f"{key}_error"] = lab.number(row["error_before"], 2)
-    return values
+    return values | attention.numbers_of(series)
 
 
 def raised(model: dict[str, Any]) -> int:
@@ -212,16 +220,26 @@ def raised(model: dict[str, Any]) -> int:
     return sum(model["caught"].values())
 
 
-def verdict(check: str) -> Callable[[dict[str, Any]], str]:
-    """What a check says of a specimen, in bold where it is the one that catches it."""
+def words(checks: Iterable[str]) -> str:
+    """Names of checks, as they stand in their messages, or a test of the bug's own."""
+    return ", ".join(
+        "its own test" if check == "own" else check.replace("_", " ")
+        for check in CHECKS
+        if check in checks
+    )
 
-    def write(row: dict[str, Any]) -> str:
-        if check not in row["caught"]:
-            return ""
-        word = "caught" if row["caught"][check] else "silent"
-        return f"**{word}**" if check == row["own"] else word
 
-    return write
+def main_check(row: dict[str, Any]) -> str:
+    """The check that is to catch a specimen, or that it does not."""
+    own = row["own"]
+    return f"**{words([own])}**" if row["caught"][own] else f"not by {words([own])}"
+
+
+def others(caught: bool) -> Callable[[dict[str, Any]], str]:
+    """The other checks that catch a specimen, or those that pass."""
+    return lambda row: words(
+        [k for k, v in row["caught"].items() if v == caught and k != row["own"]]
+    )
 
 
 def breakdown(row: dict[str, Any]) -> str:
@@ -237,6 +255,7 @@ experiment = lab.Experiment(
         decays=(0.5, 1.0),
         scan_rows=4,
         scan_steps=200,
+        keys=(4, 16),
         seeds=(0,),
     ),
     run=run,
@@ -272,22 +291,49 @@ experiment = lab.Experiment(
             case="scan_broken",
             control="scan_mended",
         ),
+        lab.Claim(
+            "C197",
+            "Where a query's 16 keys all get minus 1e9, its output has more than half "
+            "the norm of the mean of their values, and torch's default CPU kernel "
+            "makes the gradient of these more than eight times that of the mean; with "
+            "minus infinity both are zero.",
+            lab.all_of(lab.above("output", 0.5), lab.above("gradient", 8.0)),
+            case="mask_finite",
+            control="mask_infinite",
+        ),
+        lab.Claim(
+            "C198",
+            "Of the weights of `nn.MultiheadAttention` less than a tenth lies where a "
+            "boolean mask is True; of those of `scaled_dot_product_attention` all do.",
+            lab.below("share", 0.1),
+            case="true_mha",
+            control="true_sdpa",
+        ),
+        lab.Claim(
+            "C199",
+            "In training, the weights that `nn.MultiheadAttention` returns with a "
+            "dropout of 0.2 add up to sums that are on average further than 0.05 from "
+            "1; in evaluation they add up to 1.",
+            lab.above("off", 0.05),
+            case="returned_training",
+            control="returned_evaluation",
+        ),
     ],
     tables={
         "matrix": lab.Table(
             rows="series.specimens",
             columns={
                 "bug": lambda row: f"[{row['label']}]({row['page']}.md#{row['name']})",
-                **{head: verdict(check) for check, head in CHECKS.items()},
+                "caught by": main_check,
+                "and by": others(caught=True),
+                "passes": others(caught=False),
             },
         ),
         "sound": lab.Table(
             rows="series.sound",
             columns={
                 "model": lambda row: f"`{row['model']}`",
-                "checks that apply": lambda row: ", ".join(
-                    CHECKS[check] for check in row["caught"]
-                ),
+                "checks that apply": lambda row: words(row["caught"]),
                 "raised": lab.cell(raised),
             },
         ),
@@ -297,6 +343,16 @@ experiment = lab.Experiment(
             across="pads",
             columns=lambda pads: f"pads: {pads}",
             cell=lambda row: f"{row['moved']:.0%}" if row["moved"] else "0",
+        ),
+        "keyless": lab.Pivot(
+            rows="series.keyless",
+            lines={"keys, all masked": lambda row: f"{row['keys']}"},
+            across="mask",
+            columns={
+                "finite": "gradient, $-10^9$",
+                "infinite": r"gradient, $-\infty$",
+            },
+            cell=lambda row: lab.number(row["gradient"], 3),
         ),
         "scans": lab.Pivot(
             rows="series.scans",

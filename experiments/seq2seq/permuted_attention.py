@@ -38,11 +38,11 @@ WAYS = {"permuted": "permuted", "levelled": "made equal"}
 
 @dataclass(frozen=True)
 class Config:
-    """Symbols, their number, the training, tests, permutations of each, seeds."""
+    """Symbols, widths, the training, tests, permutations of each, seeds."""
 
     length: int = 9
     symbols: int = 4
-    width: int = 32
+    hidden_sizes: tuple[int, ...] = (32, 64)
     updates: int = 300
     batch_size: int = 32
     learning_rate: float = 0.015
@@ -78,10 +78,10 @@ def batch(
     return pairs.source, pairs.target_in[:, :1], most
 
 
-def trained(kind: str, config: Config, seed: int) -> EncoderDecoder:
+def trained(kind: str, width: int, config: Config, seed: int) -> EncoderDecoder:
     """A model after its updates."""
     with lab.seeded(seed):
-        model = build(kind, config.width, config.symbols + 2)
+        model = build(kind, width, config.symbols + 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     stream = lab.generator(seed)
     for _ in range(config.updates):
@@ -92,9 +92,11 @@ def trained(kind: str, config: Config, seed: int) -> EncoderDecoder:
     return model
 
 
-def effects(kind: str, config: Config, seed: int) -> dict[str, dict[str, float]]:
+def effects(
+    kind: str, width: int, config: Config, seed: int
+) -> dict[str, dict[str, float]]:
     """By way of replacing: tokens right, tokens changed, distance of the outputs."""
-    model = trained(kind, config, seed)
+    model = trained(kind, width, config, seed)
     generator = lab.generator(10_000 + seed)
     source, inputs, targets = batch(kind, config, config.tests, generator)
     own: Any = model.decoder.attention
@@ -135,11 +137,13 @@ def share(those: Tensor) -> float:
 def run(config: Config, track: lab.Track) -> dict[str, Any]:
     """Train the models, and replace their weights."""
     cases: dict[str, Any] = {}
-    for kind in track(list(MODELS), "permuted_attention"):
-        runs = [effects(kind, config, seed) for seed in config.seeds]
+    grid = [(width, kind) for width in config.hidden_sizes for kind in MODELS]
+    for width, kind in track(grid, "permuted_attention"):
+        runs = [effects(kind, width, config, seed) for seed in config.seeds]
         for way in ("own", *WAYS):
-            cases[f"{kind}_{way}"] = {
+            cases[f"{kind}_{width}_{way}"] = {
                 "kind": kind,
+                "width": width,
                 "way": way,
                 **{
                     key: lab.mean_interval([parts[way][key] for parts in runs])
@@ -171,7 +175,7 @@ def table(record: Mapping[str, Any]) -> lab.Table:
     ways = {"own": "its own", **WAYS}
     return lab.Table(
         labels={
-            name: f"{MODELS[case['kind']]}: {ways[case['way']]}"
+            name: f"{MODELS[case['kind']]}, width {case['width']}: {ways[case['way']]}"
             for name, case in record["cases"].items()
         },
         heading="written, and weights",
@@ -187,6 +191,7 @@ def table(record: Mapping[str, Any]) -> lab.Table:
 experiment = lab.Experiment(
     small=Config(
         length=6,
+        hidden_sizes=(32,),
         updates=80,
         batch_size=20,
         learning_rate=0.02,
@@ -202,16 +207,16 @@ experiment = lab.Experiment(
             "that writes its source backwards; where the model writes the most "
             "frequent symbol, fewer.",
             lab.above("changed.mean", 0.15, lab.share),
-            case="reversal_permuted",
-            control="majority_permuted",
+            case="reversal_32_permuted",
+            control="majority_32_permuted",
         ),
         lab.Claim(
             "C59.equal",
             "And it moves the outputs by more than 0.15 in total variation; where the "
             "weights were equal in training, by less.",
             lab.above("distance.mean", 0.15, lab.share),
-            case="reversal_permuted",
-            control="equal_permuted",
+            case="reversal_32_permuted",
+            control="equal_32_permuted",
         ),
     ],
     numbers=[

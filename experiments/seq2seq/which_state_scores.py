@@ -33,7 +33,7 @@ class Config(Training):
 
     longest: int = 10
     updates: int = 250
-    hidden_sizes: tuple[int, ...] = (32,)
+    hidden_sizes: tuple[int, ...] = (32, 64)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
@@ -130,6 +130,7 @@ experiment = lab.Experiment(
         updates=10,
         batch_size=8,
         tests=50,
+        hidden_sizes=(32,),
         seeds=(0,),
     ),
     run=run,

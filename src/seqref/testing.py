@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from seqref._contract import values
+from seqref._contract.attention import check_attention
 from seqref._contract.carry import check_state_carry
 from seqref._contract.causal import check_causality
 from seqref._contract.copies import check_dtype
+from seqref._contract.cost import check_linear_cost
 from seqref._contract.expected import check_expected
+from seqref._contract.fork import check_state_fork
 from seqref._contract.invariance import check_padding_invariance
 from seqref._contract.live import LiveBytes
 from seqref._contract.nonlinear import check_nonlinearity
@@ -23,13 +26,16 @@ from seqref.errors import check_number, check_tensor
 __all__ = [
     "LiveBytes",
     "Report",
+    "check_attention",
     "check_causality",
+    "check_linear_cost",
     "check_nonlinearity",
     "check_padding_invariance",
     "check_row_order",
     "check_sequence_layer",
     "check_source_dependence",
     "check_state_carry",
+    "check_state_fork",
     "check_target_shift",
 ]
 

@@ -1,5 +1,7 @@
 """Models of the library transformers, with random weights, as those of seqref."""
 
+import copy
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from seqref.decoding import greedy
 from seqref.interop import from_left_padding, from_transformers, to_left_padding
 from seqref.interop.transformers import translated
 from seqref.models import MaskedLM, TransformerLM
+from seqref.testing import check_state_carry, check_state_fork
 
 transformers = pytest.importorskip("transformers")
 
@@ -265,3 +268,24 @@ def test_what_is_no_left_padded_batch_is_named():
         from_left_padding(torch.zeros(3), torch.ones(3, 1).long())
     with pytest.raises(TypeError, match="`attention_mask` must hold integers"):
         from_left_padding(torch.zeros(1, 3), torch.tensor([[0.0, 0.9, 1.0]]))
+
+
+@pytest.mark.parametrize("model", [gpt2, llama])
+def test_its_cache_is_written_in_place_and_beams_must_copy_it(model):
+    """As the page of the bug museum says: one sequence is right, a fork is not."""
+
+    def call(model, ids, cache):
+        out = model(ids, cache=cache, use_cache=True)
+        return out.logits, out.cache
+
+    def copied(model, ids, cache):
+        # Tensors of a graph cannot be copied.
+        with torch.no_grad():
+            return call(model, ids, copy.deepcopy(cache))
+
+    ids = torch.randint(VOCAB, (3, 5), generator=torch.Generator().manual_seed(0))
+    its = model()
+    check_state_carry(its, ids, call=call)
+    with pytest.raises(AssertionError, match=r"^state fork: "):
+        check_state_fork(its, ids, call=call)
+    assert check_state_fork(its, ids, call=copied) is None

@@ -8,7 +8,7 @@ from mkdocs.commands import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort, BuildError
 
-from sitekit.preview import Preview
+from sitekit.preview import Preview, build_until_current
 
 CONFIG = """
 site_name: Small
@@ -205,3 +205,37 @@ def test_after_a_failure_the_whole_site_is_built(site):
     page.unlink()
     assert site.update() is None
     assert site.is_as_new()
+
+
+def edited_in_the_build(site, monkeypatch, *texts):
+    """Each whole build ends with an edit of page A, while there is one."""
+    texts, whole = list(texts), build.build
+
+    def edited(*arguments, **options):
+        whole(*arguments, **options)
+        if texts:
+            site.write("docs/a.md", texts.pop(0))
+
+    monkeypatch.setattr(build, "build", edited)
+
+
+def test_an_edit_during_the_first_build_is_built(site, monkeypatch):
+    edited_in_the_build(site, monkeypatch, A.replace("A sentence", "An edited one"))
+    site.preview = site.fresh("site")
+    build_until_current(site.preview)
+    assert "An edited one" in site.html("a.html")
+    assert site.preview.is_current()
+    assert site.is_as_new()
+
+
+def test_an_edit_during_the_first_build_that_fails_waits_for_the_next(
+    site, monkeypatch
+):
+    broken = A + "\nUnknown [@nobody1900].\n"
+    edited_in_the_build(site, monkeypatch, broken)
+    site.preview = site.fresh("site")
+    build_until_current(site.preview)
+    assert not site.preview.is_current()
+    site.write("docs/a.md", A.replace("A sentence", "A mended one"))
+    site.update()
+    assert "A mended one" in site.html("a.html")

@@ -127,6 +127,10 @@ class Preview:
         self._build_all()
         return None
 
+    def is_current(self) -> bool:
+        """Whether no file was changed since the newest build began."""
+        return self._config is not None and self._now() == self._times
+
     def _now(self) -> dict[Path, tuple[int, int]]:
         """When each file was changed, and its size."""
         times = {}
@@ -254,6 +258,21 @@ def _timed(preview: Preview) -> None:
     _log.info("Built %s in %.1f s", what, time.monotonic() - began)
 
 
+def build_until_current(preview: Preview) -> None:
+    """Build, and again while files change in it: no server hears of a change yet.
+
+    Raises:
+        Abort: The first build failed.
+    """
+    _timed(preview)
+    while not preview.is_current():
+        try:
+            _timed(preview)
+        except Abort:
+            # What is wrong is in the log, and the next change is tried.
+            return
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Serve the site until interrupted."""
     parser = argparse.ArgumentParser(prog="sitekit.preview", description=__doc__)
@@ -269,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
     preview = Preview(load, map(Path, WATCHED), f"http://{host}:{port}/")
     server = LiveReloadServer(lambda: _timed(preview), host, port, root=site)
     try:
-        _timed(preview)
+        build_until_current(preview)
         for root in preview.roots:
             server.watch(str(root))
         server.serve(open_in_browser=options.open)

@@ -85,9 +85,9 @@ def check_state_carry(
     check_batch(probe.where, "x", x)
     with probe.expecting(), probe.quiet(x):
         x = probe.cast(x)
-        _outputs_and_state(probe, x, None)
+        outputs_and_state(probe, x, None)
         probe.run_twice((x, None), (other(x), None))
-        y, end = _outputs_and_state(probe, x, None)
+        y, end = outputs_and_state(probe, x, None)
         # A state may be written in place by the calls to come.
         whole = y, flatten(end, "`state`")
         needs_steps(probe, "`output`", y, x)
@@ -105,12 +105,12 @@ def _in_two_parts(
     between: Tensor | None = None,
 ) -> None:
     y, end = whole
-    first, state = _outputs_and_state(probe, x[:, :t], None)
+    first, state = outputs_and_state(probe, x[:, :t], None)
     when = f"when the sequence is cut before step {t}"
     causes = CARRY_CAUSES
     if between is not None:
         kept = flatten(state, "`state`")
-        _outputs_and_state(probe, between, None)
+        outputs_and_state(probe, between, None)
         for key, value in flatten(state, "`state`").items():
             what = "when another sequence is read"
             probe.same(at(key), what, kept[key], value, BUFFER_CAUSES)
@@ -118,7 +118,7 @@ def _in_two_parts(
         causes = BETWEEN_CAUSES
     sizes = {key: value.shape for key, value in flatten(state, "`state`").items()}
     try:
-        second, last = _outputs_and_state(probe, x[:, t:], state)
+        second, last = outputs_and_state(probe, x[:, t:], state)
     except Exception as error:
         time = x.shape[1]
         if any(
@@ -162,7 +162,8 @@ def _same_state(
         probe.same(at(key), when, value, got[key], causes)
 
 
-def _outputs_and_state(probe: Probe, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+def outputs_and_state(probe: Probe, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+    r"""A copy of the outputs, and the state as it came."""
     result = probe.call(x, state)
     if not (isinstance(result, tuple | list) and len(result) == 2):
         size = f" of {len(result)}" if isinstance(result, tuple | list) else ""
@@ -181,13 +182,13 @@ def _outputs_and_state(probe: Probe, x: Tensor, state: Any) -> tuple[Tensor, Any
 
 def _row_by_row(probe: Probe, x: Tensor) -> None:
     cut = max(1, x.shape[1] // 2)
-    _, state = _outputs_and_state(probe, x[:, :cut], None)
-    after, _ = _outputs_and_state(probe, x[:, cut:], state)
+    _, state = outputs_and_state(probe, x[:, :cut], None)
+    after, _ = outputs_and_state(probe, x[:, cut:], state)
     for r in range(len(x)):
         history = x[:, :cut].clone()
         history[r] = other(x)[r, :cut]
-        _, state = _outputs_and_state(probe, history, None)
-        got, _ = _outputs_and_state(probe, x[:, cut:], state)
+        _, state = outputs_and_state(probe, history, None)
+        got, _ = outputs_and_state(probe, x[:, cut:], state)
         if torch.equal(got[r], after[r]):
             raise AssertionError(
                 f"{probe.name}: the outputs of row {r} after step {cut - 1} are the "

@@ -35,12 +35,14 @@ def check_padding_invariance(
 
     The padding changes and the result must not: other contents, three more steps of it,
     each row alone without any, and alone with its own. Outputs in the padding do not
-    count. A scalar, such as a loss, is compared for the first two.
+    count. A scalar, such as a loss, is compared for the first two, and so is a row of
+    length 0, which cannot be read without its padding: a source that is missing.
 
     Args:
         model: A module, a method of one, or another callable.
         x: Inputs, padded on the right.
-        lengths: How many steps of each row count; at least two different ones.
+        lengths: How many steps of each row count; at least two different ones. Give a
+            row of length 0 to a model that must read such rows.
         call: ``call(model, x, lengths)``. None is ``model(x, lengths)``, by keyword
             where the model has an argument of that name, and for torch.nn's recurrent
             layers a packed batch.
@@ -74,10 +76,10 @@ def check_padding_invariance(
     check_batch(probe.where, "x", x)
     check_lengths(probe.where, lengths, *x.shape[:2])
     counts: list[int] = lengths.tolist()
-    if min(counts) < 1 or len(set(counts)) < 2:
+    if len(set(counts) - {0}) < 2:
         raise ValueError(
-            f"{probe.where}: `lengths` must be at least 1 and hold two different "
-            f"values, got {counts}"
+            f"{probe.where}: `lengths` must hold two different values above 0, got "
+            f"{counts}"
         )
     with probe.expecting(), probe.quiet(x):
         _vary_padding(probe, _Batch(probe.cast(x), lengths, counts), pad)
@@ -111,7 +113,7 @@ def _vary_padding(probe: Probe, batch: _Batch, pad: int | float | None) -> None:
     rows = _rows_alone(probe, whole, batch, changed)
     stepwise = _stepwise(probe, rows, counts)
     _compare_changed(probe, whole, batch, changed, stepwise)
-    for r, row in enumerate(rows):
+    for r, row in rows.items():
         kept = {k: v[r : r + 1] for k, v in whole.items() if v.dim()}
         padded = probe.run(x[r : r + 1], lengths[r : r + 1])
         for when, got in (("and without", row), ("with its", padded)):
@@ -121,16 +123,17 @@ def _vary_padding(probe: Probe, batch: _Batch, pad: int | float | None) -> None:
 
 def _rows_alone(
     probe: Probe, whole: Outputs, batch: _Batch, changed: list[tuple[str, Tensor]]
-) -> list[Outputs]:
+) -> dict[int, Outputs]:
     # Scalars are not compared by row, and a loss may need more steps than a row has.
     if not any(value.dim() for value in whole.values()):
-        return []
+        return {}
     x, lengths, counts = batch
     try:
-        rows = [
-            probe.run(x[r : r + 1, :n], lengths[r : r + 1])
+        rows = {
+            r: probe.run(x[r : r + 1, :n], lengths[r : r + 1])
             for r, n in enumerate(counts)
-        ]
+            if n
+        }
     except Exception as error:
         if probe.raised(error):
             # What the padding does says more than that a row alone is refused.
@@ -143,7 +146,7 @@ def _rows_alone(
             )
             rather_a_finding(lambda: smaller_batches(probe, whole, x, [lengths]))
         raise
-    for row in rows:
+    for row in rows.values():
         needs_a_batch_of_one(probe, whole, row)
     return rows
 
@@ -160,11 +163,12 @@ def _compare_changed(
         _compare_rows(probe, whole, got, batch.counts, stepwise, when)
 
 
-def _stepwise(probe: Probe, rows: list[Outputs], counts: list[int]) -> set[str]:
+def _stepwise(probe: Probe, rows: dict[int, Outputs], counts: list[int]) -> set[str]:
     r"""Names of outputs with a step for each input; rows are alone, without padding."""
-    names = set()
-    for key in rows[0] if rows else ():
-        shapes = [row[key].shape for row in rows]
+    names: set[str] = set()
+    counts = [counts[r] for r in rows]
+    for key in next(iter(rows.values()), ()):
+        shapes = [row[key].shape for row in rows.values()]
         # A size that follows the length in every row is time; any other is not.
         axes = [
             axis
@@ -202,8 +206,8 @@ def _compare_rows(
             probe.same(at(key), when, want, got[key], PADDING_CAUSES)
             continue
         for r, n in enumerate(counts):
-            stop = n if key in stepwise else None
-            one = want[r, :stop] if stop else want[r]
-            two = got[key][r, :stop] if stop else got[key][r]
+            one, two = want[r], got[key][r]
+            if key in stepwise:
+                one, two = one[:n], two[:n]
             place = at(key, row=first + r, steps=key in stepwise)
             probe.same(place, when, one, two, PADDING_CAUSES)

@@ -20,6 +20,12 @@ from seqref.attention.positions import (
     interleaved_from_half,
     sinusoidal,
 )
+from seqref.attention.segment_recurrence import SegmentState, TransformerXLAttention
+from seqref.attention.sliding_window import (
+    LongformerSelfAttention,
+    SlidingWindowAttention,
+    WindowState,
+)
 
 __all__ = [
     "AdditiveAttention",
@@ -28,10 +34,15 @@ __all__ = [
     "CrossSource",
     "KVState",
     "LearnedPositions",
+    "LongformerSelfAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "MultiplicativeSource",
     "Rotary",
+    "SegmentState",
+    "SlidingWindowAttention",
+    "TransformerXLAttention",
+    "WindowState",
     "alibi_bias",
     "alibi_slopes",
     "half_from_interleaved",

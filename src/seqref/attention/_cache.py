@@ -83,18 +83,39 @@ def check_cache(
         TypeError: it is no `KVState`, or its lengths are no integers.
         ValueError: a wrong shape, dtype or device, or a length beyond the cache.
     """
-    if not isinstance(state, KVState):
-        call = "KVState(k, v, length)"
-        raise TypeError(
-            f"{where}: `state` must be {call}, got {type(state).__name__} (pass {call})"
-        )
-    kv_heads, head = sizes
-    axes = ("batch", batch), ("kv_heads", kv_heads), ("cached", None), ("head", head)
-    check_shape(where, "state.k", state.k, axes)
-    cached = ("cached", state.k.shape[2])
-    check_shape(where, "state.v", state.v, (*axes[:2], cached, axes[3]))
-    for name, value in (("state.k", state.k), ("state.v", state.v)):
-        check_like_parameters(where, name, value, parameter)
+    check_kept(where, state, KVState, (batch, *sizes, None), parameter)
     named: Any = {"axis": "cached", "name": "state.length"}
     check_lengths(where, state.length, batch, state.k.shape[2], **named)
     return state._replace(length=state.length.to(state.k.device, torch.int64))
+
+
+def check_kept(
+    where: str,
+    state: Any,
+    kind: Any,
+    sizes: tuple[int, int, int, int | None],
+    parameter: Tensor,
+) -> Any:
+    r"""A state whose kind, keys and values are checked; its lengths are not.
+
+    `sizes` are those of batch, heads of keys, width of a head, and positions, which
+    may be any where that is None.
+
+    Raises:
+        TypeError: it is not of this kind.
+        ValueError: a wrong shape, dtype or device of `k` or `v`.
+    """
+    if not isinstance(state, kind):
+        call = f"{kind.__name__}({', '.join(kind._fields)})"
+        raise TypeError(
+            f"{where}: `state` must be {call}, got {type(state).__name__} (pass {call})"
+        )
+    batch, kv_heads, head, cached = sizes
+    name = "cached" if cached is None else "kept"
+    axes = ("batch", batch), ("kv_heads", kv_heads), (name, cached), ("head", head)
+    check_shape(where, "state.k", state.k, axes)
+    axes = (*axes[:2], (name, state.k.shape[2]), axes[3])
+    check_shape(where, "state.v", state.v, axes)
+    for field, value in (("state.k", state.k), ("state.v", state.v)):
+        check_like_parameters(where, field, value, parameter)
+    return state

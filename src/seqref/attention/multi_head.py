@@ -1,34 +1,20 @@
 r"""Multi-head attention: a causal layer with a cache, and attention over a source."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Integer
-from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch import Tensor
 
 from seqref.attention._cache import KVState, check_cache, empty_cache, extended
-from seqref.attention._cross import (
-    CrossAttention,
-    CrossSource,
-    head_sizes,
-    reset_rest,
-    split_heads,
-)
+from seqref.attention._cross import CrossAttention, CrossSource
+from seqref.attention._self import SelfAttention
 from seqref.attention.positions import Rotary
-from seqref.errors import (
-    check_lengths,
-    check_like_parameters,
-    check_shape,
-    check_size,
-)
-from seqref.ops._padding import blank_padding, real_steps
+from seqref.errors import check_size
 from seqref.ops.softmax_attention import softmax_attention
 
 __all__ = ["CrossAttention", "CrossSource", "KVState", "MultiHeadAttention"]
 
 
-class MultiHeadAttention(nn.Module):
+class MultiHeadAttention(SelfAttention[KVState]):
     r"""Causal self-attention of several heads, with its keys and values as state.
 
     $$ q_t^h = W_q^h x_t + b_q^h \qquad k_t^g = W_k^g x_t + b_k^g \qquad
@@ -107,34 +93,19 @@ class MultiHeadAttention(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        where = "MultiHeadAttention"
-        sizes = head_sizes(where, d_model, n_heads, n_kv_heads, d_head)
-        self.input_size = self.output_size = self.d_model = d_model
-        self.n_heads, self.n_kv_heads, self.d_head = sizes
-        self.bias = bias
-        if window is not None:
-            check_size(where, "window", window)
-        self.window = window
-        empty = torch.empty((), device=device, dtype=dtype).new_empty
-        rows = (self.n_heads + 2 * self.n_kv_heads) * self.d_head
-        self.in_proj_weight = nn.Parameter(empty(rows, d_model))
-        self.in_proj_bias = nn.Parameter(empty(rows)) if bias else None
-        self.out_proj = nn.Linear(
-            self.n_heads * self.d_head, d_model, bias=bias, device=device, dtype=dtype
+        super().__init__(
+            d_model,
+            n_heads,
+            n_kv_heads=n_kv_heads,
+            d_head=d_head,
+            bias=bias,
+            positions=positions,
+            device=device,
+            dtype=dtype,
         )
-        self.rotary, slopes = _positions(where, positions, self.n_heads, self.d_head)
-        # Follows the parameters to their device and dtype; no part of a checkpoint.
-        self.slopes: Tensor | None
-        if slopes is not None:
-            slopes = empty(n_heads).copy_(slopes.detach())
-        self.register_buffer("slopes", slopes, persistent=False)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        r"""Draw every parameter anew."""
-        nn.init.xavier_uniform_(self.in_proj_weight)
-        reset_rest(self)
+        if window is not None:
+            check_size("MultiHeadAttention", "window", window)
+        self.window = window
 
     def initial_state(self, batch_size: int) -> KVState:
         r"""An empty cache.
@@ -146,9 +117,7 @@ class MultiHeadAttention(nn.Module):
             ValueError: `batch_size` is below 0.
             TypeError: `batch_size` is no int.
         """
-        where = "MultiHeadAttention.initial_state"
-        check_size(where, "batch_size", batch_size, minimum=0)
-        return empty_cache(batch_size, self._kv_sizes, self.in_proj_weight)
+        return self._initial(batch_size)
 
     def step(
         self, x_t: Float[Tensor, "batch {self.d_model}"], state: KVState
@@ -158,11 +127,7 @@ class MultiHeadAttention(nn.Module):
         Shapes:
             - as the class
         """
-        where = "MultiHeadAttention.step"
-        check_shape(where, "x_t", x_t, (("batch", None), ("d_model", self.d_model)))
-        check_like_parameters(where, "x_t", x_t, self.in_proj_weight)
-        y, state = self._attended(x_t[:, None], self._cache(where, state, len(x_t)))
-        return y[:, 0], state
+        return self._one(x_t, state)
 
     def forward(
         self,
@@ -170,88 +135,45 @@ class MultiHeadAttention(nn.Module):
         state: KVState | None = None,
         lengths: Integer[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch time {self.d_model}"], KVState]:
-        where = "MultiHeadAttention.forward"
-        axes = ("batch", None), ("time", None), ("d_model", self.d_model)
-        check_shape(where, "x", x, axes)
-        check_like_parameters(where, "x", x, self.in_proj_weight)
-        if state is None:
-            # The size of the batch stays one in a trace.
-            state = empty_cache(x.shape[0], self._kv_sizes, self.in_proj_weight)
-        state = self._cache(where, state, len(x))
-        if lengths is None:
-            return self._attended(x, state)
-        check_lengths(where, lengths, *x.shape[:2])
-        real = real_steps(lengths.to(x.device), x.shape[1])
-        y, state = self._attended(blank_padding(x, real), state, real)
-        return blank_padding(y, real), state
+        return self._whole(x, state, lengths)
 
-    @property
-    def _kv_sizes(self) -> tuple[int, int]:
-        return self.n_kv_heads, self.d_head
+    def _fresh_state(self, batch_size: int) -> KVState:
+        return empty_cache(batch_size, self._kv_sizes, self.in_proj_weight)
 
-    def _cache(self, where: str, state: KVState, batch: int) -> KVState:
+    def _checked_state(self, where: str, state: object, batch: int) -> KVState:
         return check_cache(where, state, batch, self._kv_sizes, self.in_proj_weight)
 
-    def _attended(
-        self, x: Tensor, state: KVState, real: Tensor | None = None
+    def _read(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        state: KVState | None,
+        first: int | Tensor,
+        count: int | Tensor,
     ) -> tuple[Tensor, KVState]:
-        r"""Outputs over the cache with the steps of `x` behind it, and that cache.
+        r"""Outputs over the cache with the new keys behind it, and that cache.
 
         A query sees no key behind its own position, so what is beyond a row's length
         has the weight 0. It is zero, in the cache and in a row's padding, since a
         weight of 0 times NaN would be NaN.
         """
-        # An empty cache starts all rows at 0, which torch has a kernel for.
-        first = state.length if state.k.shape[2] else 0
-        q, k, v = self._projected(x, first)
-        count: int | Tensor = x.shape[1]
-        if real is not None:
-            blank = ~real[:, None, :, None]
-            k, v = k.masked_fill(blank, 0.0), v.masked_fill(blank, 0.0)
-            count = real.sum(dim=1)
+        if state is None:
+            # The size of the batch stays one in a trace.
+            state = self._fresh_state(q.shape[0])
         after = extended(state, k, v, count)
-        options: Any = {"offset": first, "window": self.window, "slopes": self.slopes}
-        out = softmax_attention(q, after.k, after.v, causal=True, **options)
-        y = self.out_proj(out.transpose(1, 2).flatten(2))
-        return y.to(self.in_proj_weight.dtype), after
-
-    def _projected(
-        self, x: Tensor, first: int | Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Queries, keys and values, (batch, heads, time, head), at their positions."""
-        heads = self.n_heads, self.n_kv_heads, self.n_kv_heads
-        projected = linear(x, self.in_proj_weight, self.in_proj_bias)
-        # Under autocast a projection is in half precision, and the cache is not.
-        projected = projected.to(self.in_proj_weight.dtype)
-        parts = projected.split([n * self.d_head for n in heads], dim=2)
-        q, k, v = (split_heads(part, self.d_head) for part in parts)
-        if self.rotary is not None:
-            q, k = self.rotary(q, first), self.rotary(k, first)
-        return q, k, v
+        out = softmax_attention(
+            q,
+            after.k,
+            after.v,
+            causal=True,
+            offset=first,
+            window=self.window,
+            slopes=self.slopes,
+        )
+        return out, after
 
     def extra_repr(self) -> str:
         heads = f"n_kv_heads={self.n_kv_heads}, d_head={self.d_head}"
         options = f"{heads}, bias={self.bias}, window={self.window}"
         return f"{self.d_model}, {self.n_heads}, {options}"
-
-
-def _positions(
-    where: str, positions: object, n_heads: int, d_head: int
-) -> tuple[Rotary | None, Tensor | None]:
-    r"""What turns queries and keys, and the slopes of a bias: one of them or none."""
-    if positions is None:
-        return None, None
-    if isinstance(positions, Rotary):
-        if positions.d_head != d_head:
-            raise ValueError(
-                f"{where}: `positions` must have d_head={d_head}, got "
-                f"{positions.d_head}"
-            )
-        return positions, None
-    if not isinstance(positions, Tensor):
-        raise TypeError(
-            f"{where}: `positions` must be a Rotary, a tensor of slopes or None, got "
-            f"{type(positions).__name__}"
-        )
-    check_shape(where, "positions", positions, (("n_heads", n_heads),))
-    return None, positions

@@ -7,15 +7,21 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 
 from experiments.lab import generator, seeded
 from experiments.lab.experiment import find
 from experiments.lab.record import measure
+from experiments.museum import _attention as attention
 from experiments.museum import _checks as checks
 from experiments.museum import _judges as judges
 from experiments.museum import bug_museum
 from experiments.museum._cabinet import CABINET
 from experiments.museum._files import FILES, decoding, formulas, numbers, padding
+from experiments.museum._files import attention as specimens
+from seqref.ops.softmax_attention import softmax_attention
+from seqref.testing import check_attention
 
 ROOT = pathlib.Path(__file__).parents[3]
 SMALL = bug_museum.experiment.small
@@ -77,7 +83,7 @@ def test_broken_and_mended_differ_in_the_fault_alone():
         and [p.shape for p in broken.parameters()]
         != [p.shape for p in mended.parameters()]
     }
-    assert other == {"two-ways"}
+    assert other == {"two-ways", "no-last-norm"}
 
 
 BUGS = ROOT / "docs/evidence/bugs"
@@ -189,10 +195,96 @@ def test_tables_have_a_row_for_each_case(record):
     trials = sum(len(specimen.kind.trials) for specimen in CABINET.values())
     assert record["numbers"]["trials"] == trials
     assert tables["matrix"].count("\n") == 2 + len(CABINET)
-    assert tables["matrix"].count("**caught**") == len(CABINET)
-    assert "**silent**" not in tables["matrix"]
+    for name, specimen in CABINET.items():
+        (row,) = re.findall(rf"^\| \[.+#{name}\).+$", tables["matrix"], re.MULTILINE)
+        own, *also = [
+            "its own test" if check == "own" else check.replace("_", " ")
+            for check in (specimen.caught_by, *ALSO.get(name, ()))
+        ]
+        _, _, by, and_by, passes, _ = (cell.strip() for cell in row.split("|"))
+        assert by == f"**{own}**"
+        assert sorted(and_by.split(", ")) == sorted(also or [""])
+        named = [*also, *filter(None, passes.split(", "))]
+        assert len(named) == len(specimen.kind.trials) - 1
     assert tables["sound"].count("| 0 |\n") == len(SOUND)
     assert "not finite from 12" in tables["scans"]
+
+
+def test_a_kernel_takes_each_weight_for_one_where_all_is_masked():
+    """The gradient of the values is what came in: the number of keys times a mean's."""
+    for keys in (1, 4, 16):
+        row = attention.keyless(3, keys, "finite", 0)
+        assert row == {
+            "output": pytest.approx(1, rel=1e-5),
+            "gradient": pytest.approx(keys, rel=1e-5),
+        }
+        row = attention.keyless(3, keys, "infinite", 0)
+        assert row == {"output": 0, "gradient": 0}
+
+
+def test_the_slow_kernel_has_the_gradient_of_a_mean(monkeypatch):
+    def slow(*args, **kwargs):
+        with sdpa_kernel(SDPBackend.MATH):
+            return scaled_dot_product_attention(*args, **kwargs)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", slow)
+    row = attention.keyless(3, 16, "finite", 0)
+    assert row["gradient"] == pytest.approx(1, rel=1e-5)
+
+
+def test_what_true_means_to_the_module_and_to_the_function():
+    assert attention.where_true(3, 5, "mha", 0)["share"] == 0
+    assert attention.where_true(3, 5, "sdpa", 0)["share"] == pytest.approx(1)
+
+
+def test_weights_that_torch_returns_in_training_are_dropped_ones():
+    row = attention.returned(40, 12, "training", 0.5, 0)
+    assert row["zeros"] == pytest.approx(0.5, abs=0.05)
+    assert row["off"] > 0.1
+    row = attention.returned(40, 12, "evaluation", 0.5, 0)
+    assert row == {"off": pytest.approx(0, abs=1e-6), "zeros": 0}
+
+
+def test_the_mended_corner_is_that_of_the_op():
+    q, k, v = (torch.randn(2, 1, n, 4, generator=generator(n)) for n in (3, 7, 7))
+    seen = specimens.LowerRight(3, 4).seen(3, 7)
+    y = scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    want = softmax_attention(q, k, v, causal=True, offset=4)
+    torch.testing.assert_close(y, want)
+
+
+def test_a_triangle_one_step_short_breaks_no_property():
+    """As the page says: each token is hidden from itself, at every cut alike."""
+
+    class OneShort(specimens.LowerRight):
+        def seen(self, queries, keys):
+            return torch.ones(queries, keys).tril(keys - queries - 1).bool()
+
+    assert OneShort(3, 4).seen(2, 4).tolist() == [
+        [True, True, False, False],
+        [True, True, True, False],
+    ]
+    kind = CABINET["wrong-corner"].kind
+    said = checks.messages(lambda: kind.build(OneShort), kind.trials)
+    assert said == dict.fromkeys(kind.trials, "")
+    q, k, v = (torch.randn(2, n, 4, generator=generator(n)) for n in (3, 7, 7))
+    mask, seen = (kind(3, 4).seen(3, 7) for kind in (OneShort, specimens.LowerRight))
+
+    def attend(q, k, v, _):
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    with pytest.raises(AssertionError, match=r"^attention: `output` at "):
+        check_attention(attend, q, k, v, seen)
+
+
+def test_the_judge_of_the_last_norm_takes_a_norm_alone():
+    class Shifted(specimens.Normed):
+        def into_head(self, tokens):
+            return super().into_head(tokens) + 0.1
+
+    judges.normed_before_the_head(specimens.Normed(9, 4))
+    with pytest.raises(AssertionError, match="deviations before the head"):
+        judges.normed_before_the_head(Shifted(9, 4))
 
 
 def mixed_modes(model):

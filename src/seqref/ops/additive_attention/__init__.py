@@ -3,7 +3,6 @@ r"""Additive attention: scores by a layer of tanh, weights and contexts."""
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 
 from seqref.errors import (
     autocast_is_on,
@@ -11,8 +10,8 @@ from seqref.errors import (
     check_lengths,
     check_like_parameters,
     check_shape,
-    is_exporting,
 )
+from seqref.ops._by_hand import why_not_differentiated
 from seqref.ops._padding import blank_padding, real_steps
 from seqref.ops.additive_attention import parallel, reference
 
@@ -143,15 +142,10 @@ def why_not_by_hand(query: Tensor, tensors: tuple[Tensor, ...]) -> str:
     Shapes:
         - any
     """
-    # torch has no public question for "am I inside vmap, grad or jvp?".
-    if torch._C._are_functorch_transforms_active():
-        return "torch.func cannot transform it in every way"
-    if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
-        return "it has no rule for forward-mode differentiation"
-    if torch.compiler.is_compiling() or is_exporting():
-        return "torch.compile and torch.export take the operations one by one"
-    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
-        return "torch.jit.trace cannot record a backward pass by hand"
+    if reason := why_not_differentiated(tensors):
+        return reason
+    if torch.compiler.is_compiling():
+        return "torch.compile takes the operations one by one"
     if autocast_is_on(query.device):
         return "autocast would change the dtype inside the steps"
     return ""

@@ -1,0 +1,1 @@
+r"""Scans: linear recurrences over all steps at once."""

@@ -1,0 +1,178 @@
+r"""A property of a model: its work grows with the number of steps, and no faster."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from seqref._contract.calls import plain_call
+from seqref._contract.inputs import check_batch
+from seqref._contract.places import Call
+from seqref._contract.probe import Probe
+from seqref.errors import check_number
+
+# Of 2, with room for pieces of which the last is not full.
+AT_MOST = 2.2
+# torch counts the products of these kernels on no CPU. Query, key, and what they take.
+ATTENTION = {
+    "_scaled_dot_product_flash_attention_for_cpu": (0, 1, 4),
+    "_scaled_dot_product_flash_attention_for_cpu_backward": (1, 2, 10),
+}
+
+CAUSES = (
+    "an index into a tensor that wants a gradient, inside a loop over steps; "
+    "`torch.cat` in such a loop; attention over all positions"
+)
+
+
+class Work(TorchDispatchMode):
+    r"""Numbers that operations read and write, and products, inside a `with` block.
+
+    By the name of the operation. Views read and write nothing. What a kernel of another
+    library does inside is not seen, but for the products of matrices, of convolutions
+    and of attention.
+
+    Source:
+        Products by `torch.utils.flop_counter`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        packet = func.overloadpacket
+        name = packet.__name__
+        if not _is_view(func):
+            leaves = tree_leaves((args, kwargs, result))
+            tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+            self.by_name[name] += sum(tensor.numel() for tensor in tensors)
+        if name in ATTENTION:
+            query, key, factor = ATTENTION[name]
+            products = args[query].numel() * args[key].shape[-2]
+            self.by_name[name] += factor * products
+        elif packet in flop_registry:
+            count = flop_registry[packet]
+            self.by_name[name] += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def _is_view(func: Any) -> bool:
+    r"""Whether an operation returns what came in, unchanged."""
+    returned = [value.alias_info for value in func._schema.returns]
+    return bool(returned) and all(info and not info.is_write for info in returned)
+
+
+def check_linear_cost(
+    model: Call,
+    x: Tensor,
+    *,
+    call: Call | None = None,
+    at_most: float = AT_MOST,
+    expected_failures: Mapping[str, str] | None = None,
+) -> None:
+    r"""Hold a model to this: the work of training grows as the number of steps.
+
+    A forward and a backward pass over `x`, and over `x` twice and four times, one after
+    the other in time. What the second doubling adds over what the first adds is 2 where
+    work is linear, whatever it costs besides, and 4 where it is quadratic. Nothing is
+    timed: counted are numbers that operations read and write, and products of matrices,
+    of convolutions and of attention. What a kernel of another library does inside is
+    not seen otherwise.
+
+    Args:
+        model: A module, of which a copy is run in the mode that it is in, a method of
+            one, or another callable.
+        x: Inputs, of more steps than the pieces of which an algorithm is made.
+        call: ``call(model, x)``. None is ``model(x)``.
+        at_most: The largest ratio that counts as linear.
+        expected_failures: Why the property must fail, by its name: a mapping from
+            ``"linear cost"`` to the reason. Then it is an error that it holds.
+
+    Shapes:
+        - `x`: (batch, time, ...)
+        - output: any; all tensors in it that have a gradient are summed
+
+    Raises:
+        AssertionError: work grows faster; or the property holds that was expected to
+            fail.
+        TypeError: an argument has the wrong kind.
+        ValueError: `x` has the wrong shape, or no output has a gradient.
+    """
+    name = "linear cost"
+    run = call or plain_call
+    # A function is taken as it is; of a module the probe would run a copy in float64.
+    as_it_is = partial(run, model) if callable(model) else model
+    probe = Probe(name, as_it_is, run, None, None, expected_failures)
+    check_batch(probe.where, "x", x, batch=1)
+    check_number(probe.where, "at_most", at_most, above=2)
+    with probe.expecting(), probe.quiet(x):
+        once, twice, four = (
+            _work(probe.where, model, run, x, times) for times in (1, 2, 4)
+        )
+        first, second = twice - once, four - twice
+        # Subtraction of counters leaves out what is not above zero.
+        if sum(first.values()) == 0:
+            raise ValueError(
+                f"{probe.where}: the work does not grow with the steps, so `call` does "
+                "not hand its inputs on, or the model does all of it out of sight"
+            )
+        ratio = sum(second.values()) / sum(first.values())
+        if ratio > at_most:
+            steps = x.shape[1]
+            raise AssertionError(
+                f"{name}: from {2 * steps} to {4 * steps} steps the work of a training "
+                f"pass grows by {ratio:.2f} times what it grows by from {steps} to "
+                f"{2 * steps}; 2 is linear, 4 quadratic, allowed {at_most:g}.\n"
+                f"Most of it: {_largest(first, second)}\nUsual causes: {CAUSES}"
+            )
+
+
+def _work(
+    where: str, model: Any, call: Callable[..., Any], x: Tensor, times: int
+) -> Counter[str]:
+    r"""That of a forward and a backward pass over the inputs so many times."""
+    inputs = torch.cat([x.detach()] * times, dim=1)
+    wanted = []
+    if isinstance(model, nn.Module):
+        model = copy.deepcopy(model)
+        wanted = [p for p in model.parameters() if p.requires_grad]
+    if inputs.is_floating_point() or inputs.is_complex():
+        wanted.append(inputs.requires_grad_())
+    with torch.enable_grad(), Work() as work:
+        leaves = tree_leaves(call(model, inputs))
+        sums = [
+            leaf.abs().sum()
+            for leaf in leaves
+            if isinstance(leaf, Tensor) and leaf.requires_grad
+        ]
+        if not sums or not wanted:
+            raise ValueError(f"{where}: no output of the model has a gradient")
+        torch.autograd.grad(sums, wanted, allow_unused=True)
+    return work.by_name
+
+
+def _largest(first: Counter[str], second: Counter[str]) -> str:
+    r"""The operations whose work grows most beyond twice, with what they add."""
+    excess = {name: added - 2 * first[name] for name, added in second.items()}
+    total = sum(value for value in excess.values() if value > 0)
+    order = sorted(excess, key=lambda name: -excess[name])[:3]
+    return ", ".join(
+        f"`{name}` ({excess[name] / total:.0%} of what is too much)"
+        for name in order
+        if excess[name] > 0
+    )

@@ -1,0 +1,25 @@
+r"""Where a backward pass by hand cannot run."""
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+from seqref.errors import is_exporting
+
+
+def why_not_differentiated(tensors: tuple[Tensor, ...]) -> str:
+    r"""Why autograd cannot take a backward by hand for these; empty if it can.
+
+    Shapes:
+        - any
+    """
+    # torch has no public question for "am I inside vmap, grad or jvp?".
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func cannot transform it in every way"
+    if any(unpack_dual(tensor).tangent is not None for tensor in tensors):
+        return "it has no rule for forward-mode differentiation"
+    if is_exporting():
+        return "torch.export takes the operations one by one"
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return "torch.jit.trace cannot record a backward pass by hand"
+    return ""

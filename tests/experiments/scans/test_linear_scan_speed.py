@@ -1,0 +1,36 @@
+"""What is timed gives the same states and gradients."""
+
+import pytest
+import torch
+
+from experiments.scans import _peers as peers
+from experiments.scans.scan_precision import CASES
+
+
+def test_all_contestants_give_the_same():
+    calls = peers.results((2, 40, 3), 0.5, seed=0)
+    expected = calls["reference"]()
+    for call in calls.values():
+        for one, other in zip(call(), expected, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_loop_in_c_is_there_with_a_compiler(monkeypatch):
+    monkeypatch.setattr(peers.shutil, "which", lambda _: None)
+    peers.compiled.cache_clear()
+    try:
+        assert "c" not in peers.results((1, 4, 2), 0.0, seed=0)
+    finally:
+        peers.compiled.cache_clear()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_forms_agree_in_double_precision(name):
+    """Where the product of all decays stays large."""
+    generator = torch.Generator().manual_seed(0)
+    a = 0.9 + 0.1 * torch.rand(2, 60, 3, generator=generator, dtype=torch.float64)
+    b = torch.randn(2, 60, 3, generator=generator, dtype=torch.float64)
+    # That in logarithms is one of float32.
+    tolerance = 1e-4 if name == "logarithms" else 1e-9
+    ours, expected = CASES[name](a, b).double(), CASES["loop"](a, b)
+    torch.testing.assert_close(ours, expected, atol=tolerance, rtol=tolerance)

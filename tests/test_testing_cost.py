@@ -1,0 +1,141 @@
+"""What a training pass costs by the number of steps, on sound and broken models."""
+
+import pytest
+import torch
+from torch import nn
+
+import seqref
+from seqref.ops.linear_scan import linear_scan
+from seqref.testing import check_linear_cost
+from tests.layers import LAYERS
+
+X = torch.randn(2, 32, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Loop(nn.Module):
+    """A cell over the steps, taken apart in one way or another."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.cell, self.steps = nn.RNNCell(6, 8), steps
+
+    def forward(self, x):
+        h, outputs = x.new_zeros(len(x), 8), []
+        for x_t in self.steps(torch.tanh(x)):
+            h = self.cell(x_t, h)
+            outputs.append(h)
+        return torch.stack(outputs, dim=1)
+
+
+class Appending(Loop):
+    """The outputs so far are copied at each step."""
+
+    def forward(self, x):
+        h, outputs = x.new_zeros(len(x), 8), x.new_zeros(len(x), 0, 8)
+        for x_t in self.steps(torch.tanh(x)):
+            h = self.cell(x_t, h)
+            outputs = torch.cat([outputs, h[:, None]], dim=1)
+        return outputs
+
+
+def unbound(x):
+    return x.unbind(1)
+
+
+def indexed(x):
+    return (x[:, t] for t in range(x.shape[1]))
+
+
+def doubling(x):
+    """Work of T log T."""
+    span, a = 1, x.sigmoid()
+    while span < x.shape[1]:
+        x = torch.cat([x[:, :span], x[:, span:] + a[:, span:] * x[:, :-span]], dim=1)
+        a = torch.cat([a[:, :span], a[:, span:] * a[:, :-span]], dim=1)
+        span *= 2
+    return x
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Loop(unbound),
+        seqref.LSTM(6, 8),
+        seqref.ChoGRU(6, 8),
+        nn.LSTM(6, 8, batch_first=True),
+        nn.Conv1d(6, 6, 3),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_work_that_grows_with_the_steps_passes(model):
+    call = None
+    if isinstance(model, nn.Conv1d):
+        call = lambda model, x: model(x.mT).mT  # noqa: E731
+    assert check_linear_cost(model, X, call=call) is None
+
+
+@pytest.mark.parametrize("steps", [64, 1000])
+def test_a_scan_in_chunks_passes(steps):
+    x = torch.randn(2, steps, 6)
+    check_linear_cost(lambda x: linear_scan(x.sigmoid(), x), x)
+
+
+QUADRATIC = {
+    "indexed": (Loop(indexed), "select_backward"),
+    "appended": (Appending(unbound), "cat"),
+    "matrix": (lambda x: (x @ x.mT).softmax(-1) @ x, "bmm"),
+    "kernel": (seqref.MultiHeadAttention(6, 2), "flash_attention_for_cpu"),
+    "doubled": (doubling, "cat"),
+}
+
+
+@pytest.mark.parametrize("name", QUADRATIC)
+def test_work_that_grows_faster_is_told(name):
+    model, operation = QUADRATIC[name]
+    with pytest.raises(AssertionError, match=r"^linear cost: from 64 to 128") as caught:
+        check_linear_cost(model, X)
+    assert operation in str(caught.value)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_recurrent_layer_costs_what_its_steps_cost(name):
+    layer = LAYERS[name]()
+    if "MultiHeadAttention" in name:
+        pytest.skip("attention over all positions")
+    check_linear_cost(layer, torch.randn(2, 32, layer.input_size))
+
+
+def test_the_model_and_its_gradients_stay_as_they_are():
+    model = nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = X.clone().requires_grad_()
+    check_linear_cost(model, x, call=lambda m, x: m(x.flatten(0, 1)))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert x.grad is None
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_ids_are_inputs_too():
+    embedding = nn.Embedding(9, 4)
+    check_linear_cost(embedding, torch.randint(9, (2, 16)))
+
+
+def test_what_has_no_gradient_or_no_steps_is_refused():
+    with pytest.raises(ValueError, match="no output of the model has a gradient"):
+        check_linear_cost(lambda x: x.detach(), X)
+    deaf = nn.Linear(3, 3)
+    with pytest.raises(ValueError, match="does not grow with the steps"):
+        check_linear_cost(deaf, X, call=lambda m, _: m(torch.ones(3)))
+    with pytest.raises(ValueError, match="no output of the model has a gradient"):
+        check_linear_cost(lambda x: x, torch.arange(32).view(2, 16))
+
+
+@pytest.mark.errors
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="`at_most` must be"):
+        check_linear_cost(lambda x: x, X, at_most=1.0)
+    with pytest.raises(TypeError, match="`model` must be"):
+        check_linear_cost(None, X)
+    with pytest.raises(TypeError, match="`x` must be"):
+        check_linear_cost(lambda x: x, None)
