@@ -12,7 +12,9 @@ from seqref.attention import (
     MultiplicativeAttention,
     MultiplicativeSource,
     Rotary,
+    SegmentState,
     SlidingWindowAttention,
+    TransformerXLAttention,
     WindowState,
 )
 from seqref.recurrent import (
@@ -93,8 +95,10 @@ __all__ = [
     "RNNCell",
     "RNNState",
     "Rotary",
+    "SegmentState",
     "SlidingWindowAttention",
     "Stacked",
+    "TransformerXLAttention",
     "VariationalLSTM",
     "VariationalLSTMCell",
     "VariationalLSTMState",

@@ -20,6 +20,7 @@ from seqref.attention.positions import (
     interleaved_from_half,
     sinusoidal,
 )
+from seqref.attention.segment_recurrence import SegmentState, TransformerXLAttention
 from seqref.attention.sliding_window import (
     LongformerSelfAttention,
     SlidingWindowAttention,
@@ -38,7 +39,9 @@ __all__ = [
     "MultiplicativeAttention",
     "MultiplicativeSource",
     "Rotary",
+    "SegmentState",
     "SlidingWindowAttention",
+    "TransformerXLAttention",
     "WindowState",
     "alibi_bias",
     "alibi_slopes",
