@@ -234,12 +234,12 @@ def draw_gains(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None
         ]
         for name, kind in models.KINDS.items()
     }
-    ends = lab.lines(axes, known, curves, theme)
+    lab.lines(axes, known, curves, theme)
     axes.set_xticks(known, [str(c) for c in known])
     axes.minorticks_off()
     axes.set_xlabel("characters known before the one that is predicted, at least")
     axes.set_title("What the text further back is worth, in bits a character")
-    lab.label_ends(axes, known[-1], ends)
+    axes.legend(axes.lines, list(curves), frameon=False, loc="upper right")
 
 
 experiment = lab.Experiment(
@@ -250,13 +250,13 @@ experiment = lab.Experiment(
         window=4,
         length=32,
         runs=4,
-        characters=128,
-        updates=20,
+        characters=256,
+        updates=60,
         learning_rate=0.02,
         train_characters=100_000,
-        rows=128,
+        rows=256,
         keep=None,
-        seeds=(0, 1),
+        seeds=(0,),
     ),
     run=run,
     claims=[
