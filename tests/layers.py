@@ -40,12 +40,18 @@ VALUES = {
     "d_model": lambda width, hidden, **_: width,
     # As many as divide any width.
     "n_heads": lambda width, hidden, **_: width,
+    "memory": lambda width, hidden, **_: hidden,
     "window": lambda width, hidden, **_: 4,
     "forward_layer": lower,
     "backward_layer": seqref.LSTM,
 }
 # Further values of an argument with a default, each of which makes a case of its own.
-MORE = {"nonlinearity": ("tanh", "relu"), "n_kv_heads": (1,)}
+# A window of one step more than `memory` is the widest that no cut changes.
+MORE = {
+    "nonlinearity": ("tanh", "relu"),
+    "n_kv_heads": (1,),
+    "window": (HIDDEN + 1,),
+}
 # Arguments by which a layer draws random numbers in training.
 NOISE = ("zoneout_c", "zoneout_h", "dropout_x", "dropout_h")
 
@@ -108,8 +114,11 @@ def found_in(package: Any) -> Iterator[Case]:
             yield Case(name, kind)
             parameters = inspect.signature(kind).parameters
             for argument, values in MORE.items():
-                for value in values if argument in parameters else ():
-                    if value == parameters[argument].default:
+                default = getattr(
+                    parameters.get(argument), "default", inspect.Parameter.empty
+                )
+                for value in values if default is not inspect.Parameter.empty else ():
+                    if value == default:
                         continue
                     yield Case(f"{name}-{value}", kind, ((argument, value),))
 
@@ -118,6 +127,8 @@ LAYERS = {case.name: case for case in found_in(seqref)}
 # Those with a cell, which they run over a sequence.
 OF_A_CELL = [name for name, case in LAYERS.items() if case.has_cell]
 CAUSAL = [name for name, case in LAYERS.items() if getattr(case(), "causal", True)]
+# Those whose results do not depend on where a sequence is cut.
+UNCUT = [name for name in CAUSAL if getattr(LAYERS[name](), "chunk_invariant", True)]
 
 
 def stirred(layer: nn.Module) -> nn.Module:

@@ -88,14 +88,15 @@ def test_experiments_read_the_clock_in_one_place():
     assert timer.processor() <= timer.processor()
 
 
-def test_the_timer_is_read_by_one_module_and_by_the_record():
+def test_the_timer_is_read_by_one_module_the_record_and_the_budget():
     readers = {
         name
         for name, source in modules("experiments")
         if "timer.processor" in source or "timer.wall" in source
     }
-    # The record's own seconds, and those that claims rest on.
+    # The record's own seconds, those that claims rest on, and the hours of a run.
     assert readers == {
+        "experiments/lab/budget.py",
         "experiments/lab/record.py",
         "experiments/lab/timer.py",
         "experiments/lab/timing.py",
@@ -114,12 +115,15 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "fused_recurrence_speed",
         "gru_speed",
         "kv_cache_speed",
+        "language_models_speed",
         "linear_scan_speed",
         "lstm_variants_speed",
         "padding_cost",
+        "segment_growth",
         "softmax_attention_speed",
         "step_speed",
         "training_length",
+        "window_growth",
     }
     timing = ROOT / "experiments" / "lab" / "timing.py"
     assert timed == {

@@ -1,5 +1,7 @@
 """A cache in place: the model's own step as the judge, and tickets used once."""
 
+import pickle
+from copy import copy, deepcopy
 from functools import partial
 
 import pytest
@@ -231,6 +233,67 @@ def test_changed_parameters_are_not_decoded_with_old_copies():
     with pytest.raises(RuntimeError, match="parameters have changed"):
         decoder.read(TOKENS[:1])
     CachedDecoder(model, rows=1, capacity=8).initial_state(1)
+
+
+def through_a_file(decoder):
+    return pickle.loads(pickle.dumps(decoder))
+
+
+COPIES = {"copy": copy, "deepcopy": deepcopy, "pickle": through_a_file}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_goes_on_where_it_was_taken(kind, copied):
+    model = KINDS[kind]()
+    decoder = CachedDecoder(model, rows=3, capacity=30)
+    _, ticket = decoder.read(TOKENS, LENGTHS)
+    _, ticket = decoder.step(TOKENS[:, 0], ticket)
+    other = copied(decoder)
+    # Each writes another token, and neither sees what the other wrote.
+    written = []
+    for one, token in ((decoder, TOKENS[:, 1]), (other, TOKENS[:, 2])):
+        _, after = one.step(token, ticket)
+        with pytest.raises(RuntimeError, match="`state` must be the newest one"):
+            one.step(token, ticket)
+        written.append((one, token, after))
+    for one, token, after in written:
+        logits, _ = one.step(TOKENS[:, 3], after)
+        for row, length in enumerate(LENGTHS.tolist()):
+            tokens = [*TOKENS[row, :length].tolist(), TOKENS[row, 0].item()]
+            tokens += [token[row].item(), TOKENS[row, 3].item()]
+            expected, _ = model(torch.tensor([tokens]))
+            torch.testing.assert_close(logits[row], expected[0, -1])
+    own = copied is copy
+    assert (other.model is model) == own
+
+
+def test_a_deep_copy_has_weights_of_its_own():
+    model = model_of(network=GatedFeedForward)
+    decoder = CachedDecoder(model, rows=3, capacity=30)
+    expected, _ = decoder.read(TOKENS)
+    with_model, other = deepcopy((model, decoder))
+    assert other.model is with_model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(other.read(TOKENS)[0], expected)
+    for copied in COPIES.values():
+        with pytest.raises(RuntimeError, match="__reduce__: the model's parameters"):
+            copied(decoder)
+
+
+def test_a_ticket_from_a_file_is_of_no_later_decoder():
+    decoder = CachedDecoder(model_of(), rows=3, capacity=30)
+    decoder.read(TOKENS)
+    # As one that was written by a process that has counted further.
+    kind, sizes, kept = decoder.__reduce__()
+    other = kind(*sizes)
+    other.__setstate__({**kept, "turn": kept["turn"] + 2})
+    for _ in range(4):
+        _, ticket = decoder.read(TOKENS)
+        with pytest.raises(RuntimeError, match="`state` must be the newest one"):
+            other.step(TOKENS[:, 0], ticket)
 
 
 def test_dropout_is_off_and_the_mode_stays():

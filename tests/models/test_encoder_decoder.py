@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -539,6 +540,27 @@ def test_a_bound_decoder_moves_with_its_source(decoder, dtype):
         y, _ = bound(torch.randn(3, 2, EMBEDDING, dtype=dtype))
     assert y.dtype == dtype
     assert y.isfinite().all()
+
+
+def test_a_bound_decoder_is_copied_where_its_source_has_no_graph(decoder):
+    memory, lengths = source()
+    x = torch.randn(3, 4, decoder.input_size, dtype=memory.dtype)
+    bound = decoder.attend(memory, lengths)
+    with torch.no_grad():
+        ready = decoder.attend(memory, lengths)
+        expected, _ = ready(x)
+    for other in (copy.deepcopy(ready), pickle.loads(pickle.dumps(ready))):
+        close(other(x)[0], expected)
+        shared = zip(other.parameters(), ready.parameters(), strict=True)
+        assert not any(mine is its for mine, its in shared)
+    found = []
+    map_state(lambda tensor: found.append(tensor) or tensor, bound.source.attended)
+    if all(tensor.is_leaf for tensor in found):
+        close(copy.deepcopy(bound)(x)[0], expected)
+        return
+    message = r"__deepcopy__: the source has a graph.*bind it under torch\.no_grad"
+    with pytest.raises(RuntimeError, match=message):
+        copy.deepcopy(bound)
 
 
 def test_a_bound_model_has_the_mode_of_its_parts(model):

@@ -320,21 +320,67 @@ def test_fast_forms_are_as_exact_as_the_loop(name, dtype, monkeypatch):
                 assert error(value, exact[part]) <= allowed, (seed, part, backend)
 
 
-@pytest.mark.parametrize("dtype", HALF)
-def test_half_precision_where_values_have_much_in_common(dtype):
-    """Scores' gradients are differences to the output: it must be kept unrounded."""
-    sizes = {"heads": (2, 2), "batch": 1, "queries": 16, "keys": 16}
+# What values may have in common, and where: (heads, keys, values) of a batch.
+COMMON = {
+    "32": lambda v: v + 32,
+    "100": lambda v: v + 100,
+    "10,000": lambda v: v + 1e4,
+    "-100 a component": lambda v: v - torch.linspace(-100, 100, v.shape[3], dtype=F64),
+    "of the first half": lambda v: v + 100 * (torch.arange(v.shape[2]) < 40)[:, None],
+    "one far away": lambda v: v * 1e4 ** (torch.arange(v.shape[2]) == 7)[:, None],
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize("sight", ["causal", "lengths", "window"])
+@pytest.mark.parametrize("name", COMMON)
+def test_values_with_much_in_common(name, sight, dtype, monkeypatch):
+    """Scores' gradients are differences to the output, which is as large as that."""
+    for size in ("QUERIES", "KEYS"):
+        monkeypatch.setattr(_blocks, size, 32)
+    options = {
+        "causal": {"causal": True},
+        "lengths": {"lengths": torch.tensor([80, 31])},
+        "window": {"causal": True, "window": 50},
+    }[sight]
+    sizes = {"heads": (2, 1), "batch": 2, "queries": 80, "keys": 80}
     for seed in range(5):
         low = case(dtype, seed, slopes=True, **sizes)
         low["slopes"] = low["slopes"].detach().abs().requires_grad_()
-        low["v"] = (low["v"].detach() + 32).requires_grad_()
+        # In half precision the largest would leave nothing else.
+        if dtype in HALF and name == "10,000":
+            continue
+        low["v"] = COMMON[name](low["v"].detach().double()).to(dtype).requires_grad_()
         high = {n: t.detach().double().requires_grad_() for n, t in low.items()}
-        exact = with_gradients(high, "reference", causal=True)
-        slow = with_gradients(low, "reference", causal=True)
-        for part, value in with_gradients(low, "parallel", causal=True).items():
+        exact = with_gradients(high, "reference", **options)
+        slow = with_gradients(low, "reference", **options)
+        for part, value in with_gradients(low, "parallel", **options).items():
             slack = 8 * torch.finfo(dtype).eps * exact[part].abs().max().item()
             allowed = 2 * error(slow[part], exact[part]) + slack
             assert error(value, exact[part]) <= allowed, (seed, part)
+
+
+def test_what_values_have_in_common_is_never_larger_than_they():
+    v = torch.randn(4, 2, 9, 6, dtype=F64)
+    v[0] += 100
+    v[1, 0] -= 3
+    v[2, 1, 5] = torch.nan
+    v[3, :, 8] = -torch.inf
+    v[3] += 50
+    for length in (9, 5):
+        span = _blocks.Span(0, 4, 0, length)
+        c = _blocks.in_common(v, span).view(4, 2, 1, 6)
+        assert c.isfinite().all()
+        real = v[:, :, :length]
+        assert not ((real - c).abs() > real.abs()).any()
+        torch.testing.assert_close(c[0], real[0].mean(1, keepdim=True))
+    # Nothing, where signs differ; twice the smallest, where that is less than the mean.
+    span = _blocks.Span(0, 1, 0, 3)
+    mixed = torch.tensor([[1.0, -1, -1, 0], [2.0, -5, 1, 1], [9.0, -6, 2, 2]])
+    got = _blocks.in_common(mixed[None, None], span)
+    assert got.tolist() == [[[2.0, -2.0, 0.0, 0.0]]]
+    assert _blocks.in_common(mixed[None, None, :, 2:], span) is None
+    assert _blocks.in_common(mixed[None, None], span._replace(length=0)) is None
 
 
 @pytest.mark.parametrize("backend", ["reference", "parallel"])
@@ -498,6 +544,95 @@ def test_scores_of_any_size(backend, blocks):
     v = made["v"].repeat_interleave(2, 1)
     picked = v.gather(2, best[..., None].expand(-1, -1, -1, 6))
     torch.testing.assert_close(got["output"], picked)
+
+
+def overflowing(dtype, sign, name):
+    """Two queries of one head whose scores overflow, over each key or over one."""
+    made, options = of_sight(name, dtype=dtype, slopes=True)
+    q, k = made["q"].detach(), made["k"].detach()
+    large = torch.finfo(dtype).max / 8
+    k[..., 0] = k[..., 0].abs() * 8 + 32
+    rows = [0, q.shape[2] // 2]
+    q[1, 1, rows] = 0
+    q[1, 1, rows, 0] = large * sign
+    return {**made, "q": q.requires_grad_(), "k": k.requires_grad_()}, options, rows
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("name", SIGHTS)
+def test_a_query_whose_scores_overflow_is_not_one_that_sees_nothing(
+    name, sign, dtype, blocks
+):
+    """NaN, as a softmax of infinities is, and where it reaches by the chain rule."""
+    made, options, rows = overflowing(dtype, sign, name)
+    expected = with_gradients(made, "reference", **options)
+    seen = mask_of(made, **options)[1, rows].any(dim=1)
+    nan = torch.zeros(expected["output"].shape[:3], dtype=torch.bool)
+    nan[1, 1, rows] = seen
+    assert torch.equal(expected["output"].isnan().any(dim=-1), nan)
+    assert torch.equal(expected["gradient of q"].isnan().any(dim=-1), nan)
+    # Keys that another query sees, and this one not, are as if it were not there.
+    reached = mask_of(made, **options)[1, rows].any(dim=0)
+    for part in ("gradient of k", "gradient of v"):
+        broken = expected[part].isnan().any(dim=-1)
+        assert torch.equal(broken[1, 0], reached)
+        assert broken.sum() == reached.sum()
+    tolerance = {torch.float32: 1e-3, torch.bfloat16: 0.05}[dtype]
+    for backend in (None, "parallel", "torch"):
+        got = with_gradients(made, backend, **options)
+        for part, value in got.items():
+            torch.testing.assert_close(
+                value, expected[part], atol=tolerance, rtol=tolerance, equal_nan=True
+            )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_scale_comes_before_the_product(sign, backend, blocks):
+    """What overflows without the scale need not with it."""
+    made = case(torch.float32, heads=(1, 1))
+    q, k = torch.zeros(3, 1, 7, 5), torch.zeros(3, 1, 7, 5)
+    k[..., 0] = torch.arange(1.0, 8) / 7
+    q[:, :, 3, 0] = 3e38 * sign
+    k *= 8
+    made |= {"q": q.requires_grad_(), "k": k.requires_grad_()}
+    out = softmax_attention(**made, scale=0.1, backend=backend)
+    best = 6 if sign > 0 else 0
+    torch.testing.assert_close(out[:, :, 3], made["v"][:, :, best])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_bias_that_overflows(backend, blocks):
+    made = case(torch.float32, queries=2, slopes=True)
+    slopes = torch.tensor([1.0, 3e38, 0.5, 0.1])
+    # All keys stand at least two positions behind the queries.
+    out = softmax_attention(
+        **{**made, "slopes": slopes}, causal=True, offset=9, backend=backend
+    )
+    assert out[:, 1].isnan().all()
+    assert out[:, [0, 2, 3]].isfinite().all()
+
+
+def test_the_fused_form_is_computed_again_only_where_scores_may_overflow(monkeypatch):
+    ran = []
+
+    def loop(*args):
+        ran.append("reference")
+        return definition_attend(*args)
+
+    definition_attend = definition.attend
+    monkeypatch.setattr(definition, "attend", loop)
+    made = case(torch.float32)
+    for v in (made["v"].detach(), torch.zeros(3, 2, 7, 6)):
+        softmax_attention(made["q"], made["k"], v, causal=True, backend="torch")
+        # A row without a key, whose outputs are zeros.
+        lengths = torch.tensor([7, 0, 3])
+        softmax_attention(made["q"], made["k"], v, lengths=lengths, backend="torch")
+    assert ran == []
+    made, options, _ = overflowing(torch.float32, -1, "causal")
+    softmax_attention(**made, **options, backend="torch")
+    assert ran == ["reference"]
 
 
 def test_a_later_key_larger_by_far_takes_over():

@@ -20,7 +20,9 @@ from seqref.attention.positions import (
     interleaved_from_half,
     sinusoidal,
 )
+from seqref.attention.segment_recurrence import SegmentState, TransformerXLAttention
 from seqref.attention.sliding_window import (
+    LongformerSelfAttention,
     SlidingWindowAttention,
     WindowState,
 )
@@ -32,11 +34,14 @@ __all__ = [
     "CrossSource",
     "KVState",
     "LearnedPositions",
+    "LongformerSelfAttention",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "MultiplicativeSource",
     "Rotary",
+    "SegmentState",
     "SlidingWindowAttention",
+    "TransformerXLAttention",
     "WindowState",
     "alibi_bias",
     "alibi_slopes",

@@ -1,4 +1,4 @@
-r"""Sliding-window attention: a causal layer whose state does not grow."""
+r"""Sliding windows: a causal layer whose state does not grow, and Longformer's."""
 
 from typing import Any, NamedTuple
 
@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from seqref.attention._cache import KVState, check_kept, extended
+from seqref.attention._longformer import LongformerSelfAttention
 from seqref.attention._self import SelfAttention
 from seqref.attention.positions import Rotary
 from seqref.errors import check_lengths, check_size
 from seqref.ops.softmax_attention import softmax_attention
 
-__all__ = ["SlidingWindowAttention", "WindowState"]
+__all__ = ["LongformerSelfAttention", "SlidingWindowAttention", "WindowState"]
 
 # Queries of a block at least: many small products take longer than few larger ones.
 BLOCK = 64
@@ -181,19 +182,20 @@ class SlidingWindowAttention(SelfAttention[WindowState]):
         Blocks are at least as long as the window, so only the first meets the state.
         """
         before = self._fresh_state(q.shape[0]) if state is None else state
-        kept = before.length.clamp(max=self.window - 1)
-        joined = extended(KVState(before.k, before.v, kept), k, v, count)
-        after = WindowState(*_last_of(joined, self.window - 1), before.length + count)
+        after = _after(before, k, v, count)
+        if not q.shape[2]:
+            return q, after
         size = max(self.window, BLOCK)
-        head = q[:, :, :size]
-        if state is None:
-            # As many keys as queries: torch has a kernel for the triangle.
-            keys, values, offset = k[:, :, :size], v[:, :, :size], 0
-        else:
-            stop = self.window - 1 + head.shape[2]
-            keys, values, offset = joined.k[:, :, :stop], joined.v[:, :, :stop], kept
+        q_1, k_1, v_1 = (x[:, :, :size] for x in (q, k, v))
+        offset: int | Tensor = 0
+        if state is not None:
+            offset = state.length.clamp(max=self.window - 1)
+            # Keys follow each row's own; without a state there are as many as queries,
+            # and torch has a kernel for that triangle.
+            kept = KVState(state.k, state.v, offset)
+            k_1, v_1, _ = extended(kept, k_1, v_1, q_1.shape[2])
         limits: Any = {"causal": True, "window": self.window, "slopes": self.slopes}
-        out = softmax_attention(head, keys, values, offset=offset, **limits)
+        out = softmax_attention(q_1, k_1, v_1, offset=offset, **limits)
         if q.shape[2] > size:
             rows = _later_blocks(q, k, v, size, self.window - 1)
             later = softmax_attention(*rows, offset=self.window - 1, **limits)
@@ -219,28 +221,38 @@ def _later_blocks(
     """
     time = q.shape[2]
     count = -(-time // size)
-    # (batch, heads, blocks, size, head)
-    q, k, v = (
-        pad(x, (0, 0, 0, count * size - time)).unflatten(2, (count, size))
-        for x in (q, k, v)
-    )
-    k, v = (
-        torch.cat([x[:, :, :-1, size - before :], x[:, :, 1:]], dim=3) for x in (k, v)
-    )
-    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q[:, :, 1:], k, v))
+    if count * size > time:
+        q, k, v = (pad(x, (0, 0, 0, count * size - time)) for x in (q, k, v))
+    # (batch, blocks, heads, size, head)
+    q, k, v = (x.unflatten(2, (count, size)).transpose(1, 2) for x in (q, k, v))
+    k, v = (torch.cat([x[:, :-1, :, size - before :], x[:, 1:]], dim=3) for x in (k, v))
+    q, k, v = (x.flatten(0, 1) for x in (q[:, 1:], k, v))
     return q, k, v
 
 
-def _last_of(joined: KVState, size: int) -> tuple[Tensor, Tensor]:
-    r"""Each row's last `size` keys and values, copied, and zero beyond them.
+def _after(
+    before: WindowState, k: Tensor, v: Tensor, count: int | Tensor
+) -> WindowState:
+    r"""The state after `count` of the new keys and values.
+
+    Copies of each row's last ones: a view would hold on to the memory of all.
 
     Shapes:
-        - returns: twice (batch, kv_heads, size, head)
+        - `k`, `v`: (batch, kv_heads, time, head); `count`: for all rows or (batch,)
     """
-    start = (joined.length - size).clamp(min=0)
-    places = start[:, None] + torch.arange(size, device=start.device)
-    blank = (places >= joined.length[:, None])[:, None, :, None]
-    _, kv_heads, _, head = joined.k.shape
-    places = places[:, None, :, None].expand(-1, kv_heads, -1, head)
-    k, v = (x.gather(2, places).masked_fill(blank, 0.0) for x in joined[:2])
-    return k, v
+    size = before.k.shape[2]
+    kept = before.length.clamp(max=size)
+    start = (kept + count - size).clamp(min=0)
+    # Places among a row's kept keys and the new ones behind them.
+    places = (start[:, None] + torch.arange(size, device=k.device))[:, None, :, None]
+    old_ends, new_ends = (n.view(-1, 1, 1, 1) for n in (kept, kept + count))
+
+    def last(old: Tensor, new: Tensor) -> Tensor:
+        of_old = places.clamp(max=size - 1).expand_as(old)
+        chosen = old.gather(2, of_old)
+        if new.shape[2]:
+            of_new = (places - old_ends).clamp(0, new.shape[2] - 1).expand_as(old)
+            chosen = torch.where(places < old_ends, chosen, new.gather(2, of_new))
+        return chosen.masked_fill(places >= new_ends, 0.0)
+
+    return WindowState(last(before.k, k), last(before.v, v), before.length + count)

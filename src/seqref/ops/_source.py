@@ -24,8 +24,9 @@ def softmax_over_allowed(
     A query that may look at nothing has the weight 0 everywhere, and no gradient.
     """
     # Where nothing is allowed, a softmax of minus infinities alone would be NaN. The
-    # masks would keep it from all results, and yet it would stop torch's anomaly
-    # detection.
-    blank = ~allowed & allowed.any(dim=-1, keepdim=True)
-    weights = torch.softmax(scores.masked_fill(blank, -torch.inf), dim=-1)
+    # mask at the end would keep it from all results, and yet it would stop torch's
+    # anomaly detection; and so would scores there that have overflowed, in gradients.
+    some = allowed.any(dim=-1, keepdim=True)
+    blank = scores.new_zeros(some.shape).masked_fill(some, -torch.inf)
+    weights = torch.softmax(torch.where(allowed, scores, blank), dim=-1)
     return weights.masked_fill(~allowed, 0.0)

@@ -174,6 +174,21 @@ class CachedDecoder:
         x = x if self._last_norm is None else self._last_norm(x)
         return self._head(x), self._tickets.advance()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        r"""For `copy` and `pickle`: a decoder of the model's copy, with these caches.
+
+        The newest ticket is good once for each of them.
+
+        Raises:
+            RuntimeError: the model's parameters have changed since this was made.
+        """
+        self._check_unchanged("CachedDecoder.__reduce__")
+        sizes = self.rows, self.capacity
+        return _made_again, (type(self), self.model, *sizes), self._tickets.kept()
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self._tickets.restore(kept)
+
     def rewind(self, length: int) -> CacheTicket:
         r"""Go back: every row of the newest step keeps its first `length` steps.
 
@@ -197,12 +212,19 @@ class CachedDecoder:
         return h
 
     def _begun(self, where: str, batch: int, place: Place) -> CacheTicket:
+        self._check_unchanged(where)
+        return self._tickets.begin(where, batch, place)
+
+    def _check_unchanged(self, where: str) -> None:
         if _versions(self.model) != self._versions:
             raise RuntimeError(
                 f"{where}: the model's parameters have changed since this decoder was "
                 "made, and it holds copies: make a new one"
             )
-        return self._tickets.begin(where, batch, place)
+
+
+def _made_again(kind: Any, model: Any, rows: int, capacity: int) -> Any:
+    return kind(model, rows=rows, capacity=capacity)
 
 
 def _layers_of(model: Any) -> tuple[list[nn.Module], nn.Module | None]:

@@ -22,10 +22,6 @@ class CacheTicket(NamedTuple):
     turn: Integer[Tensor, " batch"]
 
 
-# One for all decoders, so that none takes the ticket of another.
-_TURNS = itertools.count(1)
-
-
 class Tickets:
     r"""The newest ticket, and how far its rows have come.
 
@@ -34,6 +30,9 @@ class Tickets:
         order: The numbers of all rows, where the caches are.
         capacity: How many steps a row may have; None for no end.
     """
+
+    # One count for all decoders, so that none takes the ticket of another.
+    turns = itertools.count(1)
 
     def __init__(
         self, caches: list[LayerCache], order: Tensor, capacity: int | None
@@ -95,6 +94,26 @@ class Tickets:
         self.place = Place(length, length)
         return self._next()
 
+    def kept(self) -> dict[str, Any]:
+        r"""What a copy of the decoder goes on from."""
+        return {
+            "caches": [(cache.k, cache.v) for cache in self.caches],
+            "turn": self.turn,
+            "batch": self.batch,
+            "place": (self.place.position, self.place.longest),
+        }
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        r"""Go on from what another decoder kept; nothing is shared with it."""
+        with torch.no_grad():
+            for cache, (k, v) in zip(self.caches, kept["caches"], strict=True):
+                cache.k.copy_(k)
+                cache.v.copy_(v)
+        self.turn, self.batch = kept["turn"], kept["batch"]
+        self.place = Place(*kept["place"])
+        # One from a file may be ahead of what this process has counted.
+        Tickets.turns = itertools.count(max(next(Tickets.turns), self.turn + 1))
+
     def check_room(self, where: str, steps: int) -> None:
         r"""Raise `ValueError` where a row would have more steps than there is room."""
         if self.capacity is not None and steps > self.capacity:
@@ -111,7 +130,7 @@ class Tickets:
             )
 
     def _next(self) -> CacheTicket:
-        self.turn = next(_TURNS)
+        self.turn = next(Tickets.turns)
         rows = self.order[: self.batch]
         return CacheTicket(rows, torch.full_like(rows, self.turn))
 

@@ -1,5 +1,6 @@
 r"""A decoder bound to its source is a causal layer."""
 
+from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ class BoundDecoder(nn.Module):
         ValueError: a wrong shape, dtype, device or length; rows that are no multiple of
             the source's.
         TypeError: `state` is of another kind than the decoder's.
+        RuntimeError: `copy.deepcopy` of one whose source has a graph.
     """
 
     def __init__(self, decoder: nn.Module, source: Source) -> None:
@@ -59,6 +61,13 @@ class BoundDecoder(nn.Module):
             start = map_state(fn, start)
         self.source = Source(map_state(fn, attended), start, batch)
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "BoundDecoder":
+        _check_no_graph(f"{self._name()}.__deepcopy__", self.source, memo)
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__ = deepcopy(self.__dict__, memo)
+        return made
 
     @property
     def input_size(self) -> int:
@@ -190,6 +199,21 @@ class AttendingDecoder(nn.Module):
         """
         source = Source(self.attention.prepare(memory, lengths), start, len(memory))
         return BoundDecoder(self, source)
+
+
+def _check_no_graph(where: str, source: Source, memo: dict[int, Any]) -> None:
+    def check(tensor: Tensor) -> Tensor:
+        if not tensor.is_leaf and id(tensor) not in memo:
+            raise RuntimeError(
+                f"{where}: the source has a graph, which leads to the layers that made "
+                "it, and a copy would lose it (bind it under torch.no_grad(), or copy "
+                "the model and bind that)"
+            )
+        return tensor
+
+    for part in (source.attended, source.start):
+        if part is not None:
+            map_state(check, part)
 
 
 def _check_rows_of(where: str, rows: int, part: Tensor) -> Tensor:

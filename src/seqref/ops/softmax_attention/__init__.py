@@ -56,7 +56,8 @@ def softmax_attention(
     with $p$ the offset, counted like $i$ and $j$ from 0, and $\Omega_i$ the keys that
     query $i$ sees: those with $j < S$, the row's length; where causal, with
     $j \le p + i$; with a window $w$, with $|p + i - j| < w$. A query that sees no key
-    has the output 0, and no gradient passes through it.
+    has the output 0, and no gradient passes through it. One that sees keys, and whose
+    scores overflow, all to minus infinity or one to plus infinity, has the output NaN.
 
     Args:
         q: The queries.
@@ -95,6 +96,10 @@ def softmax_attention(
         | `"reference"` | one query after the other, differentiated by autograd | `torch.func`, forward-mode differentiation |
         | `"parallel"` | blocks of queries and keys in plain PyTorch, by hand in both directions; blocks in which nothing is seen are left out | CPU, from 1,024 queries and as many keys on, where `"torch"` would need a mask or values are not as wide as keys; not under autocast, torch.compile, `torch.export`, `torch.jit.trace` |
         | `"torch"` | `torch.nn.functional.scaled_dot_product_attention` | elsewhere |
+
+        Where all scores of a query overflow torch's kernels give 0. On a CPU `"torch"`
+        notices, except under autocast, torch.compile, `torch.export`,
+        `torch.jit.trace`, and computes that call by the definition.
 
         `q`, `k`, `v` and `slopes` get gradients; those of `"reference"` and
         `"parallel"` have gradients too, where torch's kernels refuse. Padding gets
@@ -160,7 +165,16 @@ def attend(
     reason = {"parallel": by_hand, "torch": kernels}.get(backend, "")
     if reason:
         raise RuntimeError(f"{where}: backend {backend!r} cannot run here: {reason}")
-    return FORMS[backend].attend(q, k, v, slopes, sight, scale)
+    out = FORMS[backend].attend(q, k, v, slopes, sight, scale)
+    # To read values is to wait for a GPU, and nothing that traces can.
+    can_look = not by_hand and out.device.type == "cpu" and type(out) is Tensor
+    if (
+        backend == "torch"
+        and can_look
+        and torch_kernels.overflows(out, q, k, slopes, sight, scale)
+    ):
+        return reference.attend(q, k, v, slopes, sight, scale)
+    return out
 
 
 def _default(

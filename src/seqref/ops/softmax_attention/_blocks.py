@@ -127,14 +127,44 @@ def distances_in(span: Span, block: Block, device: torch.device) -> Tensor:
     return i[:, None] - torch.arange(block.left, block.right, device=device)
 
 
+def n_seeing(sight: Sight, span: Span, top: int, bottom: int) -> int:
+    r"""How many of the queries from `top` to `bottom` see a key: the first ones."""
+    if span.length == 0 or sight.window is None:
+        return (bottom - top) * (span.length > 0)
+    end = span.length + sight.window - 1 - span.offset
+    return min(max(end - top, 0), bottom - top)
+
+
+def in_common(v: Tensor, span: Span) -> Tensor | None:
+    r"""What a head's values have in common, $c$: near their mean, or 0.
+
+    No component is further from 0 than twice the smallest of the values, so that
+    $|v_j - c| \le |v_j|$ in each component: whatever a query sees, what is left is not
+    larger, and a value that is far from the others takes nothing from them.
+
+    Shapes:
+        - returns: (matrices, 1, value), or None where it is 0
+    """
+    part = v[span.first : span.last, :, : span.length]
+    if part.numel() == 0:
+        return None
+    mean = part.mean(dim=2, keepdim=True, dtype=wide(v.new_empty(0)).dtype)
+    low, high = (wide(x) for x in (part.amin(2, True), part.amax(2, True)))
+    c = mean.clamp_(2 * high.clamp(max=0.0), 2 * low.clamp(min=0.0))
+    # Of NaN or infinities nothing is taken.
+    c = c.nan_to_num_(0.0, 0.0, 0.0).flatten(0, 1)
+    return c if c.any() else None
+
+
 def hide(
     scores: Tensor, sight: Sight, span: Span, block: Block, slopes: Tensor | None
-) -> None:
+) -> Tensor | None:
     r"""Write what a block's queries do not see as minus infinity, and add the bias.
 
     Shapes:
         - `scores`: (matrices, group queries, keys), written in place; `slopes`:
           (kv_heads, group)
+        - returns: (queries, keys), True where a key is hidden; None where none is
     """
     nearest = span.offset + block.top - (block.right - 1)
     furthest = span.offset + block.bottom - 1 - block.left
@@ -142,14 +172,27 @@ def hide(
     if sight.window is not None:
         crosses |= furthest >= sight.window or -nearest >= sight.window
     if slopes is None and not crosses:
-        return
+        return None
     distance = distances_in(span, block, scores.device)
     if slopes is not None:
         by_head = scores.view(-1, *slopes.shape, *distance.shape)
         bias = slopes[:, :, None, None] * distance.abs().to(slopes.dtype)
         by_head.sub_(bias)
-    if crosses:
-        hidden = distance < 0 if sight.causal else torch.zeros_like(distance).bool()
-        if sight.window is not None:
-            hidden |= distance.abs() >= sight.window
-        scores.view(-1, *distance.shape).masked_fill_(hidden, -torch.inf)
+    if not crosses:
+        return None
+    hidden = distance < 0 if sight.causal else torch.zeros_like(distance).bool()
+    if sight.window is not None:
+        hidden |= distance.abs() >= sight.window
+    blot(scores, hidden, -torch.inf)
+    return hidden
+
+
+def blot(x: Tensor, hidden: Tensor | None, value: float) -> None:
+    r"""Write `value` where a block's key is hidden, in each of its matrices.
+
+    Shapes:
+        - `x`: (matrices, group queries, keys), written in place; `hidden`: as `hide`
+          returns it
+    """
+    if hidden is not None:
+        x.view(-1, *hidden.shape).masked_fill_(hidden, value)

@@ -5,6 +5,7 @@ one number a query, the logarithm of the sum of the exponentials of its scores; 
 that the backward pass makes each block of weights again.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,9 +18,12 @@ from seqref.ops.softmax_attention._blocks import (
     Buffer,
     Heads,
     Span,
+    blot,
     distances_in,
     hide,
+    in_common,
     key_blocks,
+    n_seeing,
     query_blocks,
     spans,
 )
@@ -63,19 +67,21 @@ def attention_forward(
        \ell' = e^{m - m'} \ell + \sum_j e^{S_{ij} - m'} \qquad
        a' = e^{m - m'} a + \sum_j e^{S_{ij} - m'} v_j $$
 
-    and at the end $o_i = a / \ell$, $L_i = m + \log \ell$.
+    and at the end $o_i = c + a / \ell$, $L_i = m + \log \ell$; what the values have in
+    common, $c$, is taken from them before, since weights that sum to 1 keep it.
 
     Shapes:
         - the inputs as `attend`
         - returns: (batch, heads, queries, value) and (batch, heads, queries, 1), which
-          is infinity for a query that sees nothing; in float32 for half precision
+          is infinity for a query that sees nothing, and minus infinity for one whose
+          scores are all minus infinity; in float32 for half precision
     """
     one = wide(q.new_empty(0))
     out, lse = (one.new_empty(*q.shape[:3], size) for size in (v.shape[3], 1))
     slopes = None if slopes is None else wide(slopes).view(k.shape[1], -1)
-    buffer = Buffer(q)
+    buffer, apart = Buffer(q), Buffer(q)
     for span in spans(sight, q, k.shape[2]):
-        heads = Heads.of(span, q, k)
+        heads, common = Heads.of(span, q, k), in_common(v, span)
         rows = slice(span.first, span.last)
         for top, bottom in query_blocks(q.shape[2]):
             q_i = heads.queries(q, span, top, bottom) * scale
@@ -85,11 +91,21 @@ def attention_forward(
                 scores = buffer.of(*q_i.shape[:2], k_j.shape[1])
                 torch.bmm(q_i, k_j.mT, out=scores)
                 hide(scores, sight, span, block, slopes)
-                online.add(scores, v_j)
-            out_i, lse_i = online.end()
+                online.add(scores, without(v_j, common, apart))
+            out_i, lse_i = online.end(common)
+            blind = slice(n_seeing(sight, span, top, bottom), None)
+            for x, value in ((out_i, 0.0), (lse_i, torch.inf)):
+                x.view(len(x), heads.group, -1, x.shape[2])[:, :, blind] = value
             out[rows, :, top:bottom] = heads.back(out_i, bottom - top)
             lse[rows, :, top:bottom] = heads.back(lse_i, bottom - top)
     return out, lse
+
+
+def without(v_j: Tensor, common: Tensor | None, apart: Buffer) -> Tensor:
+    r"""A block's values less what all have in common."""
+    if common is None:
+        return v_j
+    return torch.sub(v_j, common, out=apart.of(*v_j.shape))
 
 
 class _Online:
@@ -112,12 +128,12 @@ class _Online:
         self.out.mul_(shrink).baddbmm_(weights, v_j)
         self.top = top
 
-    def end(self) -> tuple[Tensor, Tensor]:
-        r"""Output and log-sum-exp; 0 and infinity where nothing was seen."""
-        blind = self.total == 0
-        out = self.out.div_(self.total.masked_fill(blind, 1.0))
-        lse = self.top.add_(self.total.log()).masked_fill_(blind, torch.inf)
-        return out, lse
+    def end(self, common: Tensor | None) -> tuple[Tensor, Tensor]:
+        r"""Output and log-sum-exp; NaN and minus infinity where no score is finite."""
+        out = self.out.div_(self.total)
+        if common is not None:
+            out.add_(common)
+        return out, self.top.add_(self.total.log())
 
 
 def attention_backward(
@@ -136,8 +152,8 @@ def attention_backward(
     A bar marks the gradient of the loss by what stands under it:
 
     $$ \alpha_{ij} = e^{S_{ij} - L_i} \qquad
-       D_i = \bar o_i^\top o_i \qquad
-       \bar S_{ij} = \alpha_{ij} (\bar o_i^\top v_j - D_i) $$
+       D_i = \bar o_i^\top (o_i - c) \qquad
+       \bar S_{ij} = \alpha_{ij} (\bar o_i^\top (v_j - c) - D_i) $$
 
     $$ \bar v_j = \sum_i \alpha_{ij} \bar o_i \qquad
        \bar q_i = \text{scale} \sum_j \bar S_{ij} k_j \qquad
@@ -148,21 +164,25 @@ def attention_backward(
         - returns: the gradients of `q`, `k`, `v` and `slopes`, which is None where that
           needs none
     """
-    row_sums = (wide(grad_out) * out).sum(dim=-1, keepdim=True)
     sums = _Sums(q, k, v, slopes)
+    # Where no score of a query is finite its weights are NaN, of hidden keys too.
+    broken = not bool((lse > -torch.inf).all())
     slopes = None if slopes is None else wide(slopes).view(k.shape[1], -1)
     for span in spans(sight, q, k.shape[2]):
-        heads = Heads.of(span, q, k)
+        heads, common = Heads.of(span, q, k), in_common(v, span)
         for top, bottom in query_blocks(q.shape[2]):
             q_i = heads.queries(q, span, top, bottom) * scale
-            rest = (heads.queries(x, span, top, bottom) for x in (lse, row_sums))
-            given = (q_i, heads.queries(grad_out, span, top, bottom), *rest)
+            grad_out_i, out_i, lse_i = (
+                heads.queries(x, span, top, bottom) for x in (grad_out, out, lse)
+            )
+            given = _Given.of(q_i, grad_out_i, out_i, lse_i, common)
             grad_q_i = torch.zeros_like(q_i)
             for block in key_blocks(sight, span, top, bottom):
                 k_j, v_j = heads.keys(k, span, block), heads.keys(v, span, block)
                 scores = sums.scores.of(*q_i.shape[:2], k_j.shape[1])
                 torch.bmm(q_i, k_j.mT, out=scores)
-                hide(scores, sight, span, block, slopes)
+                hidden = hide(scores, sight, span, block, slopes)
+                given.hidden = hidden if broken else None
                 grad_scores = sums.add(heads, span, block, given, scores, v_j)
                 grad_q_i.baddbmm_(grad_scores, k_j)
             grad_q_i = heads.back(grad_q_i.mul_(scale), bottom - top)
@@ -170,11 +190,32 @@ def attention_backward(
     return sums.end(q)
 
 
+@dataclass
+class _Given:
+    r"""What a block of queries brings to each block of keys, and what is hidden."""
+
+    q: Tensor
+    grad_out: Tensor
+    lse: Tensor
+    row_sums: Tensor
+    common: Tensor | None
+    hidden: Tensor | None = None
+
+    @staticmethod
+    def of(
+        q: Tensor, grad_out: Tensor, out: Tensor, lse: Tensor, common: Tensor | None
+    ) -> "_Given":
+        # Not sums over keys, and equal to them: of differences to what is common.
+        apart = out if common is None else out - common
+        row_sums = (grad_out * apart).sum(dim=-1, keepdim=True)
+        return _Given(q, grad_out, lse, row_sums, common)
+
+
 class _Sums:
     r"""The gradients, and the memory for scores and their gradients."""
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, slopes: Tensor | None) -> None:
-        self.scores, self.grad_scores = Buffer(q), Buffer(q)
+        self.scores, self.grad_scores, self.apart = Buffer(q), Buffer(q), Buffer(q)
         self.grad_q = torch.empty_like(q, memory_format=torch.contiguous_format)
         one = wide(q.new_zeros(()))
         # Sums over blocks: half precision would round each of them.
@@ -188,24 +229,26 @@ class _Sums:
         heads: Heads,
         span: Span,
         block: Block,
-        given: tuple[Tensor, ...],
+        given: "_Given",
         scores: Tensor,
         v_j: Tensor,
     ) -> Tensor:
         r"""Add a block's share for keys and values; returns the scores' gradient."""
-        q_i, grad_out_i, lse_i, row_sums_i = given
-        weights = scores.sub_(lse_i).exp_()
+        weights = scores.sub_(given.lse).exp_()
+        blot(weights, given.hidden, 0.0)
         place = (
             slice(span.first, span.last),
             slice(None),
             slice(block.left, block.right),
         )
         # Views: rows and heads of a contiguous tensor are one axis.
-        self.grad_v[place].flatten(0, 1).baddbmm_(weights.mT, grad_out_i)
+        self.grad_v[place].flatten(0, 1).baddbmm_(weights.mT, given.grad_out)
         grad = self.grad_scores.of(*scores.shape)
-        torch.bmm(grad_out_i, v_j.mT, out=grad)
-        grad.sub_(row_sums_i).mul_(weights)
-        self.grad_k[place].flatten(0, 1).baddbmm_(grad.mT, q_i)
+        v_j = without(v_j, given.common, self.apart)
+        torch.bmm(given.grad_out, v_j.mT, out=grad)
+        grad.sub_(given.row_sums).mul_(weights)
+        blot(grad, given.hidden, 0.0)
+        self.grad_k[place].flatten(0, 1).baddbmm_(grad.mT, given.q)
         if self.grad_slopes is not None:
             distance = distances_in(span, block, grad.device).abs().to(torch.float64)
             by_head = grad.view(heads.rows, len(self.grad_slopes), *distance.shape)

@@ -77,8 +77,8 @@ def attend_one(
         - returns: (batch, heads, value); zero where nothing is seen
     """
     # Heads that share keys stand next to each other: (batch, kv_heads, group, head).
-    grouped = q_i.unflatten(1, (k.shape[1], -1))
-    scores = (grouped @ k.mT).flatten(1, 2) * scale
+    grouped = (q_i * scale).unflatten(1, (k.shape[1], -1))
+    scores = (grouped @ k.mT).flatten(1, 2)
     if bias_i is not None:
         scores = scores + bias_i
     seen_i = seen_i[:, None].expand(len(scores), -1, -1)

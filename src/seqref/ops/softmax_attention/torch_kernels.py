@@ -1,5 +1,7 @@
 r"""The same by `torch.nn.functional.scaled_dot_product_attention`."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +13,7 @@ from seqref.ops.softmax_attention.reference import (
     distances,
     linear_bias,
     visible,
+    wide,
 )
 
 
@@ -74,6 +77,35 @@ def needs_mask(q: Tensor, k: Tensor, slopes: Tensor | None, sight: Sight) -> boo
         return True
     at_start = isinstance(sight.offset, int) and sight.offset == 0
     return sight.causal and not (at_start and q.shape[2] == k.shape[2])
+
+
+def overflows(
+    out: Tensor, q: Tensor, k: Tensor, slopes: Tensor | None, sight: Sight, scale: float
+) -> bool:
+    r"""Whether a query's output may be what is left where its scores overflow.
+
+    Where all are minus infinity torch's kernels give 0, as if it saw no key; and they
+    multiply by the scale at other places, so that one of plus infinity may be too
+    early. False at once where no output begins with 0 or NaN.
+
+    Shapes:
+        - as `attend`, and what it returned
+    """
+    if out.numel() == 0 or k.numel() == 0:
+        return False
+    # An output of zeros begins with one. A NaN is not above 0.
+    if out.detach()[..., 0].abs().amin() > 0:
+        return False
+    size = _largest(q) * _largest(k) * q.shape[3] * max(1.0, abs(scale))
+    if slopes is not None:
+        furthest = distances(sight, q.shape[2], k.shape[2], q.device).abs().max()
+        size += _largest(slopes) * furthest.item()
+    return size >= torch.finfo(wide(q).dtype).max
+
+
+def _largest(x: Tensor) -> float:
+    r"""The largest absolute value, but NaN."""
+    return x.detach().abs().nan_to_num_(0.0, math.inf).amax().item()
 
 
 def _with_a_last_stride_of_1(x: Tensor) -> Tensor:
