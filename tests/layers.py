@@ -127,6 +127,8 @@ LAYERS = {case.name: case for case in found_in(seqref)}
 # Those with a cell, which they run over a sequence.
 OF_A_CELL = [name for name, case in LAYERS.items() if case.has_cell]
 CAUSAL = [name for name, case in LAYERS.items() if getattr(case(), "causal", True)]
+# Those whose results do not depend on where a sequence is cut.
+UNCUT = [name for name in CAUSAL if getattr(LAYERS[name](), "chunk_invariant", True)]
 
 
 def stirred(layer: nn.Module) -> nn.Module:

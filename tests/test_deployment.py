@@ -18,16 +18,11 @@ from torch import nn
 
 import seqref
 from seqref.recurrence import grows
-from tests.layers import CAUSAL, LAYERS
+from tests.layers import LAYERS, UNCUT
 
 # The server keeps one state for all its streams, and a cache would grow in all of them;
 # and it reads in steps and bursts, so that results must not depend on the cuts.
-FIXED = [
-    name
-    for name in CAUSAL
-    if not grows(LAYERS[name]().initial_state(1))
-    and getattr(LAYERS[name](), "chunk_invariant", True)
-]
+FIXED = [name for name in UNCUT if not grows(LAYERS[name]().initial_state(1))]
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs/start/deployment.md"
 # torch.compile reads .grad of tensors that are no leaves.

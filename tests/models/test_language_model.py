@@ -14,12 +14,12 @@ from seqref import (
 from seqref.models import LanguageModel
 from seqref.recurrence import map_state
 from seqref.testing import check_causality, check_state_carry, check_target_shift
-from tests.layers import CAUSAL, LAYERS
+from tests.layers import LAYERS, UNCUT
 
 VOCAB = 7
 
 
-@pytest.fixture(params=CAUSAL)
+@pytest.fixture(params=UNCUT)
 def model(request):
     torch.manual_seed(0)
     # Noise is for training: in evaluation each of the layers is a function.

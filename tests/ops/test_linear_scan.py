@@ -17,7 +17,10 @@ DECAYS = {
     "negative": (-1.0, 1.0),
     "near 1": (0.999, 1.0),
     "nearer 1": (0.9999, 1.0),
+    "near -1": (-1.0, -0.999),
+    "nearer -1": (-1.0, -0.9999),
     "1": (1.0, 1.0),
+    "-1": (-1.0, -1.0),
     "0": (0.0, 0.0),
     "growing": (0.9, 1.1),
 }
@@ -93,11 +96,19 @@ def test_any_length(time):
 
 @pytest.mark.parametrize("decays", DECAYS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
-def test_is_about_as_near_to_float64_as_the_loop(decays, dtype):
+@pytest.mark.parametrize("laws", ["a decay a step", "one for all", "signs"])
+def test_is_about_as_near_to_float64_as_the_loop(decays, dtype, laws):
     """Twice the loop's error and eight roundings of the largest, over five seeds."""
     eps = torch.finfo(dtype).eps
     time = 4096 if "near" in decays else 400
     made = case(time, (8,), dtype, DECAYS[decays], batch=10)
+    with torch.no_grad():
+        if laws == "one for all":
+            made[0].copy_(made[0][:, :1].expand_as(made[0]))
+        elif laws == "signs":
+            # Of complex ones the phases of four roots, which a product comes back to.
+            turn = 1j if dtype.is_complex else -1
+            made[0].copy_(made[0].abs() * turn ** torch.arange(8).expand(time, 8))
     exact = [x.detach().to(C128 if dtype.is_complex else F64) for x in made]
     truth = with_gradients([x.requires_grad_() for x in exact], "reference")
     ours, loop = with_gradients(made, "parallel"), with_gradients(made, "reference")
@@ -129,6 +140,24 @@ def test_a_decay_of_zero_forgets_exactly():
     alone, _ = linear_scan(a[:, 151:], b[:, 151:], b[:, 150])
     torch.testing.assert_close(h[:, 150], b[:, 150], atol=0, rtol=0)
     torch.testing.assert_close(h[:, 151:], alone)
+
+
+def test_what_single_precision_cannot_hold_of_a_product():
+    """Growth and decay in one chunk, and a reset after growth of nothing."""
+    a = torch.full((1, 4096, 1), 0.5)
+    a[:, :41] = 10.0
+    h_0 = torch.full((1, 1), 1e-30)
+    b = torch.zeros_like(a)
+    expected, _ = linear_scan(a, b, h_0, backend="reference")
+    h, _ = linear_scan(a, b, h_0, backend="parallel")
+    torch.testing.assert_close(h, expected, rtol=1e-4, atol=1e-30)
+    a.fill_(0.5)
+    a[:, 5:15], a[:, 20] = 1e30, 0.0
+    b[:, 20:] = 1.0
+    expected, _ = linear_scan(a, b, backend="reference")
+    assert expected.isfinite().all()
+    h, _ = linear_scan(a, b, backend="parallel")
+    torch.testing.assert_close(h, expected)
 
 
 def test_nothing_grows_out_of_nothing():
@@ -223,6 +252,19 @@ def test_a_decay_that_is_one_for_all_steps(chunks):
     close(ours, expected)
 
 
+def test_gradients_of_several_things_at_once(chunks):
+    a, b, h_0 = case()
+    for backend in BACKENDS:
+        h, _ = linear_scan(a, b, h_0, backend=backend)
+        upstream = torch.stack([torch.ones_like(h), torch.arange(13.0)[:, None] * h])
+        batched = torch.autograd.grad(
+            h, (a, b, h_0), upstream, is_grads_batched=True, retain_graph=True
+        )
+        for k, above in enumerate(upstream):
+            each = torch.autograd.grad(h, (a, b, h_0), above, retain_graph=True)
+            close([x[k] for x in batched], each)
+
+
 def test_arguments_stay_as_they_are(chunks):
     made = case()
     before = [x.detach().clone() for x in made]
@@ -255,6 +297,7 @@ def test_no_steps_no_rows_no_features(backend):
             continue
         h, h_n = linear_scan(a, b, h_0, backend=backend)
         assert h.shape == b.shape
+        assert h_n is not h_0
         assert torch.equal(h_n, h_0) if time == 0 else h_n.shape == h_0.shape
 
 
@@ -309,8 +352,10 @@ def test_bad_arguments():
         linear_scan(a, b, h_0[:, :-1])
     with pytest.raises(ValueError, match="`a` must have shape"):
         linear_scan(a[0, 0], b, h_0)
-    with pytest.raises(TypeError, match="`a` must have a floating or complex dtype"):
+    with pytest.raises(TypeError, match="`a` must have one of float16, bfloat16"):
         linear_scan(a.long(), b, h_0)
+    with pytest.raises(TypeError, match=r"got torch\.float8_e5m2"):
+        linear_scan(a.to(torch.float8_e5m2), b, h_0)
     with pytest.raises(TypeError, match=r"`a` must be a torch\.Tensor"):
         linear_scan(0.5, b, h_0)
     with pytest.raises(ValueError, match="`b` must have a's dtype"):

@@ -22,6 +22,7 @@ __all__ = ["BACKENDS", "linear_scan"]
 
 BACKENDS = ("reference", "parallel")
 HALF = (torch.float16, torch.bfloat16)
+DTYPES = (*HALF, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 # torch.compiler.disable(parallel.run), made where it is needed.
 _hidden_from_compiler: Any = None
@@ -53,30 +54,35 @@ def linear_scan(
           the state after each row's last real step
 
     Cost:
-        O(T D) time. `"parallel"` reads its inputs twice and keeps `a` and `h` for the
-        backward pass, which is another scan.
+        O(T D) time. `"parallel"` reads its inputs twice, the decays up to four times, and
+        keeps `a` and `h` for the backward pass, which is another scan.
 
     Backends:
         | backend | is | default |
         | --- | --- | --- |
-        | `"reference"` | a Python loop over `linear_step` | empty input, `torch.func`, forward-mode differentiation, `torch.export`, `torch.jit.trace` |
+        | `"reference"` | a Python loop over `linear_step` | empty input, other devices, `torch.func`, forward-mode differentiation, `torch.export`, `torch.jit.trace` |
         | `"parallel"` | chunks side by side, then from the right starts, with a backward by hand | CPU, CUDA |
 
         All tensors but `lengths` get gradients, and those have gradients. Half precision
         is computed in float32 and rounded once; `h_n` too. torch.compile leaves its graph
-        for `"parallel"`. Where decays exceed 1 in size, a chunk's inputs can overflow
-        that would have cancelled with the state before it.
+        for `"parallel"`. The tensor `h` may be kept for the backward pass, which then
+        refuses to run where it was written to.
+
+        Where states overflow, `"parallel"` need not do so at the same steps: it carries
+        from chunk to chunk in double precision. A chunk whose decays multiply to more
+        than double precision holds, or whose inputs overflow without the state before
+        it, gives infinity or NaN where the loop may not.
 
     Raises:
         ValueError: a wrong shape, dtype, device, length or backend name.
-        TypeError: `lengths` is not of an integer dtype, or `a` neither of a floating nor
-            of a complex one.
+        TypeError: `lengths` is not of an integer dtype, or `a` of none of half, single
+            or double precision.
         RuntimeError: a backend was asked for that cannot run here.
 
     Source:
         Blelloch (1990): recurrences as scans; Martin & Cundy (2017): in recurrent layers.
-        Differs: chunks in sequence and not a tree, so that each number is read twice and
-        no product of decays is longer than a chunk.
+        Differs: chunks in sequence and not a tree, so that no product of decays is
+        longer than a chunk.
     """  # noqa: E501
     where = "linear_scan"
     if backend is not None:
@@ -109,7 +115,8 @@ def _form(where: str, backend: str | None, tensors: list[Tensor]) -> Any:
         reason = "the input is empty"
     if backend == "parallel" and reason:
         raise RuntimeError(f"{where}: backend 'parallel' cannot run here: {reason}")
-    if backend == "reference" or reason:
+    other = tensors[1].device.type not in ("cpu", "cuda")
+    if backend == "reference" or reason or (backend is None and other):
         return reference.run
     # The compiler would unroll the steps. It takes seconds to import: not before
     # somebody uses it.
@@ -126,10 +133,9 @@ def _checked(where: str, a: Tensor, b: Tensor, h_0: Tensor | None) -> Tensor:
     check_tensor(where, "a", a)
     names = ("batch", "time", *(f"axis_{i}" for i in range(2, a.dim())))
     check_shape(where, "a", a, [(name, None) for name in names])
-    if not (a.is_floating_point() or a.is_complex()):
-        raise TypeError(
-            f"{where}: `a` must have a floating or complex dtype, got {a.dtype}"
-        )
+    if a.dtype not in DTYPES:
+        known = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise TypeError(f"{where}: `a` must have one of {known}, got {a.dtype}")
     axes = list(zip(names, a.shape, strict=True))
     check_shape(where, "b", b, axes)
     check_like_parameters(where, "b", b, a, "a's")

@@ -11,12 +11,17 @@ from typing import Any
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
+
+from seqref.ops.linear_scan import reference
 
 # Numbers that one operation handles: enough to hide what calling it costs, and few
 # enough to stay in a cache.
 ELEMENTS = 65536
 # From so many numbers in one step on, a plain loop is not slower.
 WIDE = 4096
+# A product of a chunk below this is as exact as it need be in single precision.
+SMALL = 0.01
 
 
 def run(
@@ -97,14 +102,19 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
         a, h_0, h = ctx.saved_tensors
         grad_h, grad_h_n = upstream
-        if not torch.is_grad_enabled():
+        # vmap over what comes from above has no rule for writing into given memory.
+        batched = torch._C._are_functorch_transforms_active() or any(
+            is_legacy_batchedtensor(x) for x in upstream
+        )
+        if not (torch.is_grad_enabled() or batched):
             wants_a = ctx.needs_input_grad[0]
             return linear_scan_backward(a, h_0, h, *upstream, wants_a=wants_a)
         # Gradients are wanted of these gradients: the same, in operations that have
         # them, this one among them.
         a = a.conj()
         decays = torch.cat([a[:, 1:], torch.ones_like(a[:, :1])], dim=1)
-        r = run(decays.flip(1), grad_h.flip(1), grad_h_n)[0].flip(1)
+        scan = reference.run if batched else run
+        r = scan(decays.flip(1), grad_h.flip(1), grad_h_n)[0].flip(1)
         before = torch.cat([h_0[:, None], h[:, :-1]], dim=1)
         return r * before.conj(), r, a[:, 0] * r[:, 0]
 
@@ -163,32 +173,37 @@ def _in_chunks(
 def _product(a: Tensor, steps: tuple[Tensor, ...]) -> Tensor:
     r"""The product of the decays of each chunk, in double precision.
 
-    A product of decays very near 1 is rounded to the same side at every step. What it
-    lacks to 1 has digits to spare: $q_t = q_{t-1} + (1 - q_{t-1}) (1 - a_t)$.
+    In single precision it has lost digits, all to the same side where decays are just
+    below 1. What is below `SMALL` may have: it counts for less than one rounding of the
+    state that it is multiplied by.
 
     Shapes:
         - `a`: (batch, chunks, steps, features); `steps`: the same, unbound
         - returns: (batch, chunks, features)
     """
-    p = a.prod(dim=2)
-    wide = torch.promote_types(p.dtype, torch.float64)
-    if a.device.type == "cpu" and not (p.abs() > 0.5).any():
-        return p.to(wide)
-    one = torch.ones_like(p)
-    q = one - steps[0]
+    wide = torch.promote_types(a.dtype, torch.float64)
+    if a.device.type == "cpu" and a.dtype != wide:
+        p = a.prod(dim=2)
+        # False of NaN and of what has overflowed, too.
+        if (p.abs() < SMALL).all():
+            return p.to(wide)
+    if a.numel() <= 4 * ELEMENTS:
+        return a.to(wide).prod(dim=2)
+    # A copy of all of it in double precision would leave the cache.
+    p = steps[0].to(wide, copy=True)
     for a_t in steps[1:]:
-        torch.lerp(one, q, a_t, out=q)
-    return torch.where(q.abs() < 0.5, 1 - q.to(wide), p.to(wide))
+        p.mul_(a_t)
+    return p
 
 
 def _starts(p: Tensor, e: Tensor, start: Tensor, order: int) -> Tensor:
     r"""The state before each chunk, (batch, chunks, features)."""
     # An infinite product would make NaN of a state of zero, out of which nothing grows.
     p = p.nan_to_num(nan=torch.nan)
+    products, ends = (x.unbind(1)[::order] for x in (p, e.to(p.dtype)))
     starts = torch.empty_like(p)
     states = starts.unbind(1)[::order]
     states[0].copy_(start)
-    products, ends = (x.unbind(1)[::order] for x in (p, e.to(p.dtype)))
     for k in range(1, len(states)):
         torch.addcmul(ends[k - 1], products[k - 1], states[k - 1], out=states[k])
     return starts.to(e.dtype)

@@ -33,4 +33,6 @@ def run(
     for a_t, b_t in zip(a.unbind(1), b.unbind(1), strict=True):
         h = linear_step(a_t, b_t, h)
         steps.append(h)
-    return (torch.stack(steps, dim=1) if steps else torch.empty_like(b)), h
+    if not steps:
+        return torch.empty_like(b), h_0.clone()
+    return torch.stack(steps, dim=1), h
