@@ -225,6 +225,16 @@ def test_a_seed_repeats_what_was_drawn():
     assert drawn(3) == drawn(3) != drawn(4)
 
 
+def test_what_is_drawn_depends_on_the_rows_beside_it():
+    """Of greedy decoding alone the page says that a batch writes what rows write."""
+    model, written = made(), []
+    for prompts in (PROMPTS, PROMPTS[1:]):
+        options = {"generator": torch.Generator().manual_seed(0), "end": None}
+        rows = recipe.generate(model, prompts, 12, temperature=1.0, **options)
+        written.append(rows[-2:])
+    assert written[0] != written[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
     model, exact = made(dtype=dtype), made(dtype=dtype).double()
@@ -507,6 +517,7 @@ def without_a_slope(weight):
         (lambda loss, _: loss + math.inf, r"loss inf, norm of its gradient \d\."),
         (lambda loss, weight: loss + without_a_slope(weight), r"loss \d.*gradient nan"),
     ],
+    ids=["both", "loss", "gradient"],
 )
 def test_a_run_that_diverges_leaves_its_weights(tmp_path, monkeypatch, spoilt, message):
     train, _ = recipe.corpus([text(tmp_path)])
@@ -608,7 +619,8 @@ def run_here(monkeypatch, folder, *arguments):
     runpy.run_path(str(FILE), run_name="__main__")
 
 
-NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="a device is there")
+NO_MPS = pytest.mark.skipif(torch.mps.is_available(), reason="a device is there")
 
 
 @pytest.mark.errors
@@ -618,9 +630,10 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is 
         ("--top-k=0", r"top_k from 1 on: 0\.7, 0"),
         ("--temperature=-1", r"temperature from 0, .* on: -1\.0"),
         ("--new=24", r"prompt 0 has 1 tokens; with 24 more .*context=24"),
-        ("--checkpoint=no/dir/m.pt", r"--checkpoint no/dir/m\.pt: .* no such folder"),
+        ("--checkpoint=no/dir/m.pt", r"--checkpoint no.dir.m\.pt: .* no such folder"),
         ("--checkpoint=text.txt/m.pt", r"--checkpoint text.* no such folder"),
-        pytest.param("--device=cuda", r"--device cuda: .*\w", marks=NO_GPU),
+        pytest.param("--device=cuda", r"--device cuda: .*\w", marks=NO_CUDA),
+        pytest.param("--device=mps", r"--device mps: .*\w", marks=NO_MPS),
         ("--device=nonsense", r"--device nonsense: .* device type"),
         ("--device=meta", r"--device meta: .*no data"),
     ],
