@@ -62,8 +62,10 @@ def read_text(training: Training) -> Text:
     """The source of the standard library; characters that are rare become one."""
     corpus = python_source()
     vocabulary = Vocabulary.from_text(corpus.train, training.min_count)
-    parts = (vocabulary.encode(getattr(corpus, part)) for part in Text._fields[:3])
-    return Text(*parts, len(vocabulary), corpus.describe())
+    train, tune, heldout = (
+        vocabulary.encode(part) for part in (corpus.train, corpus.tune, corpus.heldout)
+    )
+    return Text(train, tune, heldout, len(vocabulary), corpus.describe())
 
 
 def transformer(training: Training) -> Transformer:
