@@ -63,18 +63,18 @@ def chunks(
 ) -> Iterator[tuple[Tensor, bool]]:
     """Rows of a text with one more character behind, and whether they go on.
 
-    Without a memory all are of random places. With one, rows start at random places and
-    are read segment by segment, as far as the others see, `length`, times `runs`. So
-    updates with a memory see fewer places, and are correlated.
+    Whole rows are of random places. Segments start at random places and are read one
+    after the other, as far as the others see, `length`, times `runs`: the same ones
+    with a memory and without, where each is a row of its own.
     """
     time = config.segment if kind.segments else config.length
     batch = config.characters // time
-    span = config.runs * config.length if kind.memory else time
+    span = config.runs * config.length if kind.segments else time
     while True:
         starts = torch.randint(len(tokens) - span, (batch,), generator=random)
         for first in range(0, span, time):
             places = starts[:, None] + torch.arange(first, first + time + 1)
-            yield tokens[places], first > 0
+            yield tokens[places], first > 0 and kind.memory
 
 
 def trained(
