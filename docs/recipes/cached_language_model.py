@@ -18,7 +18,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 END = 256  # stands before and after each document; 0 to 255 are bytes
 PAD = 0  # any token will do: what the padding holds is not seen
@@ -66,29 +66,26 @@ class Cache:
         self.lengths, self.capacity = [0] * rows, capacity
 
     def places(self, rows: int, time: int) -> tuple[Tensor, Tensor]:
-        """Positions of `time` new tokens, and which keys each of them sees."""
+        """Positions of `time` new tokens, and which keys each of them sees.
+
+        The latter are (rows, 1, time, keys): the 1 is for the heads.
+        """
         used = max(self.lengths) + time
         if rows != len(self.lengths) or used > self.capacity:
-            raise ValueError(
-                f"the cache has {len(self.lengths)} rows and room for {self.capacity} "
-                f"tokens each, got {rows} rows and {used} tokens"
-            )
+            room = f"{len(self.lengths)} rows and room for {self.capacity} tokens each"
+            raise ValueError(f"the cache has {room}, got {rows} rows and {used} tokens")
         steps = torch.arange(used, device=self.memory.device)
         lengths = torch.tensor(self.lengths, device=self.memory.device)
         positions = lengths[:, None] + steps[:time]
-        # (rows, 1, time, used): the 1 is for the heads.
         return positions, (steps <= positions[..., None])[:, None]
 
-    def put(
-        self, block: int, k: Tensor, v: Tensor, positions: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Write keys and values (rows, heads, time, head); returns those so far too."""
+    def put(self, block: int, k: Tensor, v: Tensor, positions: Tensor) -> Tensor:
+        """Write keys and values (rows, heads, time, head); returns all so far too."""
         used = max(self.lengths) + positions.shape[1]
         rows = torch.arange(len(k), device=k.device)[:, None]
         for memory, new in zip(self.memory[block], (k, v), strict=True):
             memory[rows, :, positions] = new.transpose(1, 2).to(memory.dtype)
-        keys, values = self.memory[block, :, :, :, :used]
-        return keys, values
+        return self.memory[block, :, :, :, :used]
 
 
 def wide(x: Tensor) -> Tensor:
@@ -97,9 +94,12 @@ def wide(x: Tensor) -> Tensor:
 
 
 def rotated(x: Tensor, positions: Tensor) -> Tensor:
-    """Queries or keys turned by angles that grow with their positions (RoPE)."""
+    """Queries or keys turned by angles that grow with their positions (RoPE).
+
+    In float32 at least: bfloat16 has not every whole number beyond 256, and positions
+    would fall together.
+    """
     a, b = wide(x).chunk(2, dim=-1)
-    # bfloat16 has not every whole number beyond 256: positions would fall together.
     pairs = torch.arange(a.shape[-1], device=x.device, dtype=a.dtype)
     angles = positions[..., None] * 10000.0 ** (-2 * pairs / x.shape[-1])
     if angles.dim() == 3:
@@ -114,15 +114,15 @@ class Attention(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.parts = [config.heads, config.kv_heads, config.kv_heads]
-        self.head = config.head
-        self.inward = nn.Linear(config.width, sum(self.parts) * self.head, bias=False)
+        self.inward = nn.Linear(config.width, sum(self.parts) * config.head, bias=False)
         self.outward = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor | None = None, put=None
-    ) -> Tensor:
-        """`put` writes keys and values to a cache, and returns all that are there."""
-        heads = self.inward(x).unflatten(2, (-1, self.head)).transpose(1, 2)
+    def forward(self, x: Tensor, positions: Tensor, mask=None, put=None) -> Tensor:
+        """`mask` is of the keys that are seen, None for those up to each query.
+
+        `put` writes keys and values to a cache, and returns all that are there.
+        """
+        heads = self.inward(x).unflatten(2, (sum(self.parts), -1)).transpose(1, 2)
         q, k, v = heads.split(self.parts, dim=1)
         q, k = rotated(q, positions), rotated(k, positions)
         if put is not None:
@@ -184,7 +184,6 @@ class LanguageModel(nn.Module):
             x = block(x, positions)
         return F.linear(self.norm(x), self.embedding.weight)
 
-    # Without gradients: the cache is written in place.
     @torch.no_grad()
     def read(
         self, tokens: Tensor, cache: Cache, lengths: list[int] | None = None
@@ -192,6 +191,7 @@ class LanguageModel(nn.Module):
         """Scores after each row's last token (rows, vocab), from the cache on.
 
         Of each row of `tokens` (rows, time) the first `lengths` are real, None for all.
+        Without gradients: the cache is written in place.
         """
         rows, time = tokens.shape
         lengths = [time] * rows if lengths is None else lengths
@@ -215,16 +215,14 @@ def generate(
     temperature: float = 0.0,
     top_k: int | None = None,
     end: int | None = END,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
 ) -> Prompts:
     """What follows each prompt: up to `new` tokens, or up to `end`, which is left out.
 
     Temperature 0 takes the likeliest token, another one draws, from the `top_k`
-    likeliest alone where that is given.
+    likeliest alone where that is given. Draws for a row depend on the rows beside it.
     """
-    check_prompts(prompts, new, model.config)
-    if not 0 <= temperature < math.inf or (top_k is not None and top_k < 1):
-        raise ValueError(f"temperature from 0, top_k from 1 on: {temperature}, {top_k}")
+    check_request(model.config, prompts, new, temperature, top_k)
     lengths, device = [len(row) for row in prompts], model.embedding.weight.device
     tokens = [row + [PAD] * (max(lengths) - len(row)) for row in prompts]
     # The last token that is written is never read.
@@ -243,8 +241,12 @@ def generate(
     return written
 
 
-def check_prompts(prompts: Prompts, new: int, config: Config) -> None:
-    """Raise `ValueError` where a prompt cannot be read, or does not leave room."""
+def check_request(
+    config: Config, prompts: Prompts, new: int, temperature: float, top_k: int | None
+) -> None:
+    """Raise `ValueError` for what a model of these sizes cannot write."""
+    if not 0 <= temperature < math.inf or (top_k is not None and top_k < 1):
+        raise ValueError(f"temperature from 0, top_k from 1 on: {temperature}, {top_k}")
     if not prompts or new < 0:
         raise ValueError(f"a prompt, and `new` from 0 on: {len(prompts)}, {new}")
     for row, prompt in enumerate(prompts):
@@ -253,25 +255,22 @@ def check_prompts(prompts: Prompts, new: int, config: Config) -> None:
         if min(prompt) < 0 or max(prompt) >= config.vocab_size:
             raise ValueError(f"prompt {row} has a token outside the vocabulary")
         if len(prompt) + new > config.context:
-            raise ValueError(
-                f"prompt {row} has {len(prompt)} tokens; with {new} more it is longer "
-                f"than context={config.context}, which the model was trained on"
-            )
+            sizes = f"prompt {row} has {len(prompt)} tokens; with {new} more it exceeds"
+            raise ValueError(f"{sizes} the trained context={config.context}")
 
 
 def choose(
-    logits: Tensor,
-    temperature: float,
-    top_k: int | None,
-    generator: torch.Generator | None,
+    logits: Tensor, temperature: float, top_k: int | None, generator: Generator | None
 ) -> Tensor:
-    """A token for each row of scores (rows, vocab): (rows,)."""
+    """A token for each row of scores (rows, vocab): (rows,).
+
+    Probabilities are in float32 at least, and drawn where the generator is: one on the
+    CPU draws alike for a model on any device.
+    """
     if not logits.isfinite().all():
         raise FloatingPointError("scores are not finite: weights, or an overflow?")
     if temperature == 0:
         return logits.argmax(dim=1)
-    # Probabilities in float32 at least, drawn where the generator is: one on the CPU
-    # draws alike for a model on any device.
     device = logits.device if generator is None else generator.device
     scores = wide(logits).to(device)
     best = scores.topk(min(top_k or scores.shape[1], scores.shape[1]), dim=1)
@@ -293,10 +292,13 @@ def decoded(tokens: list[int]) -> str:
 
 def corpus(files: list[pathlib.Path]) -> tuple[Tensor, Tensor]:
     """All files in one row, END between them, and of it the last tenth apart."""
-    tokens = [END]
+    rows = [torch.tensor([END], dtype=torch.int16)]
     for file in files:
-        tokens += [*file.read_bytes(), END]
-    row = torch.tensor(tokens, dtype=torch.int16)
+        # With a byte in END's place: of nothing at all `frombuffer` makes no tensor.
+        data = bytearray(file.read_bytes() + b"?")
+        rows.append(torch.frombuffer(data, dtype=torch.uint8).to(torch.int16))
+        rows[-1][-1] = END
+    row = torch.cat(rows)
     kept = len(row) - len(row) // 10
     return row[:kept], row[kept:]
 
@@ -317,8 +319,10 @@ def loss_of(model: LanguageModel, pieces: Tensor) -> Tensor:
 def evaluate(model: LanguageModel, row: Tensor, most: int = 64) -> float:
     """The loss on up to `most` windows, evenly spread."""
     length = model.config.context
+    if len(row) <= length:
+        raise ValueError(f"{len(row)} tokens are too few for context={length}")
     starts = torch.arange(0, len(row) - length, length)
-    starts = starts[:: max(1, len(starts) // most)][:most]
+    starts = starts[:: math.ceil(len(starts) / most)]
     return loss_of(model, windows(row, starts, length)).item()
 
 
@@ -328,10 +332,13 @@ class Training:
     def __init__(self, model: LanguageModel, seed: int = 0, rate: float = 3e-3):
         self.model, self.update, self.rate = model, 0, rate
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = Generator().manual_seed(seed)
 
     def run(self, row: Tensor, updates: int, batch: int = 32) -> None:
-        """Go on up to `updates`, on windows drawn from a row of tokens."""
+        """Go on up to `updates`, on windows drawn from a row of tokens.
+
+        The rate rises, then falls as the root of the updates: no end has to be known.
+        """
         context = self.model.config.context
         if len(row) <= context:
             raise ValueError(f"{len(row)} tokens are too few for context={context}")
@@ -341,14 +348,16 @@ class Training:
             loss = loss_of(self.model, windows(row, starts, context))
             self.optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            if not (loss + norm).isfinite():
+                what = f"loss {loss.item()}, norm of its gradient {norm.item()}"
+                raise FloatingPointError(f"diverged after update {self.update}: {what}")
             for group in self.optimizer.param_groups:
-                # Warm-up, then as the root of the updates: no end has to be known.
                 at = (self.update + 1) / 100
                 group["lr"] = self.rate * min(at, at**-0.5)
             self.optimizer.step()
             self.update += 1
-            if self.update % 100 == 0:
+            if self.update % 100 == 0 or self.update == updates:
                 print(f"update {self.update}: {loss.item():.3f} nats per byte")
 
     def save(self, path: pathlib.Path) -> None:
@@ -373,19 +382,24 @@ class Training:
 
     @classmethod
     def load(cls, path: pathlib.Path, device: str = "cpu") -> "Training":
-        """The run of a file: whole, or a `ValueError`."""
+        """The run of a file: whole, or a `ValueError`.
+
+        Tensors and plain data alone are read: a file cannot run code.
+        """
         file = io.BytesIO(path.read_bytes())
         try:
-            # Tensors and plain data alone: a file cannot run code.
             kept = torch.load(file, map_location="cpu", weights_only=True)
             model = LanguageModel(Config(**kept["config"]))
             model.load_state_dict(kept["model"])
-            run = cls(model.to(device), rate=kept["rate"])
+            run = cls(model, rate=kept["rate"])
             run.optimizer.load_state_dict(kept["optimizer"])
             run.generator.set_state(kept["generator"])
             run.update = kept["update"]
         except Exception as error:
             raise ValueError(f"{path} is no checkpoint: {error}") from error
+        # Parameters may be other ones after the move, and moments go where they are.
+        run.optimizer = torch.optim.AdamW(model.to(device).parameters())
+        run.optimizer.load_state_dict(kept["optimizer"])
         return run
 
 
@@ -409,15 +423,24 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train, or go on training, score on text that was kept apart, and write."""
+    """Train, or go on training, score on text that was kept apart, and write.
+
+    What cannot be done is said before anything is trained.
+    """
     args = arguments()
-    # A console may lack letters that are written.
-    sys.stdout.reconfigure(errors="replace")
-    sizes = [field.name for field in dataclasses.fields(Config)[1:]]
-    config = Config(**{name: getattr(args, name) for name in sizes})
+    if hasattr(sys.stdout, "reconfigure"):  # a console may lack letters
+        sys.stdout.reconfigure(errors="replace")
+    config = Config(**{k: v for k, v in vars(args).items() if hasattr(Config, k)})
     texts = args.prompt or ([""] if args.files else ["import ", "def "])
     prompts = [encoded(text) for text in texts]
-    check_prompts(prompts, args.new, config)
+    options = {"temperature": args.temperature, "top_k": args.top_k}
+    check_request(config, prompts, args.new, **options)
+    if args.checkpoint is not None and not args.checkpoint.parent.is_dir():
+        raise ValueError(f"--checkpoint {args.checkpoint}: there is no such folder")
+    try:
+        torch.zeros(1, device=args.device).tolist()
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"--device {args.device}: {error}".splitlines()[0]) from error
     torch.manual_seed(args.seed)
     if args.checkpoint is not None and args.checkpoint.exists():
         run = Training.load(args.checkpoint, args.device)
@@ -433,8 +456,9 @@ def main() -> None:
             run.save(args.checkpoint)
     if len(test) > config.context:
         print(f"on text kept apart: {evaluate(run.model, test):.3f} nats per byte")
-    options = {"temperature": args.temperature, "top_k": args.top_k}
-    drawn = torch.Generator().manual_seed(args.seed)
+    else:
+        print(f"no loss on text kept apart: {len(test)} tokens are too few")
+    drawn = Generator().manual_seed(args.seed)
     written = generate(run.model, prompts, args.new, generator=drawn, **options)
     for text, tokens in zip(texts, written, strict=True):
         print(f"--- {text}{decoded(tokens)}")
@@ -443,5 +467,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ArithmeticError) as error:
         raise SystemExit(f"error: {error}") from None

@@ -178,6 +178,32 @@ def test_equals_the_matrix(half_width, places, lengths):
     torch.testing.assert_close(gradients(y, x, layer), gradients(expected, x, layer))
 
 
+@pytest.mark.parametrize("half_width", [129, 3, 4, 10**6])
+@pytest.mark.parametrize("time", [4, 130])
+def test_a_half_width_beyond_the_sequence_costs_no_more(half_width, time):
+    """A mask of 10^12 numbers would not fit."""
+    layer, x = build(half_width), draw(2, time, 8)
+    mask, lengths = chosen(2, time, (0, 1)), torch.tensor([time, 2])
+    torch.testing.assert_close(
+        layer(x, mask, lengths), by_matrix(layer, x, mask, lengths)
+    )
+
+
+def test_nan_stays_in_the_blocks_that_read_it():
+    """Blocks have 128 queries, and 3 positions more on each side."""
+    layer, x = build(3), draw(1, 400, 8)
+    clean = layer(x)
+    for place, first, last in ((20, 0, 127), (130, 0, 255), (200, 128, 255)):
+        spoilt = x.clone()
+        spoilt[:, place] = torch.nan
+        y = layer(spoilt)
+        seen = set(y.isnan().any(dim=2)[0].nonzero().flatten().tolist())
+        window = set(range(place - 3, place + 4))
+        assert window < seen <= set(range(first, last + 1))
+        for part in (slice(first), slice(last + 1, None)):
+            torch.testing.assert_close(y[:, part], clean[:, part])
+
+
 def test_all_positions_global_is_full_attention():
     layer, x = build(1), draw(2, 9, 8)
     everywhere = torch.ones(2, 9, dtype=torch.bool)

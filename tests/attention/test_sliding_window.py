@@ -284,14 +284,35 @@ def test_lengths_of_a_narrow_dtype_do_not_wrap(dtype):
     assert layer(more, narrow)[1].length.tolist() == [304, 301]
 
 
-def test_nan_of_a_later_step_stays_in_its_block():
+def nan_steps(y):
+    """The steps at which an output is NaN."""
+    return y.isnan().any(dim=2)[0].nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("place", "first", "last"),
+    [(0, 0, 63), (70, 64, 127), (127, 64, 191), (150, 128, 191), (199, 192, 199)],
+)
+def test_nan_stays_in_the_blocks_that_read_it(place, first, last):
+    """Before it, and behind the window; by steps it is in its window alone."""
     layer, x = build(), draw(1, 200, 8)
-    x[:, 150] = torch.nan
-    clean, seen = layer(x[:, :128])[0], layer(x)[0]
-    torch.testing.assert_close(seen[:, :128], clean)
-    assert seen[:, 128:150].isnan().any()
-    assert not scan(layer, x)[0][:, :150].isnan().any()
-    assert not layer(x)[0][:, 192:].isnan().any()
+    clean, _ = layer(x)
+    x[:, place] = torch.nan
+    by_step, _ = scan(layer, x)
+    window = list(range(place, min(place + 3, 200)))
+    assert nan_steps(by_step) == window
+    y, _ = layer(x)
+    assert set(window) < set(nan_steps(y)) <= set(range(first, last + 1))
+    for part in (slice(first), slice(last + 1, None)):
+        torch.testing.assert_close(y[:, part], clean[:, part])
+
+
+def test_nan_of_a_state_is_in_the_block_that_meets_it():
+    layer, x = build(), draw(1, 202, 8)
+    x[:, 1] = torch.nan
+    _, state = layer(x[:, :2])
+    assert nan_steps(scan(layer, x[:, 2:], state)[0]) == [0, 1]
+    assert {0, 1} < set(nan_steps(layer(x[:, 2:], state)[0])) <= set(range(64))
 
 
 def test_a_cut_off_state_has_no_history():

@@ -1,10 +1,14 @@
 """The recipe against the package, and what its page says of it."""
 
 import importlib.util
+import io
 import math
+import os
 import pathlib
+import runpy
 import subprocess
 import sys
+import tracemalloc
 from functools import partial
 
 import pytest
@@ -221,6 +225,16 @@ def test_a_seed_repeats_what_was_drawn():
     assert drawn(3) == drawn(3) != drawn(4)
 
 
+def test_what_is_drawn_depends_on_the_rows_beside_it():
+    """Of greedy decoding alone the page says that a batch writes what rows write."""
+    model, written = made(), []
+    for prompts in (PROMPTS, PROMPTS[1:]):
+        options = {"generator": torch.Generator().manual_seed(0), "end": None}
+        rows = recipe.generate(model, prompts, 12, temperature=1.0, **options)
+        written.append(rows[-2:])
+    assert written[0] != written[1]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
     model, exact = made(dtype=dtype), made(dtype=dtype).double()
@@ -300,6 +314,18 @@ def test_the_corpus_has_an_end_around_each_document(tmp_path):
     assert len(test) == len(row) // 10
 
 
+def test_the_corpus_is_at_no_time_a_list_of_numbers(tmp_path):
+    """Which takes eight bytes for each, and more while it grows."""
+    file, size = tmp_path / "text", 2**20
+    file.write_bytes(bytes(size))
+    tracemalloc.start()
+    try:
+        recipe.corpus([file])
+        assert size <= tracemalloc.get_traced_memory()[1] < 4 * size
+    finally:
+        tracemalloc.stop()
+
+
 def test_text_to_tokens_and_back():
     assert recipe.encoded("é") == [recipe.END, 0xC3, 0xA9]
     assert recipe.encoded("") == [recipe.END]
@@ -331,10 +357,31 @@ def test_windows_reach_the_ends_of_a_row():
     assert recipe.evaluate(model, tokens) == whole
 
 
-def begun(seed=0):
+@pytest.mark.parametrize(
+    ("most", "expected"), [(9, range(7)), (7, range(7)), (4, [0, 2, 4, 6]), (1, [0])]
+)
+def test_the_loss_is_of_windows_along_the_whole_row(most, expected):
+    model, tokens = made(), torch.randint(12, (24 * 7 + 1,))
+    pieces = torch.stack([tokens[24 * i : 24 * i + 25] for i in expected])
+    got = recipe.evaluate(model, tokens, most)
+    assert math.isclose(got, recipe.loss_of(model, pieces).item(), rel_tol=1e-12)
+
+
+def test_each_weight_begins_as_large_as_it_says():
+    config = recipe.Config(**{**SIZES, "width": 64, "hidden": 64, "blocks": 8})
+    for name, weight in recipe.LanguageModel(config).named_parameters():
+        if weight.dim() == 2:
+            # Two terms a block are added. Of 4096 values 5% is four deviations.
+            std = 0.02 / 4 if "outward" in name else 0.02
+            assert math.isclose(weight.detach().std(), std, rel_tol=0.05), name
+        else:
+            assert (weight == 1).all()
+
+
+def begun(seed=0, rate=3e-3):
     torch.manual_seed(seed)
     model = recipe.LanguageModel(recipe.Config(**SIZES))
-    return recipe.Training(model, seed)
+    return recipe.Training(model, seed, rate)
 
 
 def weights(run):
@@ -357,7 +404,7 @@ def test_training_lowers_the_loss(tmp_path):
 
 def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path):
     train, _ = recipe.corpus([text(tmp_path)])
-    straight, first = begun(), begun()
+    straight, first = begun(rate=1e-2), begun(rate=1e-2)
     straight.run(train, 8)
     first.run(train, 5)
     first.save(tmp_path / "lm.pt")
@@ -367,9 +414,30 @@ def test_a_run_that_was_stopped_is_the_run_that_was_not(tmp_path):
     second.run(train, 8)
     assert torch.equal(weights(second), weights(straight))
     assert not torch.equal(weights(first), weights(straight))
-    other = begun(seed=1)
-    other.run(train, 8)
-    assert not torch.equal(weights(other), weights(straight))
+    for other in (begun(seed=1, rate=1e-2), begun()):
+        other.run(train, 8)
+        assert not torch.equal(weights(other), weights(straight))
+
+
+def test_a_run_goes_on_where_it_is_asked_to(tmp_path):
+    train, _ = recipe.corpus([text(tmp_path)])
+    run = begun()
+    run.run(train, 1)
+    run.save(tmp_path / "lm.pt")
+    # A device that each machine has.
+    moved = recipe.Training.load(tmp_path / "lm.pt", "meta")
+    weight = moved.model.embedding.weight
+    assert weight.device.type == "meta"
+    assert moved.optimizer.state[weight]["exp_avg"].device.type == "meta"
+    assert moved.optimizer.param_groups[0]["params"][0] is weight
+
+
+def test_the_last_update_is_printed_whatever_its_number(tmp_path, capsys):
+    train, _ = recipe.corpus([text(tmp_path)])
+    begun().run(train, 3)
+    printed = capsys.readouterr().out
+    assert printed.startswith("update 3: ")
+    assert printed.count("\n") == 1
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -405,6 +473,66 @@ def test_a_file_is_read_whole_or_not_at_all(tmp_path):
         recipe.Training.load(path)
     with pytest.raises(FileNotFoundError):
         recipe.Training.load(tmp_path / "none.pt")
+
+
+@pytest.mark.errors
+def test_a_device_that_is_not_there_is_not_the_files_fault(tmp_path):
+    begun().save(tmp_path / "lm.pt")
+    with pytest.raises(RuntimeError, match="device type"):
+        recipe.Training.load(tmp_path / "lm.pt", "nonsense")
+
+
+class Harmful:
+    """Where it is unpickled, it makes a folder."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.errors
+def test_a_file_runs_no_code(tmp_path):
+    path, marker = tmp_path / "lm.pt", tmp_path / "marker"
+    torch.save(Harmful(marker), path)
+    torch.load(path, weights_only=False)
+    assert marker.exists()
+    marker.rmdir()
+    with pytest.raises(ValueError, match=r"lm\.pt is no checkpoint"):
+        recipe.Training.load(path)
+    assert not marker.exists()
+
+
+def without_a_slope(weight):
+    """Nothing, with a gradient that is not a number."""
+    return (weight - weight.detach()).abs().sqrt().sum()
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (lambda loss, _: loss * math.nan, r"loss nan, norm of its gradient nan"),
+        (lambda loss, _: loss + math.inf, r"loss inf, norm of its gradient \d\."),
+        (lambda loss, weight: loss + without_a_slope(weight), r"loss \d.*gradient nan"),
+    ],
+    ids=["both", "loss", "gradient"],
+)
+def test_a_run_that_diverges_leaves_its_weights(tmp_path, monkeypatch, spoilt, message):
+    train, _ = recipe.corpus([text(tmp_path)])
+    run, inner = begun(), recipe.loss_of
+    run.run(train, 2)
+    before = weights(run)
+
+    def loss_of(model, pieces):
+        return spoilt(inner(model, pieces), model.norm.weight)
+
+    monkeypatch.setattr(recipe, "loss_of", loss_of)
+    with pytest.raises(FloatingPointError, match=f"diverged after update 2: {message}"):
+        run.run(train, 3)
+    assert run.update == 2
+    assert torch.equal(weights(run), before)
 
 
 # Bad input.
@@ -474,9 +602,76 @@ def test_scores_that_are_no_numbers():
 def test_a_text_that_is_too_short():
     with pytest.raises(ValueError, match=r"24 tokens are too few for context=24"):
         begun().run(torch.zeros(24, dtype=torch.int16), 1)
+    for length in (0, 20, 24):
+        row = torch.zeros(length, dtype=torch.int16)
+        with pytest.raises(ValueError, match=f"{length} tokens are too few for con"):
+            recipe.evaluate(made(), row)
 
 
 # As a script.
+
+
+def run_here(monkeypatch, folder, *arguments):
+    """As a script, without a process of its own."""
+    sizes = [f"--{name}={value}" for name, value in SIZES.items()]
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", [FILE.name, *sizes, "--new=4", *arguments])
+    runpy.run_path(str(FILE), run_name="__main__")
+
+
+NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="a device is there")
+NO_MPS = pytest.mark.skipif(torch.mps.is_available(), reason="a device is there")
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--top-k=0", r"top_k from 1 on: 0\.7, 0"),
+        ("--temperature=-1", r"temperature from 0, .* on: -1\.0"),
+        ("--new=24", r"prompt 0 has 1 tokens; with 24 more .*context=24"),
+        ("--checkpoint=no/dir/m.pt", r"--checkpoint no.dir.m\.pt: .* no such folder"),
+        ("--checkpoint=text.txt/m.pt", r"--checkpoint text.* no such folder"),
+        pytest.param("--device=cuda", r"--device cuda: .*\w", marks=NO_CUDA),
+        pytest.param("--device=mps", r"--device mps: .*\w", marks=NO_MPS),
+        ("--device=nonsense", r"--device nonsense: .* device type"),
+        ("--device=meta", r"--device meta: .*no data"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_it_trains(
+    tmp_path, monkeypatch, capsys, argument, message
+):
+    file = text(tmp_path).name
+    with pytest.raises(SystemExit, match=f"^error: .*{message}") as caught:
+        run_here(monkeypatch, tmp_path, file, "--updates=1", argument)
+    assert "\n" not in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.errors
+def test_a_script_that_diverges_says_so_and_leaves_its_file(tmp_path, monkeypatch):
+    run, path = begun(), tmp_path / "lm.pt"
+    with torch.no_grad():
+        run.model.embedding.weight.fill_(torch.nan)
+    run.save(path)
+    before, common = path.read_bytes(), [text(tmp_path).name, f"--checkpoint={path}"]
+    with pytest.raises(SystemExit, match=r"^error: diverged after update 0: loss nan"):
+        run_here(monkeypatch, tmp_path, *common, "--updates=1")
+    assert path.read_bytes() == before
+    with pytest.raises(SystemExit, match=r"^error: scores are not finite"):
+        run_here(monkeypatch, tmp_path, *common, "--updates=0")
+
+
+def test_a_short_text_in_a_notebook(tmp_path, monkeypatch):
+    """No loss on text kept apart, which it says; and a stream of another kind."""
+    (tmp_path / "short.txt").write_text("to be " * 10)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert not hasattr(sys.stdout, "reconfigure")
+    run_here(monkeypatch, tmp_path, "short.txt", "--updates=1", "--prompt=to")
+    first, second, third = sys.stdout.getvalue().split("\n", 2)
+    assert first.startswith("update 1: ")
+    assert second == "no loss on text kept apart: 6 tokens are too few"
+    assert third.startswith("--- to")
 
 
 def run_script(folder, *arguments):

@@ -57,12 +57,16 @@ class LongformerSelfAttention(nn.Module):
 
     Cost:
         O(T (D^2 + (r + g) D)) time for g global positions in the row that has most,
-        O(T D) memory and a mask of O(T (r + g)); where `torch.func` transforms it, as
-        many weights a head.
+        O(T D) memory and a mask of O(T (r + g)), with r no more than T and no less
+        than a block of 128 queries; where `torch.func` transforms it, as many weights
+        a head.
 
     Forms:
         `forward` alone: blocks of queries over their own keys and those within the half
-        width of the block, and the keys of global positions. `step` raises.
+        width of the block, and the keys of global positions. In a block all weights but
+        those of the window are 0; where any step that the block reads, before or after,
+        or a global one, holds NaN or an infinity, all its outputs can be NaN, as 0
+        times NaN is. `step` raises.
 
     Initialisation:
         `query`, `key` and `value` by Glorot's uniform law, biases 0; `query_global`,
@@ -240,6 +244,8 @@ def _local(
         - returns: (batch, heads, time, head)
     """
     time = q.shape[2]
+    # Nothing lies further away than the sequence is long.
+    half_width = min(half_width, time)
     size = max(half_width, BLOCK)
     # A batch of 1 where all rows see alike.
     seen = torch.ones(1, time, dtype=torch.bool, device=q.device)

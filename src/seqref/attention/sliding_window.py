@@ -76,9 +76,10 @@ class SlidingWindowAttention(SelfAttention[WindowState]):
 
     Forms:
         `step`, `scan`, and `forward`: blocks of at least w queries, each over its own
-        keys and those of the block before it. There a later step of the same block has
-        the weight 0; where it holds NaN or an infinity, earlier outputs can be NaN, as
-        0 times NaN is. `step` has no such product.
+        keys and those of the block before it, the first over the state's. In a block
+        all weights but those of the window are 0; where any step that the block reads,
+        before or after, the state included, holds NaN or an infinity, all its outputs
+        can be NaN, as 0 times NaN is. `step` has no such product.
 
     Initialisation:
         As `MultiHeadAttention`: `in_proj_weight` by Glorot's uniform law, with the
