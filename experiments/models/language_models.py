@@ -145,9 +145,14 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         "first": [place + 1 for place in runs.bands(config.context)],
         "last": [*runs.bands(config.context)[1:], config.context],
     }
-    counts = {
-        "vocabulary": text.vocab_size,
-        "trainings": len(tried) + len(done),
+    made_in_all = len(tried) + len(done)
+    counts = {"vocabulary": text.vocab_size, "trainings": made_in_all, **told(config)}
+    return {"numbers": counts, "series": series, "cases": cases}
+
+
+def told(config: Config) -> dict[str, int]:
+    """What sentences say of the settings."""
+    return {
         "seeds": len(config.seeds),
         "compute_seeds": len(config.compute_seeds),
         "early": config.cut // 4,
@@ -155,7 +160,6 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
         "tune_updates": round(config.tune_share * config.updates),
         "characters": config.updates * config.batch_size * config.context,
     }
-    return {"numbers": counts, "series": series, "cases": cases}
 
 
 def mean(values: Sequence[float]) -> float:
