@@ -6,10 +6,18 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from experiments.attention._length_runs import KINDS, Network, Training, measure
+from experiments.attention._length_runs import (
+    KINDS,
+    Kind,
+    Network,
+    Training,
+    measure,
+    stack,
+)
 from experiments.attention._length_tasks import NOTHING, SYMBOLS, TASKS, Batch
 from experiments.attention.length_generalization import Config, percent
 from experiments.lab.seeding import generator
+from seqref.attention import alibi_slopes
 
 TINY = Training(
     train_to=2,
@@ -165,3 +173,26 @@ def test_kinds_of_the_full_run_have_updates_and_a_place():
         assert set(getattr(config, task)) <= set(KINDS)
         assert getattr(config, f"{task}_updates") > config.warm_up
     assert max(config.try_at) <= SYMBOLS
+
+
+@pytest.mark.slow
+def test_alibi_with_steep_slopes_does_not_recall_at_twice_the_trained_length(
+    monkeypatch,
+):
+    assert alibi_slopes(Training().n_heads).tolist() == [1 / 16, 1 / 256]
+    steep = torch.tensor([0.5, 0.25])
+    kind = Kind("steep", lambda config: stack(config, inside=steep))
+    monkeypatch.setitem(KINDS, "steep", kind)
+    exact = measure(Training(tests=64), "recall", "steep", 0)["exact"]
+    assert exact[0] > 0.7
+    assert max(exact[2:]) < 0.05
+
+
+@pytest.mark.slow
+def test_an_lstm_recalls_more_with_more_updates():
+    few, many = (
+        measure(Training(tests=64, recall_updates=updates), "recall", "lstm", 0)
+        for updates in (150, 450)
+    )
+    assert many["answers"][0] > few["answers"][0] + 0.03
+    assert max(few["exact"][0], many["exact"][0]) < 0.05
