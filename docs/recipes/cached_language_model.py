@@ -128,8 +128,9 @@ class Attention(nn.Module):
         if put is not None:
             k, v = put(k, v, positions)
         # torch's own causal mask is right in a square alone, so not with a cache.
-        options = {"is_causal": True} if mask is None else {"attn_mask": mask}
-        y = F.scaled_dot_product_attention(q, k, v, enable_gqa=True, **options)
+        y = F.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=mask is None, enable_gqa=True
+        )
         return self.outward(y.transpose(1, 2).flatten(2))
 
 
@@ -428,7 +429,7 @@ def main() -> None:
     What cannot be done is said before anything is trained.
     """
     args = arguments()
-    if hasattr(sys.stdout, "reconfigure"):  # a console may lack letters
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console may lack letters
         sys.stdout.reconfigure(errors="replace")
     config = Config(**{k: v for k, v in vars(args).items() if hasattr(Config, k)})
     texts = args.prompt or ([""] if args.files else ["import ", "def "])

@@ -9,7 +9,7 @@ of layers with residual sums and norms, before training: how far back they are n
 zero, and within which distance almost all of them lie.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ def pairs(config: Config, name: str) -> dict[str, Any]:
     }
 
 
-def kept(config: Config, layer: nn.Module) -> dict[str, Any]:
+def kept(config: Config, layer: Any) -> dict[str, Any]:
     """The state and one step, after `steps` steps and after four times as many."""
     sizes, products = [], []
     for steps in (config.steps, 4 * config.steps):
@@ -120,7 +120,7 @@ def kept(config: Config, layer: nn.Module) -> dict[str, Any]:
     }
 
 
-def by_distance(config: Config, layers: list[nn.Module], length: int) -> Tensor:
+def by_distance(config: Config, layers: Sequence[nn.Module], length: int) -> Tensor:
     """Norm of the last output's gradient by each input, the nearest first."""
     x = torch.randn(1, length, config.d_model, dtype=torch.float64).requires_grad_()
     y = x
