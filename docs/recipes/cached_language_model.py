@@ -128,9 +128,8 @@ class Attention(nn.Module):
         if put is not None:
             k, v = put(k, v, positions)
         # torch's own causal mask is right in a square alone, so not with a cache.
-        y = F.scaled_dot_product_attention(
-            q, k, v, mask, is_causal=mask is None, enable_gqa=True
-        )
+        attend = F.scaled_dot_product_attention
+        y = attend(q, k, v, mask, is_causal=mask is None, enable_gqa=True)
         return self.outward(y.transpose(1, 2).flatten(2))
 
 

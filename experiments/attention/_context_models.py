@@ -64,7 +64,8 @@ def chunks(
     """Rows of a text with one more character behind, and whether they go on.
 
     Without a memory all are of random places. With one, rows start at random places and
-    are read segment by segment, as far as the others see, `length`, times `runs`.
+    are read segment by segment, as far as the others see, `length`, times `runs`. So
+    updates with a memory see fewer places, and are correlated.
     """
     time = config.segment if kind.segments else config.length
     batch = config.characters // time

@@ -1,11 +1,12 @@
 r"""How far back character models look: full attention, a window, segments, a memory.
 
 Four kinds of small models with equal numbers of parameters learn Python source from as
-many characters each. What text at a distance is worth is measured on held-out text by a
-splice: everything up to one place is replaced by text from elsewhere. Behind it, the
+many characters each. How much text at a distance counts is measured on held-out text by
+a splice: everything up to one place is replaced by text from elsewhere. Behind it, the
 model knows 1 true character, then 2, then 3, and what its losses are above those
-without the splice is what the text further back was worth. Where the two losses are
-equal bit for bit, nothing further back is seen at all.
+without the splice is what replacing the text further back costs. That is what the true
+text was worth, and the harm of the false one. Where the two losses are equal bit for
+bit, nothing further back is seen at all.
 
 All 20 trainings of the full run take some eight minutes of one core; each is kept in a
 file when it ends.
@@ -114,7 +115,7 @@ def measured(config: Config, text: Text, name: str, seed: int) -> dict[str, Any]
 
 
 def of(config: Config, kind: models.Kind, model: Any, text: Text) -> dict[str, Any]:
-    """Bits a character, what text further back is worth, how far a model sees."""
+    """Bits a character, the cost of other text further back, how far a model sees."""
     whole, more = looked(config, kind, model, text)
     # In column c the nearest character that is replaced is number c + 2 from the end.
     changed = (more != 0).any(dim=0).nonzero()
@@ -201,7 +202,7 @@ def four_places(value: float) -> str:
 
 
 def gain_cell(place: int) -> lab.Cell:
-    """What text further back is worth in one bin, with its interval."""
+    """What replacing text further back costs in one bin, with its interval."""
 
     def write(case: Mapping[str, Any]) -> str:
         found = case["gains"][place]
@@ -223,7 +224,7 @@ def gains_table(record: Mapping[str, Any]) -> lab.Table:
 
 
 def draw_gains(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
-    """What text further back is worth by the number of known characters."""
+    """What replacing text further back costs by the number of known characters."""
     axes, known = figure.subplots(), record["series"]["known"]
     axes.set_xscale("log", base=2)
     axes.set_yscale("symlog", linthresh=0.001)
@@ -238,7 +239,7 @@ def draw_gains(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None
     axes.set_xticks(known, [str(c) for c in known])
     axes.minorticks_off()
     axes.set_xlabel("characters known before the one that is predicted, at least")
-    axes.set_title("What the text further back is worth, in bits a character")
+    axes.set_title("What replacing the text further back costs, in bits a character")
     axes.legend(axes.lines, list(curves), frameon=False, loc="upper right")
 
 

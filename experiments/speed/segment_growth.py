@@ -1,9 +1,9 @@
 r"""What a layer with a memory costs by length: training in segments, and a step.
 
 Forward and backward over a sequence and over one four times as long, once in segments,
-each with its backward pass before the next, and once as a single segment. And a step
-without gradients, early and after many others, beside a step of attention with a cache
-of all keys. One row, one thread, float32.
+each with its backward pass before the next, and once as a single segment. And steps
+without gradients, early and after many others whose state they carry on, beside steps
+of attention with a cache of all keys. One row, one thread, float32.
 """
 
 from dataclasses import dataclass
@@ -48,12 +48,13 @@ def training(layer: Any, x: Tensor, segment: int) -> timing.Contestant:
 
 
 def steps(layer: Any, state: Any, x_t: Tensor, calls: int) -> timing.Contestant:
-    """A step so many times from the same state."""
+    """So many steps, the first from this state, each next from that of the last."""
 
     def run() -> None:
         with torch.no_grad():
+            carried = state
             for _ in range(calls):
-                layer.step(x_t, state)
+                _, carried = layer.step(x_t, carried)
 
     return timing.Contestant(run, units=calls, counted=False)
 
@@ -71,9 +72,10 @@ def contestants(config: Config) -> dict[str, timing.Contestant]:
     for name, time in (("early", config.segment), ("late", config.late)):
         x = torch.randn(1, time, config.width)
         with torch.no_grad():
-            # What came before the last segment is not in the state.
-            _, state = layer(x[:, -config.segment :])
             _, cache = cached(x)
+            state = None
+            for part in x.split(config.segment, dim=1):
+                _, state = layer(part, state)
         runs[f"step_{name}"] = steps(layer, state, x_t, config.calls)
         runs[f"cached_{name}"] = steps(cached, cache, x_t, config.calls)
     return runs

@@ -338,6 +338,28 @@ def test_what_an_empty_place_of_the_memory_holds_is_not_read():
     torch.testing.assert_close(layer(x, other)[0], layer(x, state)[0])
 
 
+def test_an_empty_place_of_the_memory_may_hold_nan():
+    """Zero times NaN is NaN: hidden scores alone would not keep it out."""
+    layer, x = build(memory=4), draw(2, 3, 8)
+    _, state = layer(draw(2, 2, 8, seed=3), lengths=torch.tensor([2, 0]))
+    other = state._replace(h=state.h.clone())
+    other.h[0, :2], other.h[1] = torch.nan, torch.inf
+    torch.testing.assert_close(layer(x, other), layer(x, state))
+
+
+def test_autocast_does_not_lead_back_to_float16():
+    torch.manual_seed(0)
+    layer = TransformerXLAttention(64, 4, memory=4)
+    x = 200 * torch.randn(2, 8, 64)
+    expected, _ = in_segments(layer, x, [4, 4])
+    q, k, _ = layer._projected(torch.cat([x[:, :4], x[:, 4:]], dim=1))
+    assert (q @ k.mT).abs().max() > torch.finfo(torch.float16).max
+    with torch.autocast("cpu", torch.float16):
+        y, _ = in_segments(layer, x, [4, 4])
+    assert y.isfinite().all()
+    assert (y - expected).abs().median() < 0.01 * expected.abs().median()
+
+
 def test_weights_serve_any_memory():
     layer, longer = build(memory=3), build(memory=20)
     longer.load_state_dict(layer.state_dict())

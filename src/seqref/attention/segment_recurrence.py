@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from seqref.attention._cross import head_sizes, split_heads
-from seqref.attention._scores import wide
+from seqref.attention._scores import _products
 from seqref.attention.positions import sinusoidal
 from seqref.errors import (
     check_lengths,
@@ -25,8 +25,8 @@ class SegmentState(NamedTuple):
     r"""Inputs of the last steps, and how many of them each row has had.
 
     `h` (batch, memory, model), `length` (batch,), an integer of at most `memory`. The
-    latest input of a row stands last, and what is before its first is zero. Neither has
-    a gradient.
+    latest input of a row stands last, and what is before its first is zero; a layer
+    does not read it. Neither has a gradient.
     """
 
     h: Float[Tensor, "batch memory model"]
@@ -93,8 +93,9 @@ class TransformerXLAttention(nn.Module):
     Source:
         Dai et al. (2019), sec. 3.2 and 3.3. Parameters have the names and shapes of the
         authors' PyTorch code: `qkv_net` is $W_q, W_{k,E}, W_v$ below each other,
-        `r_net` $W_{k,R}$, `o_net` $W_o$, `r_w_bias` $u$, `r_r_bias` $v$. `window` is
-        their `same_length`, with any number.
+        `r_net` $W_{k,R}$, `o_net` $W_o$, `r_w_bias` $u$, `r_r_bias` $v$. With
+        `same_length` and a full memory their code sees `window = memory`, and that of
+        XLNet `window = memory + 1`.
         Differs: no residual sum, norm or dropout; $u$ and $v$ are the layer's own, in
         the paper all layers share them; other initial values; an odd `d_model` has the
         vectors of the next even one, less the last number.
@@ -205,7 +206,8 @@ class TransformerXLAttention(nn.Module):
         self, x: Tensor, state: SegmentState, lengths: Tensor | None = None
     ) -> tuple[Tensor, SegmentState]:
         r"""Outputs of a segment, zero in its padding, and the memory behind it."""
-        h = torch.cat([state.h.detach(), x], dim=1)
+        past = blank_padding(state.h.detach(), _real(self.memory, state.length))
+        h = torch.cat([past, x], dim=1)
         q, k, v = self._projected(h)
         r = self._distances(h.shape[1])
         # (heads, 1, head): v of the formula is here w.
@@ -236,6 +238,12 @@ class TransformerXLAttention(nn.Module):
         return f"{self.d_model}, {self.n_heads}, {sizes}"
 
 
+def _real(memory: int, length: Tensor, time: int = 0) -> Tensor:
+    r"""Which places of a memory and its segment hold an input, (batch, -1)."""
+    j = torch.arange(memory + time, device=length.device)
+    return j >= memory - length[:, None]
+
+
 def _seen(time: int, memory: int, window: int | None, length: Tensor) -> Tensor:
     r"""What each query of a segment sees, (batch, 1, time, memory + time)."""
     j = torch.arange(memory + time, device=length.device)
@@ -243,8 +251,7 @@ def _seen(time: int, memory: int, window: int | None, length: Tensor) -> Tensor:
     seen = distance >= 0
     if window is not None:
         seen = seen & (distance < window)
-    real = j >= memory - length[:, None]
-    return seen & real[:, None, None]
+    return seen & _real(memory, length, time)[:, None, None]
 
 
 def _last(
@@ -299,8 +306,3 @@ def relative_shift(
     # One more number a row: read in rows of T, each row starts one place later.
     padded = pad(scores, (1, 0)).view(batch, heads, keys + 1, queries)
     return padded[:, :, 1:].reshape(batch, heads, queries, keys)
-
-
-def _products(q: Tensor, k: Tensor) -> Tensor:
-    r"""Inner products; a head of keys without a batch is that of every row."""
-    return wide(q) @ wide(k).mT
