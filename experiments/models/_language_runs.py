@@ -25,7 +25,7 @@ from seqref.training import chunk_loss, fit
 
 RECURRENT = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
 KINDS = (*RECURRENT, "transformer")
-# How far two kinds' parameters may lie apart.
+# How far a kind's parameters may lie from the transformer's.
 TOLERANCE = 0.02
 ROWS = 64
 

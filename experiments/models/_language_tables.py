@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments import lab
 
+COUNTS = {"frequencies": "frequencies, counted", "bigram": "bigrams, counted"}
 LABELS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM", "transformer": "transformer"}
 
 
@@ -33,6 +34,11 @@ def plain(quantity: str, decimals: int = 3) -> lab.Cell:
     return lab.cell(quantity, write)
 
 
+def optional(quantity: str) -> lab.Cell:
+    """A difference with its interval, or nothing where there is none."""
+    return lambda row: signed(quantity)(row) if quantity in row else ""
+
+
 def named(key: str) -> lab.Cell:
     """The name of the kind that stands under a key."""
     return lambda row: LABELS[row[key]]
@@ -56,8 +62,31 @@ def bands_table(record: Mapping[str, Any]) -> str:
         less = cases["transformer_less_lstm"]["bands"][place]
         cell = signed("less")({"less": less})
         rows.append([text, *(f"{value:.3f}" for value in cells), cell])
-    heads = ["characters before", *(LABELS[kind] for kind in kinds)]
+    heads = ["characters read", *(LABELS[kind] for kind in kinds)]
     return lab.table([*heads, "transformer less LSTM"], rows)
+
+
+def bits_table(record: Mapping[str, Any]) -> str:
+    """A row for each kind, then one for each thing that was counted."""
+    cases, rows = record["cases"], []
+    for row in having("width")(record):
+        carried = plain("carried")(row) if "carried" in row else ""
+        less, far = signed("less_bigram", 2)(row), signed("far")(row)
+        rows.append([LABELS[row["kind"]], plain("bits")(row), less, carried, far])
+    for name, label in COUNTS.items():
+        rows.append([label, f"{cases[name]['bits']:.3f}", "", "", ""])
+    heads = ["kind", "bits per character", "less the bigrams'"]
+    return lab.table([*heads, "after the window before", "worth of what is cut"], rows)
+
+
+def seeds_table(record: Mapping[str, Any]) -> str:
+    """A row for each kind, a column for each seed."""
+    rows = [
+        [LABELS[row["kind"]], *(f"{bits:.3f}" for bits in row["by_seed"])]
+        for row in having("width")(record)
+    ]
+    seeds = record["run"]["config"]["seeds"]
+    return lab.table(["kind", *(f"seed {seed}" for seed in seeds)], rows)
 
 
 def rates_table(record: Mapping[str, Any]) -> str:
@@ -76,11 +105,10 @@ def rates_table(record: Mapping[str, Any]) -> str:
 
 
 def draw_places(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> None:
-    """Bits by the characters before, and those of each kind less the LSTM's."""
+    """Bits by the characters read, and those of each kind less the LSTM's."""
     whole, less = figure.subplots(1, 2)
     series, cases = record["series"], record["cases"]
-    # One more than the first place of a band, so that 0 has a place on the axis.
-    x = [first + 1 for first in series["first"]]
+    x = series["first"]
     colours = dict(
         zip(LABELS, zip(theme.colours, lab.DASHES, strict=False), strict=False)
     )
@@ -104,9 +132,9 @@ def draw_places(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> Non
         (less, "Less those of the LSTM"),
     ):
         axes.set_xscale("log", base=2)
-        axes.set_xticks(x, [f"{first}" for first in series["first"]])
+        axes.set_xticks(x, [str(first) for first in x])
         axes.set_xlim(x[0], x[-1])
-        axes.set_xlabel("characters before, at least")
+        axes.set_xlabel("characters read, at least")
         axes.set_title(title)
     whole.legend(frameon=False)
 
@@ -130,22 +158,12 @@ TABLES = {
             "parameters of the layers": "layers",
             "embedding": "embedding",
             "head": "head",
+            "all parameters": "parameters",
             "multiply-adds a character": lab.cell(
                 lambda row: round(row["multiply_adds"])
             ),
             "over the LSTM's": lab.fixed("over_lstm", 2),
             "rate": lab.cell("rate", lambda rate: f"{rate:g}"),
-        },
-    ),
-    "bits": lab.Table(
-        rows=having("width"),
-        columns={
-            "kind": named("kind"),
-            "bits per character": plain("bits"),
-            "after the window before": lambda row: (
-                plain("carried")(row) if "carried" in row else ""
-            ),
-            "worth of what is beyond the cut": signed("far"),
         },
     ),
     "pairs": lab.Table(
@@ -154,6 +172,7 @@ TABLES = {
             "kind": named("one"),
             "less those of": named("other"),
             "all places": signed("bits"),
+            "level of all six": lab.fixed("holm", 2),
             "early": signed("early"),
             "late": signed("late"),
             "late less early": signed("shift"),
@@ -166,9 +185,12 @@ TABLES = {
             "updates": "updates",
             "multiply-adds": "total",
             "bits per character": plain("bits"),
-            "less the LSTM's": signed("less"),
+            "less the LSTM's": optional("less"),
+            "less its own with all updates": optional("own"),
         },
     ),
+    "bits": bits_table,
+    "seeds": seeds_table,
     "bands": bands_table,
     "rates": rates_table,
 }

@@ -2,9 +2,10 @@ r"""RNN, LSTM, GRU and transformer on one text: equal parameters, then equal com
 
 Four kinds of layers with as many parameters read the same windows of Python's standard
 library, each at a learning rate that was chosen for it on the part for tuning. Bits
-per character on held-out modules by the place in the window, and what characters far
-back are worth; then once more with as many multiply-adds in training. Each training is
-kept in a file when it ends, and none is begun when the hours of the config are over.
+per character on held-out modules by the characters that were read, and what characters
+far back are worth; then once more with as many multiply-adds in training. A seed gives
+all kinds the same windows and not the same weights. Each training is kept in a file
+when it ends, and none is begun when the hours of the config are over.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,8 @@ from torch import Tensor
 from experiments import lab
 from experiments.lab.budget import Budget
 from experiments.models import _language_runs as runs
-from experiments.models._language_rates import interval
+from experiments.models._language_counts import counted
+from experiments.models._language_rates import difference, holm, interval
 from experiments.models._language_tables import FIGURES, TABLES, numbers
 
 MODULE = "experiments.models._language_runs"
@@ -117,37 +119,47 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
     # What a training gives does not depend on which others there are.
     alone = Alone(**{part.name: getattr(config, part.name) for part in fields(Alone)})
 
-    def made(jobs: Sequence[Job]) -> dict[Job, dict[str, Any]]:
+    def made(jobs: Sequence[Job], later: int = 0) -> dict[Job, dict[str, Any]]:
         results = {}
         for place, job in enumerate(track(jobs, "language_models")):
-            budget.check(len(jobs) - place)
+            budget.check(len(jobs) - place + later)
             measure = runs.tuned if job.part == "tune" else runs.measured
             make = partial(measure, alone, *job[1:], text)
             results[job] = lab.kept(alone, MODULE, job.name, make)
         return results
 
     sizes = {kind: runs.size_of(config, kind, text.vocab_size) for kind in config.kinds}
-    tried = {job: mean(found["bits"]) for job, found in made(tuning(config)).items()}
-    best, less = chosen(config, tried), shares(config, sizes)
+    less = shares(config, sizes)
+    later = len(final(config, dict.fromkeys(config.kinds, 0.0), less))
+    results = made(tuning(config), later)
+    tried = {job: mean(found["bits"]) for job, found in results.items()}
+    best = chosen(config, tried)
     done = made(final(config, best, less))
-    answers = Answers(config, sizes, best, less, tried, done)
+    answers = Answers(config, sizes, best, less, tried, done, counted(config, text))
     cases: dict[str, Any] = {}
-    for part in (kinds, pairs, equal_compute, by_rate):
+    for part in (kinds, by_counts, pairs, equal_compute, by_rate):
         cases |= part(answers)
     series = {
         "corpus": text.about,
-        "first": runs.bands(config.context),
-        "last": [*(n - 1 for n in runs.bands(config.context)[1:]), config.context - 1],
+        # The scores at a place have read its character too.
+        "first": [place + 1 for place in runs.bands(config.context)],
+        "last": [*runs.bands(config.context)[1:], config.context],
     }
-    counts = {
-        "vocabulary": text.vocab_size,
-        "trainings": len(tried) + len(done),
+    made_in_all = len(tried) + len(done)
+    counts = {"vocabulary": text.vocab_size, "trainings": made_in_all, **told(config)}
+    return {"numbers": counts, "series": series, "cases": cases}
+
+
+def told(config: Config) -> dict[str, int]:
+    """What sentences say of the settings."""
+    return {
         "seeds": len(config.seeds),
         "compute_seeds": len(config.compute_seeds),
         "early": config.cut // 4,
+        "late": config.cut + 1,
+        "tune_updates": round(config.tune_share * config.updates),
         "characters": config.updates * config.batch_size * config.context,
     }
-    return {"numbers": counts, "series": series, "cases": cases}
 
 
 def mean(values: Sequence[float]) -> float:
@@ -164,6 +176,7 @@ class Answers(NamedTuple):
     less: Mapping[str, float]
     tried: Mapping[Job, float]
     done: Mapping[Job, dict[str, Any]]
+    counts: Mapping[str, Tensor]
 
     def table(
         self, part: str, kind: str, key: str, seeds: Sequence[int] = ()
@@ -199,14 +212,18 @@ def kinds(answers: Answers) -> dict[str, Any]:
     for kind in answers.config.kinds:
         bits = answers.table("equal", kind, "bits")
         whole, rate = answers.whole("equal", kind), answers.best[kind]
+        size = answers.sizes[kind]
         cases[kind] = {
             "kind": kind,
-            **answers.sizes[kind]._asdict(),
+            **size._asdict(),
+            "parameters": size.layers + size.embedding + size.head,
             "over_lstm": answers.sizes[kind].multiply_adds
             / answers.sizes[BASE].multiply_adds,
             "rate": rate,
             "at_an_end": rate in (answers.config.rates[0], answers.config.rates[-1]),
             "bits": interval(whole),
+            "by_seed": whole.mean(dim=1).tolist(),
+            "less_bigram": interval(whole - answers.counts["bigram"]),
             "far": interval(answers.table("equal", kind, "far")),
             "bands": [interval(band) for band in bits.unbind(-1)],
         }
@@ -219,33 +236,57 @@ def kinds(answers: Answers) -> dict[str, Any]:
     return cases
 
 
+def by_counts(answers: Answers) -> dict[str, Any]:
+    """What counts alone need on the same windows."""
+    return {
+        name: {"counts": name, "bits": bits.mean().item()}
+        for name, bits in answers.counts.items()
+    }
+
+
 def pairs(answers: Answers) -> dict[str, Any]:
-    """One kind less another, over the same windows and seeds."""
+    """One kind less another, over the same windows."""
     cases, context = {}, answers.config.context
     late = answers.config.cut
     for one, other in combinations(answers.config.kinds, 2):
 
-        def less(make: Callable[..., Tensor], *more: Any, one=one, other=other):
-            return make("equal", other, *more) - make("equal", one, *more)
+        def less(make: Callable[..., Tensor], one=one, other=other):
+            return difference(make(other), make(one))
 
-        early_gap = less(answers.among, 0, late // 4)
-        late_gap = less(answers.among, late, context)
-        bands = less(answers.table, "bits")
+        def early(kind: str) -> Tensor:
+            return answers.among("equal", kind, 0, late // 4)
+
+        def behind(kind: str) -> Tensor:
+            return answers.among("equal", kind, late, context)
+
+        def band(kind: str, place: int) -> Tensor:
+            return answers.table("equal", kind, "bits")[:, :, place]
+
         cases[f"{other}_less_{one}"] = {
             "one": other,
             "other": one,
-            "bits": interval(less(answers.whole)),
-            "far": interval(less(answers.table, "far")),
-            "early": interval(early_gap),
-            "late": interval(late_gap),
-            "shift": interval(late_gap - early_gap),
-            "bands": [interval(band) for band in bands.unbind(-1)],
+            "bits": less(partial(answers.whole, "equal")),
+            "far": less(partial(answers.table, "equal", key="far")),
+            "early": less(early),
+            "late": less(behind),
+            "shift": less(lambda kind: behind(kind) - early(kind)),
+            "bands": [
+                less(partial(band, place=place))
+                for place in range(len(runs.bands(context)))
+            ],
         }
+    levels = holm({name: case["bits"]["p"] for name, case in cases.items()})
+    for name, level in levels.items():
+        cases[name]["holm"] = level
     return cases
 
 
 def equal_compute(answers: Answers) -> dict[str, Any]:
-    """Each kind with as many multiply-adds as the LSTM, and the LSTM."""
+    """Each kind with as many multiply-adds as the LSTM, and the LSTM.
+
+    What was trained for it is also taken from the same kind with all its updates; there
+    a seed gives the same weights, so that seeds are paired.
+    """
     cases, seeds = {}, answers.config.compute_seeds
     base = answers.whole("equal", BASE, seeds)
     for kind in answers.config.kinds:
@@ -262,8 +303,15 @@ def equal_compute(answers: Answers) -> dict[str, Any]:
             * answers.config.batch_size
             * answers.config.context,
             "bits": interval(bits),
-            "less": interval(bits - base),
         }
+        if kind != BASE:
+            cases[f"compute_{kind}"]["less"] = difference(bits, base)
+        if part == "compute":
+            own = bits - answers.whole("equal", kind, seeds)
+            cases[f"compute_{kind}"] |= {
+                "own": interval(own),
+                "own_by_seed": own.mean(dim=1).tolist(),
+            }
     return cases
 
 
@@ -289,7 +337,12 @@ def by_rate(answers: Answers) -> dict[str, Any]:
     for place, rate in enumerate(answers.config.rates):
         at_one = {k: cases[f"rates_{k}"]["bits"][place] for k in answers.config.kinds}
         order = sorted(at_one, key=lambda kind: at_one[kind])
-        cases[f"rate_{place}"] = {"at_rate": rate, "first": order[0], "last": order[-1]}
+        cases[f"rate_{place}"] = {
+            "at_rate": rate,
+            "first": order[0],
+            "last": order[-1],
+            "apart": at_one[order[-1]] - at_one[order[0]],
+        }
     return cases
 
 

@@ -119,8 +119,9 @@ CAUSAL_LAYERS = sorted(
     name
     for name in seqref.__all__
     if is_layer(getattr(seqref, name))
-    # Made of other layers, or attention without positions and blocks around it.
-    and name not in ("Bidirectional", "Stacked", "MultiHeadAttention")
+    # Made of other layers, or attention, which wants blocks around it.
+    and name not in ("Bidirectional", "Stacked")
+    and not name.endswith("Attention")
 )
 
 

@@ -161,11 +161,11 @@ class CrossAttention(nn.Module):
         q = self._queries("CrossAttention.weights", query, source)
         time, size = q.shape[2], source.keys.shape[2]
         group = self.n_heads // self.n_kv_heads
-        grouped = q.reshape(len(q), self.n_kv_heads, group * time, self.d_head)
+        grouped = q.reshape(q.shape[0], self.n_kv_heads, group * time, self.d_head)
         scores = (grouped @ source.keys.mT) * self.d_head**-0.5
         real = real_steps(source.lengths, size)[:, None]
         weights = softmax_over_allowed(scores.flatten(1, 2), real)
-        return weights.view(len(q), self.n_heads, time, size)
+        return weights.view(q.shape[0], self.n_heads, time, size)
 
     def forward(
         self,

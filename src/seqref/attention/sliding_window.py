@@ -186,8 +186,10 @@ class SlidingWindowAttention(SelfAttention[WindowState]):
         after = _after(before, k, v, count)
         if not q.shape[2]:
             return q, after
-        size = max(self.window, BLOCK)
-        q_1, k_1, v_1 = (x[:, :, :size] for x in (q, k, v))
+        # A trace holds one block of all steps: it is run on other numbers of them.
+        tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        size = q.shape[2] if tracing else max(self.window, BLOCK)
+        q_1, k_1, v_1 = (q, k, v) if tracing else (x[:, :, :size] for x in (q, k, v))
         offset: int | Tensor = 0
         if state is not None:
             offset = state.length.clamp(max=self.window - 1)
@@ -197,7 +199,7 @@ class SlidingWindowAttention(SelfAttention[WindowState]):
             k_1, v_1, _ = extended(kept, k_1, v_1, q_1.shape[2])
         limits: Any = {"causal": True, "window": self.window, "slopes": self.slopes}
         out = softmax_attention(q_1, k_1, v_1, offset=offset, **limits)
-        if q.shape[2] > size:
+        if not tracing and q.shape[2] > size:
             rows = _later_blocks(q, k, v, size, self.window - 1)
             later = softmax_attention(*rows, offset=self.window - 1, **limits)
             blocks = -(-q.shape[2] // size) - 1

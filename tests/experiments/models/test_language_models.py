@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.lab.budget import BudgetSpentError
+from experiments.models import _language_counts as counts
 from experiments.models import _language_rates as rates
 from experiments.models import _language_runs as runs
 from experiments.models import language_models as module
@@ -179,33 +180,98 @@ def test_an_interval_is_of_seeds_and_of_windows():
     assert rates.interval([[1.0, 2.0]]) == {"mean": 1.5, "low": 1.5, "high": 1.5}
 
 
-def test_differences_are_paired_by_seed_and_window():
-    """What both kinds share, a hard window or a seed, is no part of their interval."""
-    shared = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
-    config = replace(TINY, kinds=("gru", "lstm"), seeds=(0, 1))
-    jobs = module.final(config, {"gru": 0.01, "lstm": 0.01}, {})
+def test_points_of_student_are_those_of_the_tables():
+    wanted = {1: 12.7062, 2: 4.30265, 4: 2.77645, 8: 2.30600, 30: 2.04227}
+    for freedom, point in wanted.items():
+        assert rates.student(freedom) == pytest.approx(point, rel=1e-5)
+    assert rates.student(4) > rates.student(4.5) > rates.student(5)
+    # Of one degree of freedom, Cauchy's law, half lies within 1.
+    assert rates.share_within(1.0, 1) == pytest.approx(0.5)
+
+
+def test_a_difference_takes_the_seeds_of_each_kind_alone():
+    """Welch: variances 1/2 by 2 seeds and 8 by 2, so 1/4 + 4; freedom of both."""
+    found = rates.difference([[1.0, 1.0], [2.0, 2.0]], [[5.0, 5.0], [9.0, 9.0]])
+    freedom = 4.25**2 / (0.25**2 + 4**2)
+    assert found["mean"] == -5.5
+    half = rates.student(freedom) * math.sqrt(4.25)
+    assert found["high"] + 5.5 == pytest.approx(half)
+    within = rates.share_within(5.5 / math.sqrt(4.25), freedom)
+    assert found["p"] == pytest.approx(1 - within)
+    one = rates.difference([[1.0, 3.0]], [[1.0, 2.0], [2.0, 3.0]])
+    assert one == {"mean": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+
+
+def test_the_level_of_several_comparisons_is_that_of_holm():
+    found = rates.holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.9})
+    wanted = {"b": 0.04, "c": 0.09, "a": 0.09, "d": 0.9}
+    assert found == {name: pytest.approx(level) for name, level in wanted.items()}
+    assert rates.holm({"a": 0.6, "b": 0.7}) == {"a": 1.0, "b": 1.0}
+
+
+def compared(bits):
+    """The one pair of two kinds with these bits, (seeds, windows, bands)."""
+    config = replace(TINY, kinds=tuple(bits), seeds=(0, 1))
+    jobs = module.final(config, dict.fromkeys(bits, 0.01), {})
     done = {
         job: {
-            "bits": (shared[job.seed] + (job.kind == "gru")).tolist(),
-            "far": shared[job.seed, :, 0].tolist(),
+            "bits": bits[job.kind][job.seed].tolist(),
+            "far": bits[job.kind][job.seed, :, 0].tolist(),
         }
         for job in jobs
     }
-    answers = module.Answers(config, {}, {}, {}, {}, done)
-    case = module.pairs(answers)["lstm_less_gru"]
+    return module.pairs(module.Answers(config, {}, {}, {}, {}, done, {}))
+
+
+def test_differences_are_paired_by_window_and_not_by_seed():
+    """A hard window that both kinds share is no part of their interval; a seed is."""
+    random = torch.Generator().manual_seed(0)
+    window = torch.randn(1, 3, 8, generator=random).expand(2, 3, 8)
+    case = compared({"gru": window + 1, "lstm": window})["lstm_less_gru"]
     assert case["bits"]["mean"] == pytest.approx(-1)
     assert case["bits"]["high"] - case["bits"]["low"] < 1e-5
     assert case["shift"]["mean"] == pytest.approx(0, abs=1e-6)
+    seed = torch.tensor([0.0, 1.0])[:, None, None].expand(2, 3, 8)
+    case = compared({"gru": seed + 1, "lstm": seed})["lstm_less_gru"]
+    assert case["bits"]["high"] - case["bits"]["low"] > 1
+    assert case["holm"] == case["bits"]["p"]
+
+
+def test_a_seed_gives_two_kinds_the_same_windows_and_not_the_same_weights():
+    one, other = (runs.build(FULL, kind, 97, 0) for kind in ("gru", "lstm"))
+    assert not torch.equal(one.embedding.weight, other.embedding.weight)
+
+
+def test_counts_are_of_the_part_to_learn_from():
+    """Each token of a part has one that follows; no count knows the other parts."""
+    training = replace(SMALL, windows=3)
+    known = counts.counted(training, TEXT._replace(heldout=TEXT.train))
+    # Near 1 of 10 characters, of which one can follow, with one added to each count.
+    assert known["frequencies"].shape == (3,)
+    shares = {"frequencies": (201, LENGTH + 30), "bigram": (201, 230)}
+    for name, (count, of) in shares.items():
+        wanted = torch.full_like(known[name], math.log2(of / count))
+        torch.testing.assert_close(known[name], wanted, atol=0.01, rtol=0)
+    strange = counts.counted(training, TEXT)
+    wanted = torch.full_like(strange["bigram"], math.log2(30))
+    torch.testing.assert_close(strange["bigram"], wanted)
+
+
+def stopped_after(parts, config):
+    """By the clock of the tests every look at it takes 1 / 1024 of a second."""
+    stopped = replace(config, hours=(parts + 0.5) / 1024 / 3600)
+    with pytest.raises(BudgetSpentError) as caught:
+        module.experiment.result(stopped)
+    return str(caught.value)
 
 
 def test_a_run_whose_hours_are_over_goes_on_where_it_stopped(tmp_path):
-    """By the clock of the tests every look at it takes 1 / 1024 of a second."""
     config = replace(TINY, kinds=("gru", "lstm"), keep=str(tmp_path))
-    stopped = replace(config, hours=4.5 / 1024 / 3600)
-    with pytest.raises(
-        BudgetSpentError, match="language_models: the budget of `hours`"
-    ):
-        module.experiment.result(stopped)
+    # Two kinds at two rates; then each once, and one at equal compute.
+    assert "and 6 parts are left" in stopped_after(1, config)
+    message = stopped_after(4, config)
+    assert message.startswith("language_models: the budget of `hours`")
+    assert "and 3 parts are left" in message
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(kept) == 4
     result = module.experiment.result(config)
@@ -223,19 +289,67 @@ def holds_zero(interval):
     return interval["low"] <= 0 <= interval["high"]
 
 
-def test_the_page_ranks_no_kind_since_no_interval_does(record):
+def test_the_lstm_needed_more_than_two_kinds_and_none_of_six_is_left(record):
+    """What the page says of the order."""
     cases = record["cases"]
-    pairs = [case for case in cases.values() if "shift" in case]
+    pairs = {name: case for name, case in cases.items() if "shift" in case}
     assert len(pairs) == 6
-    assert all(holds_zero(case["bits"]) for case in pairs)
-    by_place = [case[key] for case in pairs for key in ("early", "late", "shift")]
-    assert sum(not holds_zero(interval) for interval in by_place) == 2
-    assert all(holds_zero(cases[f"compute_{kind}"]["less"]) for kind in runs.KINDS)
+    apart = {name for name, case in pairs.items() if not holds_zero(case["bits"])}
+    assert apart == {"lstm_less_rnn", "lstm_less_gru"}
+    assert all(pairs[name]["bits"]["low"] > 0 for name in apart)
+    levels = {name: case["holm"] for name, case in pairs.items()}
+    assert min(levels, key=lambda name: levels[name]) == "lstm_less_gru"
+    assert min(levels.values()) > 0.05
 
 
-def test_what_lies_beyond_the_cut_is_worth_nothing_yet(record):
+def test_the_means_of_the_seeds_are_those_of_the_bits(record):
+    for kind in runs.KINDS:
+        case = record["cases"][kind]
+        assert len(case["by_seed"]) == len(FULL.seeds)
+        wanted = pytest.approx(case["bits"]["mean"], abs=1e-5)
+        assert sum(case["by_seed"]) / len(FULL.seeds) == wanted
+
+
+def test_at_equal_compute_only_a_kind_and_itself_are_told_apart(record):
+    cases = {kind: record["cases"][f"compute_{kind}"] for kind in runs.KINDS}
+    less = [case["less"] for case in cases.values() if "less" in case]
+    assert len(less) == 3
+    assert all(holds_zero(interval) for interval in less)
+    assert "less" not in cases["lstm"]
+    assert cases["transformer"]["own"]["low"] > 0
+    assert all(bits > 0 for bits in cases["transformer"]["own_by_seed"])
+
+
+def test_all_but_the_lstm_need_fewer_bits_than_counted_pairs(record):
+    cases = record["cases"]
+    assert cases["frequencies"]["bits"] > cases["bigram"]["bits"] + 1
+    for kind in runs.KINDS:
+        assert (cases[kind]["less_bigram"]["high"] < 0) == (kind != "lstm")
+
+
+def test_the_rnn_has_the_most_parameters_in_all(record):
+    cases = record["cases"]
+    totals = {kind: cases[kind]["parameters"] for kind in runs.KINDS}
+    assert max(totals, key=lambda kind: totals[kind]) == "rnn"
+    assert max(runs.KINDS, key=lambda kind: cases[kind]["head"]) == "rnn"
+    assert totals["rnn"] > 1.1 * totals["transformer"]
+
+
+def test_bands_are_told_by_the_characters_that_were_read(record):
+    series = record["series"]
+    assert series["first"] == [1, 2, 3, 5, 9, 17, 33, 65]
+    assert series["last"] == [1, 2, 4, 8, 16, 32, 64, 128]
+    numbers = record["numbers"]
+    assert (numbers["early"], numbers["late"]) == (8, 33)
+
+
+def test_what_lies_beyond_the_cut_is_worth_little_yet(record):
     cases = record["cases"]
     assert all(holds_zero(cases[kind]["far"]) for kind in runs.KINDS)
+    assert all(cases[kind]["far"]["high"] < 0.01 for kind in runs.KINDS)
+    # Such places have read 17 to 32 characters of a context that was cut.
+    read = runs.far_places(FULL).nonzero()[:, 0] % FULL.cut + 1
+    assert (read.min(), read.max()) == (17, 32)
     # What is nearer is: after one character more bits are needed than after eight.
     after = {kind: cases[kind]["bands"] for kind in runs.KINDS}
     assert all(bands[0]["mean"] > bands[4]["mean"] + 0.3 for bands in after.values())
@@ -246,9 +360,12 @@ def test_a_carried_state_helps_each_recurrent_kind(record):
         assert record["cases"][kind]["carried_less"]["low"] > 0
 
 
-def test_one_rate_for_all_decides_the_order(record):
+def test_the_rate_moves_an_lstm_further_than_kinds_lie_apart(record):
+    """At the lowest rate; the order at other rates is one of a seed."""
     cases = record["cases"]
     assert not any(cases[kind]["at_an_end"] for kind in runs.KINDS)
-    first, last = cases["rate_0"], cases["rate_3"]
+    first, own = cases["rate_0"], cases["rates_lstm"]
     assert (first["first"], first["last"]) == ("rnn", "lstm")
-    assert (last["first"], last["last"]) == ("gru", "rnn")
+    assert first["apart"] > 2 * own["between"]
+    # The worst of the rates that an LSTM was tried at is the lowest.
+    assert max(own["bits"]) == own["bits"][0]

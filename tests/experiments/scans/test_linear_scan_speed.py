@@ -15,6 +15,12 @@ def test_all_contestants_give_the_same():
             torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+def test_what_is_compiled_leaves_small_numbers_as_they_are():
+    """A library linked for fast mathematics changes it for the whole process."""
+    peers.compiled()
+    assert torch.tensor(1e-40) * 1 > 0
+
+
 def test_the_loop_in_c_is_there_with_a_compiler(monkeypatch):
     monkeypatch.setattr(peers.shutil, "which", lambda _: None)
     peers.compiled.cache_clear()

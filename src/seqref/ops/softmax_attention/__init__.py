@@ -196,7 +196,9 @@ def _default(
 
 def _without_idle_window(sight: Sight, queries: int) -> Sight:
     r"""The same without a window that no query's past is longer than."""
-    if not (sight.causal and sight.window and isinstance(sight.offset, int)):
+    # A trace is run on more queries than it was made with.
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    if tracing or not (sight.causal and sight.window and isinstance(sight.offset, int)):
         return sight
     idle = sight.offset + queries <= sight.window
     return sight._replace(window=None) if idle else sight

@@ -117,6 +117,7 @@ def _folded(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float
 ) -> Tensor:
     r"""Heads that share keys, as further queries of one head: no key is copied."""
+    # Not len(): of a trace that would be the number of rows that it was made with.
     kv_heads, queries = k.shape[1], q.shape[2]
     group = q.shape[1] // kv_heads
     if group == 1:
@@ -124,7 +125,7 @@ def _folded(
     if mask is not None:
         heads = kv_heads if mask.shape[1] > 1 else 1
         mask = mask.expand(-1, heads * group, -1, -1)
-        mask = mask.reshape(len(mask), heads, group * queries, k.shape[2])
-    q = q.reshape(len(q), kv_heads, group * queries, q.shape[3])
+        mask = mask.reshape(mask.shape[0], heads, group * queries, k.shape[2])
+    q = q.reshape(q.shape[0], kv_heads, group * queries, q.shape[3])
     out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    return out.reshape(len(q), kv_heads * group, queries, v.shape[3])
+    return out.reshape(q.shape[0], kv_heads * group, queries, v.shape[3])
