@@ -154,7 +154,8 @@ class Pooled(nn.Module):
 
     def forward(self, x: Inputs, lengths: Lengths) -> Float[Tensor, "batch hidden"]:
         real = torch.arange(x.shape[1]) < lengths[:, None]
-        y = self.attend(*self.project(x).chunk(3, dim=-1), real)
+        q, k, v = self.project(x).chunk(3, dim=-1)
+        y = self.attend(q, k, v, real)
         return (y * real[..., None]).sum(dim=1) / lengths[:, None]
 
 
