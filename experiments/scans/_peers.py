@@ -49,7 +49,7 @@ void backward(const float *restrict a, const float *restrict h,
 
 @cache
 def compiled() -> Any:
-    """The loop in C, for the processor at hand; None where there is no compiler."""
+    """The loop in C, for the processor at hand; None where nothing compiles it."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
@@ -59,8 +59,13 @@ def compiled() -> Any:
         # Not -ffast-math: by older compilers it makes the process that loads the
         # library take small numbers for zero.
         options = ("-O3", "-march=native", "-shared", "-fPIC")
-        subprocess.run([compiler, *options, source, "-o", library], check=True)
-        return ctypes.CDLL(str(library))
+        # Some compilers do not know the processor by that name.
+        made = subprocess.run(
+            [compiler, *options, source, "-o", library],
+            check=False,
+            capture_output=True,
+        )
+        return None if made.returncode else ctypes.CDLL(str(library))
 
 
 def loop_in_c(a: Tensor, b: Tensor, grad: Tensor) -> tuple[Tensor, ...]:

@@ -21,8 +21,9 @@ def test_what_is_compiled_leaves_small_numbers_as_they_are():
     assert torch.tensor(1e-40) * 1 > 0
 
 
-def test_the_loop_in_c_is_there_with_a_compiler(monkeypatch):
-    monkeypatch.setattr(peers.shutil, "which", lambda _: None)
+@pytest.mark.parametrize("compiler", [None, "false"])
+def test_without_a_compiler_that_can_there_is_no_loop_in_c(monkeypatch, compiler):
+    monkeypatch.setattr(peers.shutil, "which", lambda _: compiler)
     peers.compiled.cache_clear()
     try:
         assert "c" not in peers.results((1, 4, 2), 0.0, seed=0)

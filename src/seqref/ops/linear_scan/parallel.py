@@ -20,8 +20,6 @@ from seqref.ops.linear_scan import reference
 ELEMENTS = 65536
 # From so many numbers in one step on, a plain loop is not slower.
 WIDE = 4096
-# A product of a chunk below this is as exact as it need be in single precision.
-SMALL = 0.01
 
 
 def run(
@@ -174,8 +172,8 @@ def _product(a: Tensor, steps: tuple[Tensor, ...]) -> Tensor:
     r"""The product of the decays of each chunk, in double precision.
 
     In single precision it has lost digits, all to the same side where decays are just
-    below 1. What is below `SMALL` may have: it counts for less than one rounding of the
-    state that it is multiplied by.
+    below 1: of $L$ factors at most $L$ roundings of its own size. A product below $1/L$
+    may have, since that is no more than one rounding of the state it multiplies.
 
     Shapes:
         - `a`: (batch, chunks, steps, features); `steps`: the same, unbound
@@ -185,7 +183,7 @@ def _product(a: Tensor, steps: tuple[Tensor, ...]) -> Tensor:
     if a.device.type == "cpu" and a.dtype != wide:
         p = a.prod(dim=2)
         # False of NaN and of what has overflowed, too.
-        if (p.abs() < SMALL).all():
+        if (p.abs() < 1 / a.shape[2]).all():
             return p.to(wide)
     if a.numel() <= 4 * ELEMENTS:
         return a.to(wide).prod(dim=2)
