@@ -377,12 +377,24 @@ def test_blocks_are_as_exact_as_steps(seed):
         assert (block - want).abs().max() <= bound
 
 
-def test_half_precision():
-    layer = build(positions=alibi_slopes(4))
-    assert "slopes" not in layer.state_dict()
-    low = layer.to(torch.bfloat16)
-    y, state = low(draw(2, 5, 8).bfloat16())
-    assert {y.dtype, state.k.dtype} == {torch.bfloat16}
+def test_slopes_are_no_parameters():
+    assert "slopes" not in build(positions=alibi_slopes(4)).state_dict()
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("form", [scan, lambda layer, x: layer(x)])
+def test_half_precision(form, name):
+    """Over blocks and over steps, beside float64 with the rounded parameters."""
+    low = build(**KINDS[name]).to(torch.bfloat16)
+    exact = build(**KINDS[name])
+    exact.load_state_dict(low.state_dict())
+    x = draw(2, 200, 8).bfloat16()
+    y, state = form(low, x)
+    assert {y.dtype, state.k.dtype, state.v.dtype} == {torch.bfloat16}
+    expected, kept = exact(x.double())
+    for got, want in ((y, expected), (state.k, kept.k), (state.v, kept.v)):
+        bound = 4 * torch.finfo(torch.bfloat16).eps * want.abs().max()
+        assert (got.double() - want).abs().max() <= bound
 
 
 # Bad input.
