@@ -13,8 +13,12 @@ MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}"
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""A Markdown table: first column to the left, the others to the right.
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = ()
+) -> str:
+    r"""A Markdown table: the first column and those of `words` to the left.
+
+    The others, of numbers, stand to the right, and the site does not break their lines.
 
     Raises:
         ValueError: A row has another number of cells than the header.
@@ -24,7 +28,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
             raise ValueError(
                 f"table: each row must have {len(headers)} cells, got {list(row)}"
             )
-    rule = [":--", *["--:"] * (len(headers) - 1)]
+    rule = [":--", *(":--" if name in words else "--:" for name in headers[1:])]
     lines = [headers, rule, *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
@@ -126,6 +130,7 @@ class Table:
         labels: Names of rows, in the order of the lines, and what stands for them in
             the first column; the rows are then those alone.
         heading: Header of that column.
+        words: Headers of the columns that hold words and no numbers.
     """
 
     columns: Mapping[str, str | Cell]
@@ -133,20 +138,22 @@ class Table:
     where: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] | None = None
     heading: str = ""
+    words: tuple[str, ...] = ()
 
     def text(self, record: Mapping[str, Any]) -> str:
         """The Markdown of the table."""
         listed = rows_of(record, self.rows, self.where)
         heads, cells = list(self.columns), _cells(self.columns)
         if self.labels is None:
-            return table(heads, [[make(row) for make in cells] for row in listed])
+            lines = [[make(row) for make in cells] for row in listed]
+            return table(heads, lines, self.words)
         by_name = {row["name"]: row for row in listed}
         lines = [
             [label, *(make(by_name[name]) for make in cells)]
             for name, label in self.labels.items()
             if name in by_name
         ]
-        return table([self.heading, *heads], lines)
+        return table([self.heading, *heads], lines, self.words)
 
 
 def _cells(columns: Mapping[str, str | Cell]) -> list[Cell]:

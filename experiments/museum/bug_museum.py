@@ -328,6 +328,7 @@ experiment = lab.Experiment(
                 "and by": others(caught=True),
                 "passes": others(caught=False),
             },
+            words=("caught by", "and by", "passes"),
         ),
         "sound": lab.Table(
             rows="series.sound",
@@ -336,6 +337,7 @@ experiment = lab.Experiment(
                 "checks that apply": lambda row: words(row["caught"]),
                 "raised": lab.cell(raised),
             },
+            words=("checks that apply", "raised"),
         ),
         "moved": lab.Pivot(
             rows="series.moved",

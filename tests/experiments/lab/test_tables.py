@@ -45,3 +45,15 @@ def test_a_spread_has_three_columns():
         "| :-- | --: | --: | --: |",
         "| A | 2 | 1 | 3 |",
     ]
+
+
+def test_columns_of_words_stand_to_the_left():
+    columns = {"name": "name", "words": lab.cell("words", str), "count": "count"}
+    made = lab.Table(rows="rows", columns=columns, words=("words",))
+    text = made.text({"rows": [{"name": 1, "words": "a, b", "count": 2}]})
+    assert text.splitlines()[1] == "| :-- | :-- | --: |"
+    named = lab.Table(
+        columns={"words": lab.cell("words", str)}, labels={"x": "x"}, words=("words",)
+    )
+    text = named.text({"cases": {"x": {"words": "a"}}})
+    assert text.splitlines()[1] == "| :-- | :-- |"
