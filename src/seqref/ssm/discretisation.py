@@ -1,6 +1,7 @@
-r"""From a system in continuous time to a step: by what it is multiplied, and the input.
+r"""From a system in continuous time to a step.
 
-$$ \dot h(t) = A h(t) + B x(t) \quad\to\quad h_k = \bar A h_{k-1} + \bar B x_k $$
+Of $\dot h(t) = A h(t) + B x(t)$ and the size of a step $\Delta$ each rule makes
+$h_k = \bar A h_{k-1} + \bar B x_k$.
 """
 
 import math
