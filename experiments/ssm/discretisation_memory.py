@@ -105,7 +105,7 @@ experiment = lab.Experiment(
             "C101",
             "Of a state of HiPPO-LegS less than a hundredth is left after 1,000 "
             "steps of 0.01; of one without real parts all.",
-            lab.below("hundredth.high", -2.0),
+            lab.below("hundredth.high", -2.0, on=lab.power),
             case="legs",
             control="undamped",
         ),
@@ -113,7 +113,7 @@ experiment = lab.Experiment(
             "C101.step",
             "With real parts of -1/2 less than a hundredth is left after 1,000 steps "
             "of 0.01; without real parts all.",
-            lab.below("hundredth.high", -2.0),
+            lab.below("hundredth.high", -2.0, on=lab.power),
             case="half",
             control="undamped",
         ),
@@ -121,7 +121,7 @@ experiment = lab.Experiment(
             "C207",
             "Under Euler's rule with a step of 0.1 a stable system grows to more than "
             "a hundred times its size; under the bilinear rule it does not.",
-            lab.above("tenth.low", 2.0),
+            lab.above("tenth.low", 2.0, on=lab.power),
             case="half_euler",
             control="half_bilinear",
         ),

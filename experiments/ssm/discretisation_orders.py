@@ -127,7 +127,8 @@ def errors(
 def slope(by_power: Mapping[int, Tensor]) -> float:
     """The median slope of the logarithm of the error against that of the step size."""
     powers = torch.tensor(list(by_power), dtype=F64)
-    logs = torch.stack(list(by_power.values())).log2()
+    # What is exact to the last bit has no logarithm.
+    logs = torch.stack(list(by_power.values())).clamp(min=1e-17).log2()
     x = powers - powers.mean()
     return -(x @ (logs - logs.mean(dim=0)) / (x @ x)).median().item()
 
@@ -151,8 +152,10 @@ def measure(case: Case, config: Config) -> dict[str, Any]:
             "coarse": found[config.powers[0]].median().item(),
             "fine": found[config.powers[-1]].median().item(),
         }
-    # Of the last input: what is exact has no logarithm.
-    values["curve"] = [lab.log10_summary(one.tolist()) for one in found.values()]
+    # Of the last input, the sine.
+    values["curve"] = [
+        lab.log10_summary(one.clamp(min=1e-17).tolist()) for one in found.values()
+    ]
     z, one = -torch.tensor(list(SIZES.values()), dtype=F64), torch.ones(5, dtype=F64)
     hold, own = (
         rule(z, one, 1.0, diagonal=True)[1] for rule in (zero_order_hold, case.rule)
