@@ -240,7 +240,7 @@ experiment = lab.Experiment(
     },
     figures={
         "sine": lab.Lines(
-            x=lambda record: record["config"]["powers"],
+            x="run.config.powers",
             y=lambda record: {n: c["curve"] for n, c in record["cases"].items()},
             xlabel="halvings of the time unit that a step is",
             title="Largest error under a sine, over the largest state",
