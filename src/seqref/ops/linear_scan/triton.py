@@ -153,6 +153,14 @@ def _tile(a, a_i, b, b_i, h, h_i, COMPLEX: tl.constexpr):
 
 
 @triton.jit
+def _with_conjugate(r, r_i, h, h_i, COMPLEX: tl.constexpr):
+    if COMPLEX:
+        return r * h + r_i * h_i, r_i * h - r * h_i
+    else:
+        return r * h, r
+
+
+@triton.jit
 def _last(h, steps, STEPS: tl.constexpr):
     return tl.sum(tl.where(steps == STEPS - 1, h, 0.0), axis=0)[None, :]
 
@@ -223,11 +231,7 @@ def _backward(
         before = mask & (t > 0)
         h, h_i = _read(h_pointer, at - width, before, 0.0, COMPLEX)
         h, h_i = tl.where(t > 0, h, h_0), tl.where(t > 0, h_i, h_0_i)
-        if COMPLEX:
-            real = states * h + states_i * h_i
-            imaginary = states_i * h - states * h_i
-            _write(grad_a_pointer, at, mask, real, imaginary, COMPLEX)
-        else:
-            _write(grad_a_pointer, at, mask, states * h, states, COMPLEX)
+        of_a, of_a_i = _with_conjugate(states, states_i, h, h_i, COMPLEX)
+        _write(grad_a_pointer, at, mask, of_a, of_a_i, COMPLEX)
         r = _last(states, steps, STEPS)
         r_i = _last(states_i, steps, STEPS)
