@@ -63,8 +63,9 @@ def hippo_legs(
         Differs: the sign stands in $A$, as in S4.
     """
     root, _ = _roots("hippo_legs", d_state, dtype, device)
-    A = -(root * root.T).tril(-1)
-    return A - torch.arange(1, d_state + 1).to(root).diag(), root
+    A = (root * root.T).tril(-1) + torch.arange(1, d_state + 1).to(root).diag()
+    # Not -A, which would have negative zeros.
+    return 0 - A, root
 
 
 def hippo_legt(
