@@ -232,7 +232,8 @@ def kernels(session: nox.Session) -> None:
     """Run Triton's kernels without a GPU, in Triton's interpreter (Linux, a gigabyte)."""
     install(session, "-e", ".", "pytest")
     session.install(TRITON)
-    session.env |= {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    session.env["TRITON_INTERPRET"] = "1"
+    session.env["OMP_NUM_THREADS"] = "1"
     session.run(
         *("pytest", "-m=triton", "--confcutdir=tests", "--junitxml=build/kernels.xml"),
         *("tests/ops", *session.posargs),
