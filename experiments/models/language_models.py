@@ -40,7 +40,7 @@ class Config(Alone):
     """Of the training; kinds, rates that are tried, hours of one start, seeds."""
 
     kinds: tuple[str, ...] = runs.KINDS
-    rates: tuple[float, ...] = (0.001, 0.003, 0.009, 0.027)
+    rates: tuple[float, ...] = (0.001, 0.003, 0.009, 0.027, 0.081)
     # Of the updates, how many each rate is tried for.
     tune_share: float = 0.5
     tune_seed: int = 10
