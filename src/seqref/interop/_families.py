@@ -1,4 +1,4 @@
-r"""GPT-2, Llama and BERT of `transformers`: their parts here, and where weights go."""
+r"""Models of `transformers`: their parts here, and where their weights go."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,11 +20,13 @@ from seqref.models import (
     MaskedLM,
     PostNormBlock,
     PreNormBlock,
+    ResidualBlock,
     Transformer,
     TransformerLM,
     TwoWayAttention,
     gelu_tanh,
 )
+from seqref.ssm import Mamba
 
 _ACTIVATIONS = {
     "gelu": F.gelu,
@@ -188,6 +190,56 @@ def _from_llama(config: Any, tensors: Weights) -> Weights:
     return taking.done()
 
 
+def _mamba(where: str, config: Any) -> TransformerLM:
+    # Its convolution and its gate have one activation.
+    _require(where, config, hidden_act="silu")
+    width, eps = config.hidden_size, config.layer_norm_epsilon
+
+    def norm(width: int) -> nn.Module:
+        return nn.RMSNorm(width, eps=eps)
+
+    blocks = [
+        ResidualBlock(
+            Mamba(
+                width,
+                config.state_size,
+                config.conv_kernel,
+                config.expand,
+                config.time_step_rank,
+                bias=config.use_bias,
+                conv_bias=config.use_conv_bias,
+            ),
+            norm=norm,
+        )
+        for _ in range(config.num_hidden_layers)
+    ]
+    layer = Transformer(blocks, last_norm=norm(width))
+    return TransformerLM(config.vocab_size, layer, head=_head(config, width))
+
+
+def _from_mamba(config: Any, tensors: Weights) -> Weights:
+    taking = Taking(tensors)
+    taking.ours["embedding.weight"] = taking.take("backbone.embeddings.weight")
+    for i in range(config.num_hidden_layers):
+        theirs, ours = f"backbone.layers.{i}", f"layer.layers.{i}"
+        taking.both(f"{theirs}.norm", f"{ours}.norm", bias=False)
+        # The names within a layer are those of the authors' code, there and here.
+        for name in ("A_log", "D"):
+            taking.ours[f"{ours}.layer.{name}"] = taking.take(f"{theirs}.mixer.{name}")
+        biases = {
+            "in_proj": config.use_bias,
+            "conv1d": config.use_conv_bias,
+            "x_proj": False,
+            "dt_proj": True,
+            "out_proj": config.use_bias,
+        }
+        for name, bias in biases.items():
+            taking.both(f"{theirs}.mixer.{name}", f"{ours}.layer.{name}", bias=bias)
+    taking.both("backbone.norm_f", "layer.last_norm", bias=False)
+    _take_head(taking, config)
+    return taking.done()
+
+
 def _bert(where: str, config: Any) -> MaskedLM:
     _require(
         where,
@@ -257,5 +309,6 @@ def _from_bert(config: Any, tensors: Weights) -> Weights:
 READERS: dict[str, tuple[Any, Any]] = {
     "GPT2LMHeadModel": (_gpt2, _from_gpt2),
     "LlamaForCausalLM": (_llama, _from_llama),
+    "MambaForCausalLM": (_mamba, _from_mamba),
     "BertForMaskedLM": (_bert, _from_bert),
 }
