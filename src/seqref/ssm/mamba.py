@@ -173,7 +173,7 @@ class Mamba(nn.Module):
         Shapes:
             - as the class
         """
-        self._check("Mamba.step", "x_t", x_t, (("batch", None),), state)
+        _check_call(self, "Mamba.step", "x_t", x_t, (("batch", None),), state)
         u_t, z_t = self._inward(x_t)
         v_t, conv = short_convolution_step(u_t, *self._kernel, state.conv)
         v_t = silu(v_t)
@@ -188,7 +188,8 @@ class Mamba(nn.Module):
         lengths: Integer[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch time {self.d_model}"], MambaState]:
         where = "Mamba.forward"
-        self._check(where, "x", x, (("batch", None), ("time", None)), state)
+        axes = ("batch", None), ("time", None)
+        _check_call(self, where, "x", x, axes, state)
         conv, h = (None, None) if state is None else state
         real = None
         if lengths is not None:
@@ -228,32 +229,33 @@ class Mamba(nn.Module):
     def _outward(self, y: Tensor, z: Tensor) -> Tensor:
         return self.out_proj(y * silu(z)).to(self.D.dtype)
 
-    def _check(
-        self,
-        where: str,
-        name: str,
-        x: Tensor,
-        axes: tuple[tuple[str, int | None], ...],
-        state: MambaState | None,
-    ) -> None:
-        check_shape(where, name, x, (*axes, ("d_model", self.d_model)))
-        check_like_parameters(where, name, x, self.D)
-        if state is None:
-            return
-        if not isinstance(state, MambaState):
-            raise TypeError(
-                f"{where}: `state` must be a MambaState, got {type(state).__name__}"
-                " (layer.initial_state(batch_size) makes one)"
-            )
-        sizes = {
-            "conv": (("d_conv - 1", self.d_conv - 1), ("d_inner", self.d_inner)),
-            "h": (("d_inner", self.d_inner), ("d_state", self.d_state)),
-        }
-        for field, tensor in zip(state._fields, state, strict=True):
-            shape = (("batch", len(x)), *sizes[field])
-            check_shape(where, f"state.{field}", tensor, shape)
-            check_like_parameters(where, f"state.{field}", tensor, self.D)
-
     def extra_repr(self) -> str:
-        sizes = f"d_state={self.d_state}, d_conv={self.d_conv}, expand={self.expand}"
-        return f"{self.d_model}, {sizes}, dt_rank={self.dt_rank}"
+        return f"{self.d_model}, {self.d_state}, {self.d_conv}, {self.expand}"
+
+
+def _check_call(
+    layer: Mamba,
+    where: str,
+    name: str,
+    x: Tensor,
+    axes: tuple[tuple[str, int | None], ...],
+    state: MambaState | None,
+) -> None:
+    r"""Raise unless inputs and state are of the layer's kinds and sizes."""
+    check_shape(where, name, x, (*axes, ("d_model", layer.d_model)))
+    check_like_parameters(where, name, x, layer.D)
+    if state is None:
+        return
+    if not isinstance(state, MambaState):
+        raise TypeError(
+            f"{where}: `state` must be a MambaState, got {type(state).__name__} "
+            "(layer.initial_state(batch_size) makes one)"
+        )
+    sizes = {
+        "conv": (("d_conv - 1", layer.d_conv - 1), ("d_inner", layer.d_inner)),
+        "h": (("d_inner", layer.d_inner), ("d_state", layer.d_state)),
+    }
+    for field, tensor in zip(state._fields, state, strict=True):
+        shape = (("batch", len(x)), *sizes[field])
+        check_shape(where, f"state.{field}", tensor, shape)
+        check_like_parameters(where, f"state.{field}", tensor, layer.D)
