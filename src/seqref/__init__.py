@@ -53,6 +53,7 @@ from seqref.recurrent import (
     ZoneoutLSTMCell,
     zoneout,
 )
+from seqref.ssm import LTI, LTIState
 
 __version__ = "0.1.0"
 
@@ -60,6 +61,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "LSTM1997",
+    "LTI",
     "RNN",
     "AdditiveAttention",
     "AdditiveSource",
@@ -80,6 +82,7 @@ __all__ = [
     "LSTM1997Cell",
     "LSTMCell",
     "LSTMState",
+    "LTIState",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LearnedPositions",

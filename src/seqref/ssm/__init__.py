@@ -8,8 +8,11 @@ from seqref.ssm.hippo import (
     legt_coefficients,
     reconstruct,
 )
+from seqref.ssm.linear_time_invariant import LTI, LTIState
 
 __all__ = [
+    "LTI",
+    "LTIState",
     "bilinear",
     "euler",
     "hippo_legs",
