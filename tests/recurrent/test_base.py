@@ -694,7 +694,10 @@ TRACED = {
 }
 # Each step is an operation of its own in the trace.
 UNROLLED = [
-    name for name in NAMES if issubclass(LAYERS[name].kind, LoopedLayer | seqref.ChoGRU)
+    name
+    for name in TRACED
+    if name in LAYERS
+    and issubclass(LAYERS[name].kind, LoopedLayer | seqref.ChoGRU | seqref.LTI)
 ]
 
 

@@ -128,8 +128,7 @@ class LTI(nn.Module):
             TypeError: `batch_size` is no int.
         """
         check_size("LTI.initial_state", "batch_size", batch_size, minimum=0)
-        shape = batch_size, self.d_model, self.d_state
-        return LTIState(self.D.new_zeros(shape), self.D.new_zeros(shape))
+        return self._zeros(batch_size)
 
     def step(
         self, x_t: Float[Tensor, "batch {self.d_model}"], state: LTIState | None = None
@@ -141,7 +140,7 @@ class LTI(nn.Module):
         """
         check_shape("LTI.step", "x_t", x_t, self._axes[::2])
         check_like_parameters("LTI.step", "x_t", x_t, self.D)
-        x_t, h = x_t.to(self.D.dtype), self._read("LTI.step", state, len(x_t))
+        x_t, h = x_t.to(self.D.dtype), self._read("LTI.step", state, x_t.shape[0])
         A_bar, B_bar = self.discretised()
         h = A_bar * h + B_bar * x_t[..., None].to(_real(h))
         return self._output(h, x_t), self._write(h)
@@ -154,7 +153,7 @@ class LTI(nn.Module):
     ) -> tuple[Float[Tensor, "batch time {self.d_model}"], LTIState]:
         where = "LTI.forward"
         x, real = self._checked(where, x, lengths)
-        h_0 = self._read(where, state, len(x))
+        h_0 = self._read(where, state, x.shape[0])
         A_bar, B_bar = self.discretised()
         b = B_bar * x[..., None].to(_real(h_0))
         h, h_n = linear_scan(A_bar.expand_as(b), b, h_0, lengths=lengths)
@@ -234,9 +233,14 @@ class LTI(nn.Module):
         real = real_steps(lengths.to(x.device), x.shape[1])
         return blank_padding(x, real), real
 
+    def _zeros(self, batch: int) -> LTIState:
+        shape = batch, self.d_model, self.d_state
+        return LTIState(self.D.new_zeros(shape), self.D.new_zeros(shape))
+
     def _read(self, where: str, state: Any, batch: int) -> Tensor:
+        # In a trace the number of rows is one of its values, not that of its example.
         if state is None:
-            state = self.initial_state(batch)
+            state = self._zeros(batch)
         if not isinstance(state, LTIState):
             raise TypeError(
                 f"{where}: `state` must be LTIState(real, imag), got "
