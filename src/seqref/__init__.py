@@ -53,7 +53,7 @@ from seqref.recurrent import (
     ZoneoutLSTMCell,
     zoneout,
 )
-from seqref.ssm import Mamba, MambaState
+from seqref.ssm import LTI, LTIState, Mamba, MambaState
 
 __version__ = "0.1.0"
 
@@ -61,6 +61,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "LSTM1997",
+    "LTI",
     "RNN",
     "AdditiveAttention",
     "AdditiveSource",
@@ -81,6 +82,7 @@ __all__ = [
     "LSTM1997Cell",
     "LSTMCell",
     "LSTMState",
+    "LTIState",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LearnedPositions",

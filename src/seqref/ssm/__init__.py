@@ -8,9 +8,12 @@ from seqref.ssm.hippo import (
     legt_coefficients,
     reconstruct,
 )
+from seqref.ssm.linear_time_invariant import LTI, LTIState
 from seqref.ssm.mamba import Mamba, MambaState
 
 __all__ = [
+    "LTI",
+    "LTIState",
     "Mamba",
     "MambaState",
     "bilinear",
