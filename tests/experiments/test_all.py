@@ -50,7 +50,7 @@ LESS = {
         "long": (("rnn", 0.01, 40), ("lstm", 0.01, 40)),
     },
     "delayed_recall_width": {"learning_rates": (0.005,)},
-    "words_seq2seq": {"heldout_words": 200},
+    "words_seq2seq": {"heldout_words": 1000},
 }
 
 
