@@ -118,6 +118,7 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "language_models_speed",
         "linear_scan_speed",
         "lstm_variants_speed",
+        "minimal_speed",
         "padding_cost",
         "segment_growth",
         "softmax_attention_speed",
