@@ -107,6 +107,7 @@ def suite(session: nox.Session) -> None:
         "tests/interop",
         "tests/ops",
         "tests/recurrent",
+        "tests/ssm",
         "tests/tasks",
         "tests/test_recurrence.py",
         "tests/training/test_checkpoint.py",

@@ -9,6 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from seqref.testing import (
     check_attention,
+    check_cached_continuation,
     check_causality,
     check_linear_cost,
     check_nonlinearity,
@@ -22,6 +23,7 @@ from seqref.testing import (
 
 X = torch.randn(3, 6, 2, generator=torch.Generator().manual_seed(0))
 LENGTHS = torch.tensor([6, 4, 2])
+PROMPTS = torch.tensor([4, 3, 2])
 REASON = "so it was built"
 
 
@@ -53,6 +55,17 @@ def forgetful(x, state):
 def carried(x, state):
     y = running(x) if state is None else running(x) + state[:, None]
     return y, y[:, -1]
+
+
+def went_on(x, state, lengths=None):
+    return carried(x, state)
+
+
+def ended(x, state, lengths=None):
+    real = torch.ones(x.shape[:2], dtype=torch.bool)
+    if lengths is not None:
+        real = torch.arange(x.shape[1]) < lengths[:, None]
+    return carried(x * real[..., None], state)
 
 
 def target_alone(source, target):
@@ -95,6 +108,11 @@ CHECKS = {
         check_attention,
         (unscaled, X, X, X),
         (scaled_dot_product_attention, X, X, X),
+    ),
+    "cached continuation": (
+        check_cached_continuation,
+        (went_on, X, PROMPTS),
+        (ended, X, PROMPTS),
     ),
     "causality": (check_causality, (backwards, X), (running, X)),
     "linear cost": (check_linear_cost, (over_all, X), (running, X)),

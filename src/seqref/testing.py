@@ -9,6 +9,7 @@ from seqref._contract import values
 from seqref._contract.attention import check_attention
 from seqref._contract.carry import check_state_carry
 from seqref._contract.causal import check_causality
+from seqref._contract.continuation import check_cached_continuation
 from seqref._contract.copies import check_dtype
 from seqref._contract.cost import check_linear_cost
 from seqref._contract.expected import check_expected
@@ -27,6 +28,7 @@ __all__ = [
     "LiveBytes",
     "Report",
     "check_attention",
+    "check_cached_continuation",
     "check_causality",
     "check_linear_cost",
     "check_nonlinearity",

@@ -162,9 +162,11 @@ def _same_state(
         probe.same(at(key), when, value, got[key], causes)
 
 
-def outputs_and_state(probe: Probe, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+def outputs_and_state(
+    probe: Probe, x: Tensor, state: Any, *more: Any
+) -> tuple[Tensor, Any]:
     r"""A copy of the outputs, and the state as it came."""
-    result = probe.call(x, state)
+    result = probe.call(x, state, *more)
     if not (isinstance(result, tuple | list) and len(result) == 2):
         size = f" of {len(result)}" if isinstance(result, tuple | list) else ""
         raise TypeError(
