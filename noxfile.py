@@ -229,7 +229,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def kernels(session: nox.Session) -> None:
-    """Run Triton's kernels without a GPU, in Triton's interpreter (Linux, a gigabyte)."""
+    """Run Triton's kernels without a GPU, in its interpreter (Linux, a gigabyte)."""
     install(session, "-e", ".", "pytest")
     session.install(TRITON)
     session.env["TRITON_INTERPRET"] = "1"

@@ -121,6 +121,8 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "minimal_speed",
         "padding_cost",
         "segment_growth",
+        "selective_scan_speed",
+        "short_convolution_speed",
         "softmax_attention_speed",
         "step_speed",
         "training_length",

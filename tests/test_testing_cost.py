@@ -232,6 +232,9 @@ def test_what_has_no_gradient_or_no_steps_is_refused():
         check_linear_cost(deaf, X, call=lambda m, _: m(torch.ones(3)))
     with pytest.raises(ValueError, match="nothing to take a gradient to"):
         check_linear_cost(lambda x: x, torch.arange(32).view(2, 16))
+    frozen = nn.Embedding(32, 3).requires_grad_(False)
+    with pytest.raises(ValueError, match="with parameters that want one"):
+        check_linear_cost(frozen, torch.arange(32).view(2, 16))
 
 
 @pytest.mark.errors

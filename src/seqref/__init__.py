@@ -58,6 +58,7 @@ from seqref.recurrent import (
     ZoneoutLSTMCell,
     zoneout,
 )
+from seqref.ssm import Mamba, MambaState
 
 __version__ = "0.1.0"
 
@@ -90,6 +91,8 @@ __all__ = [
     "LearnedPositions",
     "LockedDropout",
     "LongformerSelfAttention",
+    "Mamba",
+    "MambaState",
     "MinGRU",
     "MinGRUCell",
     "MinLSTM",

@@ -706,8 +706,8 @@ TRACED = {
     ).double(),
 }
 # Each step is an operation of its own in the trace.
-LOOPS = LoopedLayer | seqref.ChoGRU | seqref.MinGRU | seqref.MinLSTM
-UNROLLED = [name for name in NAMES if issubclass(LAYERS[name].kind, LOOPS)]
+LOOPS = LoopedLayer | seqref.ChoGRU | seqref.MinGRU | seqref.MinLSTM | seqref.Mamba
+UNROLLED = [name for name in LAYERS if issubclass(LAYERS[name].kind, LOOPS)]
 
 
 class Outputs(nn.Module):

@@ -205,7 +205,7 @@ def _work(
     if not wanted:
         raise ValueError(
             f"{where}: there is nothing to take a gradient to: `x` holds integers, and "
-            "the model is no module with parameters, nor a method of one"
+            "the model is no module, nor a method of one, with parameters that want one"
         )
     with torch.enable_grad(), Work() as work:
         sums = [

@@ -8,8 +8,11 @@ from seqref.ssm.hippo import (
     legt_coefficients,
     reconstruct,
 )
+from seqref.ssm.mamba import Mamba, MambaState
 
 __all__ = [
+    "Mamba",
+    "MambaState",
     "bilinear",
     "euler",
     "hippo_legs",
