@@ -117,6 +117,7 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "kv_cache_speed",
         "language_models_speed",
         "linear_scan_speed",
+        "long_convolution_speed",
         "lstm_variants_speed",
         "minimal_speed",
         "padding_cost",
