@@ -25,6 +25,8 @@ GROUPS = PROJECT["dependency-groups"]
 
 # Every version but torch's, for every Python (`nox -s lock` writes it), and torch's.
 LOCK, TORCH = "constraints.txt", "constraints-torch.txt"
+# Not in constraints.txt: on a GPU Triton comes with torch.
+TRITON = "triton==3.9.0"
 
 # nox looks along PATH, where pyenv puts but one version of its own.
 PYENV = pathlib.Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
@@ -223,6 +225,19 @@ def bench(session: nox.Session) -> None:
     for table in ("training", "forward", "index", "targets", "run"):
         path = folder / f"fused_recurrence_speed.{table}.md"
         print(f"\n{table}\n\n{path.read_text(encoding='utf-8')}")
+
+
+@nox.session
+def kernels(session: nox.Session) -> None:
+    """Run Triton's kernels without a GPU, in its interpreter (Linux, a gigabyte)."""
+    install(session, "-e", ".", "pytest")
+    session.install(TRITON)
+    session.env["TRITON_INTERPRET"] = "1"
+    session.env["OMP_NUM_THREADS"] = "1"
+    session.run(
+        *("pytest", "-m=triton", "--confcutdir=tests", "--junitxml=build/kernels.xml"),
+        *("tests/ops", *session.posargs),
+    )
 
 
 @nox.session(venv_params=["--system-site-packages"])

@@ -1,5 +1,7 @@
 """Seeds for every test, devices, and the reason why one is skipped without a GPU."""
 
+import importlib.util
+import os
 import warnings
 
 import pytest
@@ -20,6 +22,11 @@ def device(request):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and torch sees none here")
+    if item.get_closest_marker("triton"):
+        if not importlib.util.find_spec("triton"):
+            pytest.skip("Triton is not installed here: `nox -s kernels` runs it")
+        if not (torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"):
+            pytest.skip("needs a CUDA device or TRITON_INTERPRET=1")
 
 
 @pytest.fixture(scope="module")

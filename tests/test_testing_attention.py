@@ -1,6 +1,7 @@
 """A function of queries, keys and values is held to the formula of attention."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -192,6 +193,78 @@ def test_dropout_in_a_function_makes_two_results():
     assert "differs between two calls" in message
 
 
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_heads_of_queries_may_share_keys(kv_heads):
+    q, k, v = torch.randn(2, 4, 6, 8), *torch.randn(2, 2, kv_heads, 6, 8)
+    seen = torch.ones(6, 6, dtype=torch.bool).tril()
+
+    def shared(q, k, v, seen):
+        return scaled_dot_product_attention(q, k, v, seen, enable_gqa=True)
+
+    assert check_attention(shared, q, k, v, seen) is None
+    for op in (softmax_attention, partial(softmax_attention, backend="parallel")):
+        assert (
+            check_attention(
+                op, q, k, v, seen, call=lambda op, q, k, v, _: op(q, k, v, causal=True)
+            )
+            is None
+        )
+    message = fails(lambda q, k, v, seen: shared(q, 2 * k, v, seen), q, k, v, seen)
+    assert "Here it is" not in message
+
+
+def test_shared_keys_that_are_repeated_in_the_wrong_order_are_named():
+    q, k, v = torch.randn(2, 4, 6, 8), *torch.randn(2, 2, 2, 6, 8)
+
+    def in_turn(q, k, v):
+        k, v = (t.repeat(1, 2, 1, 1) for t in (k, v))
+        return scaled_dot_product_attention(q, k, v)
+
+    assert "with heads of keys in turn" in fails(in_turn, q, k, v)
+
+
+def test_a_function_that_has_its_steps_before_its_heads_is_told():
+    def steps_first(q, k, v):
+        q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+        return scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+    q = torch.randn(3, 2, 4, 6, 8)
+    assert "over the axis before the queries: transpose" in fails(steps_first, *q)
+
+
+def test_keys_and_values_that_are_returned_are_no_weights():
+    """Of these sizes all have one shape."""
+    q, k, v = torch.randn(3, 2, 2, 8, 8)
+
+    def caching(q, k, v):
+        return scaled_dot_product_attention(q, k, v), (k, v)
+
+    assert check_attention(caching, q, k, v) is None
+    with pytest.raises(AssertionError, match=r"`output\[1\]` at"):
+        check_attention(lambda *a: (caching(*a)[0], k), q, k, v)
+
+
+def test_nan_where_a_query_sees_nothing_is_named():
+    message = fails(by_hand(), Q, K, V, SPARSE)
+    assert message.endswith("with NaN where a query sees no key")
+    # The last query sees all, so none in the other meaning.
+    turned = lambda q, k, v, seen: by_hand()(q, k, v, ~seen)  # noqa: E731
+    message = fails(turned, Q, K, V, SEEN)
+    assert message.endswith("with a mask of the other meaning")
+    assert " to nan; " in message
+
+
+def test_a_caller_without_gradients_has_them_compared():
+    def detached(q, k, v):
+        return scaled_dot_product_attention(q.detach(), k, v)
+
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            q, k, v = torch.randn(3, 2, 4, 8)
+            assert check_attention(scaled_dot_product_attention, q, k, v) is None
+            assert "the gradient of `q`" in fails(detached, q, k, v)
+
+
 def test_axes_in_front_may_be_none_or_several():
     for shape in ((), (2,), (2, 1, 3)):
         q, k, v = torch.randn(3, *shape, 4, 8)
@@ -212,6 +285,8 @@ def test_axes_in_front_may_be_none_or_several():
         ({"k": K[:1]}, ValueError, r"`k` must have shape \(2, 3, 'keys', 8\) and `v`"),
         ({"k": K[..., :7]}, ValueError, "`k` must have shape"),
         ({"v": V[:, :, 1:]}, ValueError, r"got \(2, 3, 6, 8\) and \(2, 3, 5, 5\)"),
+        ({"k": K[:, :2], "v": V[:, :2]}, ValueError, "or of heads, the last axis in"),
+        ({"k": K[0], "v": V[0]}, ValueError, "`k` must have shape"),
         ({"seen": SEEN.float()}, TypeError, "`seen` must be boolean, got torch.float3"),
         ({"seen": SEEN.mT}, ValueError, r"broadcastable to \(2, 3, 4, 6\), got \(6, 4"),
         ({"seen": SEEN[None, None, None]}, ValueError, "`seen` must be broadcastable"),

@@ -1,8 +1,11 @@
 """What a training pass costs by the number of steps, on sound and broken models."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import seqref
 from seqref.ops.linear_scan import linear_scan
@@ -35,6 +38,17 @@ class Appending(Loop):
         for x_t in self.steps(torch.tanh(x)):
             h = self.cell(x_t, h)
             outputs = torch.cat([outputs, h[:, None]], dim=1)
+        return outputs
+
+
+class Writing(Loop):
+    """The outputs are written into a tensor, one step after the other."""
+
+    def forward(self, x):
+        h, outputs = x.new_zeros(len(x), 8), x.new_zeros(*x.shape[:2], 8)
+        for t, x_t in enumerate(self.steps(torch.tanh(x))):
+            h = self.cell(x_t, h)
+            outputs[:, t] = h
         return outputs
 
 
@@ -73,6 +87,7 @@ def test_a_scan_in_chunks_passes(steps):
 QUADRATIC = {
     "indexed": (Loop(indexed), "select_backward"),
     "appended": (Appending(unbound), "cat"),
+    "written": (Writing(unbound), "copy_"),
     "matrix": (lambda x: (x @ x.mT).softmax(-1) @ x, "bmm"),
     "kernel": (seqref.MultiHeadAttention(6, 2), "flash_attention_for_cpu"),
 }
@@ -84,6 +99,73 @@ def test_work_that_grows_faster_is_told(name):
     with pytest.raises(AssertionError, match=r"^linear cost: from 64 to 128") as caught:
         check_linear_cost(model, X)
     assert operation in str(caught.value)
+    assert "a write into one, as `y[:, t] = h`" in str(caught.value)
+
+
+def test_inputs_that_are_data_want_no_gradient():
+    """Then an index into them has no backward pass."""
+    model = Loop(lambda x: indexed(x.detach()))
+    assert check_linear_cost(model, X) is None
+    model = nn.Sequential(Loop(indexed))
+    with pytest.raises(AssertionError, match="select_backward"):
+        check_linear_cost(model, X)
+
+
+def test_a_packed_batch_costs_more_than_its_steps():
+    """torch slices the packed data at each step, on a CPU."""
+
+    def packed(model, x):
+        lengths = torch.full((len(x),), x.shape[1])
+        return model(pack_padded_sequence(x, lengths, batch_first=True))
+
+    with pytest.raises(AssertionError, match="slice_backward"):
+        check_linear_cost(nn.GRU(6, 8, batch_first=True), X, call=packed)
+
+
+@dataclass
+class Result:
+    """Outputs by name, as libraries return them."""
+
+    y: Tensor
+
+
+def test_outputs_in_other_objects_are_found():
+    assert check_linear_cost(lambda x: Result(x.tanh()), X) is None
+    with pytest.raises(AssertionError, match=r"^linear cost: "):
+        check_linear_cost(lambda x: Result((x @ x.mT).softmax(-1) @ x), X)
+
+
+def test_a_model_may_write_to_its_inputs():
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 6))
+    assert check_linear_cost(model, X) is None
+    assert X.min() < 0
+
+
+def test_a_state_that_was_kept_on_the_module_is_copied_too():
+    """It has a graph, of which copy.deepcopy wants none."""
+    model = nn.Sequential(nn.Linear(6, 6))
+    model.kept = model(X)
+    assert check_linear_cost(model, X) is None
+    assert model.kept.requires_grad
+
+
+def test_a_model_of_limited_length_is_told_what_it_was_given():
+    table = nn.Embedding(64, 6)
+
+    def model(x):
+        return x + table(torch.arange(x.shape[1]))
+
+    assert check_linear_cost(model, X[:, :16]) is None
+    with pytest.raises(IndexError) as caught:
+        check_linear_cost(model, X)
+    assert "inputs of shape (2, 128, 6)" in caught.value.__notes__[0]
+
+
+def test_a_caller_in_inference_mode_changes_nothing():
+    with torch.inference_mode():
+        assert check_linear_cost(lambda x: x.tanh(), X) is None
+        with pytest.raises(AssertionError, match=r"^linear cost: "):
+            check_linear_cost(lambda x: (x @ x.mT).softmax(-1) @ x, X)
 
 
 @pytest.mark.parametrize("width", [5, 64, 512])
@@ -150,6 +232,9 @@ def test_what_has_no_gradient_or_no_steps_is_refused():
         check_linear_cost(deaf, X, call=lambda m, _: m(torch.ones(3)))
     with pytest.raises(ValueError, match="nothing to take a gradient to"):
         check_linear_cost(lambda x: x, torch.arange(32).view(2, 16))
+    frozen = nn.Embedding(32, 3).requires_grad_(False)
+    with pytest.raises(ValueError, match="with parameters that want one"):
+        check_linear_cost(frozen, torch.arange(32).view(2, 16))
 
 
 @pytest.mark.errors

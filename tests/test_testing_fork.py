@@ -113,6 +113,17 @@ def test_the_contract_has_the_property_under_another_name():
         check_sequence_layer(Layer(), X)
 
 
+def test_outputs_that_hang_on_nothing_leave_it_open():
+    for model in (lambda x, state: (0 * x, state), nn.GRU(3, 4, batch_first=True)):
+        call = None
+        if isinstance(model, nn.Module):
+            call = lambda model, x, state: model(0 * x, None)  # noqa: E731
+        with pytest.raises(AssertionError, match="do not depend on the inputs"):
+            check_state_fork(
+                model, X, call=call, expected_failures={"state fork": "as built"}
+            )
+
+
 def test_two_results_of_one_call_leave_it_open():
     class Restless(nn.Module):
         def forward(self, x, state=None):

@@ -53,6 +53,7 @@ from seqref.recurrent import (
     ZoneoutLSTMCell,
     zoneout,
 )
+from seqref.ssm import Mamba, MambaState
 
 __version__ = "0.1.0"
 
@@ -85,6 +86,8 @@ __all__ = [
     "LearnedPositions",
     "LockedDropout",
     "LongformerSelfAttention",
+    "Mamba",
+    "MambaState",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "MultiplicativeSource",

@@ -9,7 +9,12 @@ from seqref.decoding import greedy
 from seqref.interop import from_left_padding, from_transformers, to_left_padding
 from seqref.interop.transformers import translated
 from seqref.models import MaskedLM, TransformerLM
-from seqref.testing import check_state_carry, check_state_fork
+from seqref.recurrence import select_rows
+from seqref.testing import (
+    check_cached_continuation,
+    check_state_carry,
+    check_state_fork,
+)
 
 transformers = pytest.importorskip("transformers")
 
@@ -45,6 +50,20 @@ def llama(**options):
     return transformers.LlamaForCausalLM(config)
 
 
+def mamba(**options):
+    config = transformers.MambaConfig(
+        vocab_size=VOCAB,
+        hidden_size=16,
+        state_size=4,
+        num_hidden_layers=2,
+        time_step_rank=3,
+        # In float32 whatever the dtype, if it is left on.
+        residual_in_fp32=False,
+        **options,
+    )
+    return transformers.MambaForCausalLM(config)
+
+
 def bert(**options):
     config = transformers.BertConfig(
         vocab_size=VOCAB,
@@ -70,6 +89,9 @@ MODELS = {
     "llama, other base": lambda: llama(
         rope_parameters={"rope_type": "default", "rope_theta": 500.0}
     ),
+    "mamba": mamba,
+    "mamba, biases": lambda: mamba(use_bias=True, use_conv_bias=False),
+    "mamba, free head": lambda: mamba(tie_word_embeddings=False, conv_kernel=2),
     "bert": bert,
     "bert, relu": lambda: bert(hidden_act="relu"),
 }
@@ -97,10 +119,12 @@ def scores(model, x, lengths=LENGTHS, **options):
 
 
 def close(got, expected, name, dtype=torch.float64):
-    # Llama's norms and rotations are made in float32 whatever the dtype.
-    exact = dtype == torch.float64 and not name.startswith("llama")
+    # Norms of Llama and Mamba, and other parts, are in float32 whatever the dtype.
+    exact = dtype == torch.float64 and not name.startswith(("llama", "mamba"))
     bound = 1e-10 if exact else 2e-5
-    torch.testing.assert_close(got, expected, rtol=bound, atol=bound)
+    # Mamba's logits are cast to float32 at the end.
+    same = not name.startswith("mamba")
+    torch.testing.assert_close(got, expected, rtol=bound, atol=bound, check_dtype=same)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -141,7 +165,7 @@ def test_the_kind_and_the_mode_are_those_of_the_model():
         assert all(parameter.requires_grad for parameter in ours.parameters())
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mamba"])
 def test_greedy_writes_what_generate_writes(name):
     theirs = made(name)
     ours = from_transformers(theirs)
@@ -154,7 +178,7 @@ def test_greedy_writes_what_generate_writes(name):
     assert written.tolist() == expected[:, 1:].tolist()
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mamba"])
 def test_left_padding_goes_through_a_shift_of_rows(name):
     theirs = made(name)
     x = tokens()
@@ -197,6 +221,7 @@ REFUSED = {
     "rope_type 'default'": lambda: llama(
         rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
     ),
+    "`config.hidden_act` must be 'silu'": lambda: mamba(hidden_act="gelu"),
     "`config.is_decoder` must be False": lambda: bert(is_decoder=True),
 }
 
@@ -238,6 +263,7 @@ def test_other_models_are_refused():
     [
         ("gpt2", "lm_head.weight"),
         ("llama, tied", "lm_head.weight"),
+        ("mamba", "lm_head.weight"),
         ("bert", "cls.predictions.decoder.weight"),
         ("bert", "cls.predictions.decoder.bias"),
     ],
@@ -289,3 +315,69 @@ def test_its_cache_is_written_in_place_and_beams_must_copy_it(model):
     with pytest.raises(AssertionError, match=r"^state fork: "):
         check_state_fork(its, ids, call=call)
     assert check_state_fork(its, ids, call=copied) is None
+
+
+def with_mask(model, ids, state, lengths):
+    """Positions and mask of a padded prompt, and of what follows."""
+    if state is None:
+        cache, mask = None, torch.arange(ids.shape[1]) < lengths[:, None]
+    else:
+        cache, mask = state[0], torch.cat([state[1], state[1][:, :1]], dim=1)
+    places = mask.cumsum(1)[:, -ids.shape[1] :] - 1
+    options = {"attention_mask": mask.long(), "position_ids": places}
+    out = model(ids, cache=cache, use_cache=True, **options)
+    return out.logits, (out.cache, mask)
+
+
+def mamba_call(model, ids, state, lengths):
+    """As its documentation has it: a mask with the prompt, and none with a step."""
+    mask = None
+    if lengths is not None:
+        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+    out = model(ids, cache=state, attention_mask=mask, use_cache=True)
+    return out.logits, out.cache
+
+
+def test_a_padded_prompt_leaves_their_transformers_right_and_their_mamba_wrong():
+    x, lengths = tokens(), torch.tensor([5, 2, 4])
+    for name in ("gpt2", "llama"):
+        options = {"call": with_mask, "dtype": torch.float32}
+        check_cached_continuation(made(name), x, lengths, **options)
+    theirs = made("mamba")
+    message = r"^cached continuation: .* after a prompt that is padded on the right in"
+    with pytest.raises(AssertionError, match=message):
+        check_cached_continuation(
+            theirs, x, lengths, call=mamba_call, dtype=torch.float32
+        )
+    check_cached_continuation(from_transformers(theirs), x, lengths)
+
+
+def test_their_mamba_ignores_its_state_in_a_second_call_of_several_tokens():
+    def call(model, ids, cache):
+        out = model(ids, cache=cache, use_cache=True)
+        return out.logits, out.cache
+
+    x = tokens()
+    theirs = made("mamba", torch.float32)
+    with pytest.raises(AssertionError, match=r"^state carry: "):
+        check_state_carry(theirs, x, call=call, dtype=torch.float32)
+    ours = from_transformers(theirs)
+    check_state_carry(ours, x)
+    check_state_fork(ours, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_cached_steps_of_mamba_are_the_library_s_row_by_row(dtype):
+    """Prompts without padding, one at a time, as theirs needs them."""
+    theirs = made("mamba", dtype)
+    ours = from_transformers(theirs)
+    x = tokens()
+    logits, state = ours(x[:, :5], lengths=torch.tensor([5, 2, 4]))
+    for r, n in enumerate((5, 2, 4)):
+        out = theirs(x[r : r + 1, :n], use_cache=True)
+        close(logits[r : r + 1, :n], out.logits, "mamba", dtype)
+        row = select_rows(state, torch.tensor([r]))
+        for t in range(5, TIME):
+            out = theirs(x[r : r + 1, t : t + 1], cache=out.cache, use_cache=True)
+            scores_t, row = ours.step(x[r : r + 1, t], row)
+            close(scores_t, out.logits[:, 0], "mamba", dtype)

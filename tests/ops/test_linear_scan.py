@@ -1,5 +1,9 @@
 """The op: definition, backends, padding, gradients, judges, refusals."""
 
+import importlib
+import importlib.util
+import sys
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -25,6 +29,9 @@ DECAYS = {
     "growing": (0.9, 1.1),
 }
 LENGTHS = torch.tensor([13, 0, 5])
+KERNEL = pytest.param("triton", marks=pytest.mark.triton)
+FORMS = [KERNEL if name == "triton" else name for name in BACKENDS]
+FAST = [name for name in FORMS if name != "reference"]
 
 
 @pytest.fixture(params=["one chunk", "chunks", "chunks and a rest"])
@@ -32,6 +39,11 @@ def chunks(request, monkeypatch):
     """13 steps in one chunk, in chunks of 2 or 4, or of 5."""
     count = {"one chunk": 1, "chunks": 13, "chunks and a rest": 3}[request.param]
     monkeypatch.setattr(parallel, "chunks_of", lambda *_: count)
+    # Of the kernel one tile that is not full, full tiles, and those with a rest.
+    if kernel := sys.modules.get("seqref.ops.linear_scan.triton"):
+        steps = {1: 16, 13: 1, 3: 4}[count]
+        monkeypatch.setattr(kernel, "STEPS", steps)
+        monkeypatch.setattr(kernel, "FEATURES", 4)
 
 
 def case(time=13, shape=(5,), dtype=F64, decays=(-1.0, 1.0), seed=0, batch=3):
@@ -67,7 +79,7 @@ def close(ours, expected, tolerance=1e-12):
         torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORMS)
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
 @pytest.mark.parametrize("dtype", [F64, C128])
 def test_equals_the_definition(backend, shape, dtype, chunks):
@@ -82,10 +94,11 @@ def test_equals_the_definition(backend, shape, dtype, chunks):
 
 @pytest.mark.parametrize("dtype", [F64, C128])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
-def test_backends_agree_in_values_and_gradients(dtype, lengths, chunks):
+@pytest.mark.parametrize("backend", FAST)
+def test_backends_agree_in_values_and_gradients(backend, dtype, lengths, chunks):
     made = case(dtype=dtype)
     expected = with_gradients(made, "reference", lengths=lengths)
-    close(with_gradients(made, "parallel", lengths=lengths), expected)
+    close(with_gradients(made, backend, lengths=lengths), expected)
 
 
 @pytest.mark.parametrize("time", [1, 2, 7, 64, 1000])
@@ -120,6 +133,44 @@ def test_is_about_as_near_to_float64_as_the_loop(decays, dtype, laws):
             for x in (one - true, other - true, true)
         )
         assert (error <= 2 * errors + 8 * eps * largest).all()
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("decays", ["near 1", "nearer 1", "near -1", "0", "growing"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_the_kernel_is_about_as_near_to_float64_as_the_loop(decays, dtype):
+    """Five seeds as rows; several tiles of the size that is used."""
+    eps = torch.finfo(dtype).eps
+    made = case(200, (2,), dtype, DECAYS[decays], batch=5)
+    exact = [x.detach().to(C128 if dtype.is_complex else F64) for x in made]
+    truth = with_gradients([x.requires_grad_() for x in exact], "reference")
+    ours, loop = with_gradients(made, "triton"), with_gradients(made, "reference")
+
+    def of_rows(h, h_n, grad_a, grad_b, grad_h_0):
+        # What is one vector a row has too few numbers for a largest error.
+        joined = (h, h_n[:, None]), (grad_a,), (grad_b, grad_h_0[:, None])
+        return [torch.cat(parts, dim=1).flatten(1) for parts in joined]
+
+    for one, other, true in zip(
+        *(of_rows(*x) for x in (ours, loop, truth)), strict=True
+    ):
+        error, errors, largest = (
+            x.abs().amax(dim=1) for x in (one - true, other - true, true)
+        )
+        assert (error <= 2 * errors + 8 * eps * largest).all()
+
+
+@pytest.mark.triton
+def test_the_kernel_hands_on_what_is_no_number():
+    a, b, h_0 = (x.detach() for x in case(time=9, shape=(2,), batch=1))
+    h_0.zero_()
+    a[0, 0, 0], b[0, 4, 1] = torch.nan, torch.nan
+    ours, expected = (
+        linear_scan(a, b, h_0, backend=name)[0].isnan()
+        for name in ("triton", "reference")
+    )
+    assert torch.equal(ours, expected)
+    assert ours.sum() == 9 + 5
 
 
 def test_small_values_keep_their_digits():
@@ -170,7 +221,7 @@ def test_nothing_grows_out_of_nothing():
     torch.testing.assert_close(h_n, torch.full((1, 2), 100.0))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORMS)
 def test_no_step_sees_a_later_one(backend, chunks):
     a, b, h_0 = case()
     h, _ = linear_scan(a, b, h_0, backend=backend)
@@ -181,7 +232,7 @@ def test_no_step_sees_a_later_one(backend, chunks):
     assert other[:, 7:].isnan().all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORMS)
 def test_halves_with_the_state_between_are_the_whole(backend, chunks):
     a, b, h_0 = case()
     whole = linear_scan(a, b, h_0, backend=backend)
@@ -190,7 +241,7 @@ def test_halves_with_the_state_between_are_the_whole(backend, chunks):
     close((torch.cat([first, second], dim=1), last), whole)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORMS)
 def test_padding_changes_nothing(backend, chunks):
     made = case()
     expected = with_gradients(made, backend, lengths=LENGTHS)
@@ -209,12 +260,14 @@ def test_padding_changes_nothing(backend, chunks):
             torch.testing.assert_close(h_n[row], h[row, length - 1])
 
 
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("dtype", [F64, C128])
-def test_gradients_and_theirs(dtype, chunks):
-    made = case(shape=(2,), dtype=dtype, batch=2)
+def test_gradients_and_theirs(backend, dtype, chunks):
+    small = {"time": 3, "shape": (1,)} if backend == "triton" else {"shape": (2,)}
+    made = case(dtype=dtype, batch=2, **small)
 
     def run(*tensors):
-        return linear_scan(*tensors, backend="parallel")
+        return linear_scan(*tensors, backend=backend)
 
     assert gradcheck(run, made)
     assert gradgradcheck(run, made)
@@ -230,15 +283,17 @@ def test_a_gradient_that_is_not_wanted_of_the_last_state_alone(chunks):
         close(ours, expected)
 
 
-def test_without_a_gradient_of_the_decays(chunks):
+@pytest.mark.parametrize("backend", FAST)
+def test_without_a_gradient_of_the_decays(backend, chunks):
     made = case()
     expected = torch.autograd.grad(linear_scan(*made)[0].sum(), made)[1:]
     a, b, h_0 = made[0].detach(), *made[1:]
-    ours = torch.autograd.grad(linear_scan(a, b, h_0)[0].sum(), (b, h_0))
-    close(ours, expected)
+    h, _ = linear_scan(a, b, h_0, backend=backend)
+    close(torch.autograd.grad(h.sum(), (b, h_0)), expected)
 
 
-def test_a_decay_that_is_one_for_all_steps(chunks):
+@pytest.mark.parametrize("backend", FAST)
+def test_a_decay_that_is_one_for_all_steps(backend, chunks):
     """Given by `expand`, whose gradient is a sum over the steps."""
     _, b, h_0 = case()
     decay = torch.linspace(0.1, 0.9, 5, dtype=F64).requires_grad_()
@@ -247,28 +302,29 @@ def test_a_decay_that_is_one_for_all_steps(chunks):
             linear_scan(decay.expand(b.shape), b, h_0, backend=name)[0].sum(),
             (decay, b, h_0),
         )
-        for name in ("parallel", "reference")
+        for name in (backend, "reference")
     )
     close(ours, expected)
 
 
-def test_gradients_of_several_things_at_once(chunks):
+@pytest.mark.parametrize("backend", FORMS)
+def test_gradients_of_several_things_at_once(backend, chunks):
     a, b, h_0 = case()
-    for backend in BACKENDS:
-        h, _ = linear_scan(a, b, h_0, backend=backend)
-        upstream = torch.stack([torch.ones_like(h), torch.arange(13.0)[:, None] * h])
-        batched = torch.autograd.grad(
-            h, (a, b, h_0), upstream, is_grads_batched=True, retain_graph=True
-        )
-        for k, above in enumerate(upstream):
-            each = torch.autograd.grad(h, (a, b, h_0), above, retain_graph=True)
-            close([x[k] for x in batched], each)
+    h, _ = linear_scan(a, b, h_0, backend=backend)
+    upstream = torch.stack([torch.ones_like(h), torch.arange(13.0)[:, None] * h])
+    batched = torch.autograd.grad(
+        h, (a, b, h_0), upstream, is_grads_batched=True, retain_graph=True
+    )
+    for k, above in enumerate(upstream):
+        each = torch.autograd.grad(h, (a, b, h_0), above, retain_graph=True)
+        close([x[k] for x in batched], each)
 
 
-def test_arguments_stay_as_they_are(chunks):
+@pytest.mark.parametrize("backend", FAST)
+def test_arguments_stay_as_they_are(backend, chunks):
     made = case()
     before = [x.detach().clone() for x in made]
-    h, h_n = linear_scan(*made, backend="parallel")
+    h, h_n = linear_scan(*made, backend=backend)
     h_n.detach().fill_(7.0)
     assert not (h == 7.0).any()
     for one, other in zip(made, before, strict=True):
@@ -276,9 +332,10 @@ def test_arguments_stay_as_they_are(chunks):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORMS)
 def test_half_precision_is_computed_in_float32(dtype, backend):
-    made = case(time=400, dtype=dtype, decays=(0.9, 1.0))
+    steps = 70 if backend == "triton" else 400
+    made = case(time=steps, shape=(2,), dtype=dtype, decays=(0.9, 1.0))
     wide = [x.detach().float() for x in made]
     h, h_n = linear_scan(*made, backend=backend)
     expected, last = linear_scan(*wide, backend=backend)
@@ -287,11 +344,11 @@ def test_half_precision_is_computed_in_float32(dtype, backend):
     assert torch.equal(h_n, last.to(dtype))
 
 
-@pytest.mark.parametrize("backend", [None, *BACKENDS])
+@pytest.mark.parametrize("backend", [None, *FORMS])
 def test_no_steps_no_rows_no_features(backend):
     for batch, time, width in ((3, 0, 5), (0, 4, 5), (3, 4, 0)):
         a, b, h_0 = case(time=time, shape=(width,), batch=batch)
-        if backend == "parallel":
+        if backend in ("parallel", "triton"):
             with pytest.raises(RuntimeError, match="the input is empty"):
                 linear_scan(a, b, h_0, backend=backend)
             continue
@@ -368,3 +425,15 @@ def test_bad_arguments():
         linear_scan(a, b, h_0, backend="torch")
     with pytest.raises(RuntimeError, match=r"torch\.func cannot"):
         grad(lambda b: linear_scan(a, b, h_0, backend="parallel")[0].sum())(b)
+
+
+def test_a_kernel_that_cannot_run_says_what_it_needs(monkeypatch):
+    made = case()
+    if not importlib.util.find_spec("triton"):
+        with pytest.raises(RuntimeError, match=r"needs Triton, .* \(`seqref\[gpu\]`\)"):
+            linear_scan(*made, backend="triton")
+        return
+    kernel = importlib.import_module("seqref.ops.linear_scan.triton")
+    monkeypatch.setattr(kernel.triton.knobs.runtime, "interpret", False)
+    with pytest.raises(RuntimeError, match="it is for CUDA, and the tensors are on"):
+        linear_scan(*made, backend="triton")

@@ -603,6 +603,26 @@ def test_the_scale_comes_before_the_product(sign, backend, blocks):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [-0.5, -1e-3, 0.0])
+def test_a_scale_that_is_not_positive(scale, dtype, backend):
+    """torch's kernel for CPUs hides later keys before it scales."""
+    q, k, v = torch.randn(3, 2, 2, 64, 8, generator=torch.Generator().manual_seed(0))
+    given = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+    judged = [x.detach().double().requires_grad_() for x in given]
+    later = torch.ones(64, 64, dtype=torch.bool).triu(1)
+    scores = (scale * judged[0] @ judged[1].mT).masked_fill(later, -torch.inf)
+    expected = scores.softmax(dim=-1) @ judged[2]
+    out = softmax_attention(*given, causal=True, scale=scale, backend=backend)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(out.double(), expected, atol=tolerance, rtol=tolerance)
+    grads = torch.autograd.grad(out.float().square().sum(), given)
+    wanted = torch.autograd.grad(expected.square().sum(), judged)
+    for got, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(got.double(), want, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_bias_that_overflows(backend, blocks):
     made = case(torch.float32, queries=2, slopes=True)
     slopes = torch.tensor([1.0, 3e38, 0.5, 0.1])

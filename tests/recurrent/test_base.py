@@ -695,7 +695,7 @@ TRACED = {
 # Each step is an operation of its own in the trace.
 UNROLLED = [
     name for name in NAMES if issubclass(LAYERS[name].kind, LoopedLayer | seqref.ChoGRU)
-]
+] + ["Mamba"]
 
 
 class Outputs(nn.Module):

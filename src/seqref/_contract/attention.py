@@ -20,6 +20,11 @@ BACKWARD = (
     "in a row that sees no key"
 )
 WHEN = "between the formula and the function"
+IN_TURN = "with heads of keys in turn, as `repeat` and not `repeat_interleave` has them"
+TURNED = (
+    "over the axis before the queries: transpose in `call` where that is the axis of "
+    "steps"
+)
 
 
 class Inputs(NamedTuple):
@@ -52,10 +57,10 @@ def check_attention(
 
     with $\Omega_i$ the keys that query $i$ sees; one that sees none has the output 0,
     and no gradient passes through it. Compared are the first tensor that the function
-    returns with $o$, a second one of the shape of the weights with $\alpha$, and the
-    gradients of a random linear loss with respect to `q`, `k` and `v`, where the output
-    has any. Where they differ and another formula that is known as a mistake fits, the
-    message names it.
+    returns with $o$, a second one beside it of the shape of the weights with $\alpha$,
+    and the gradients of a random linear loss with respect to `q`, `k` and `v`, where
+    the output has a graph. Where they differ and another formula that is known as a
+    mistake fits, the message names it.
 
     This is a comparison with a definition, not a property that any model has: a bias on
     the scores or another kernel fails it, as it should.
@@ -81,7 +86,9 @@ def check_attention(
 
     Shapes:
         - `q`: (..., queries, head); `k`: (..., keys, head); `v`: (..., keys, value),
-          with the same axes in front, such as (batch, heads)
+          with the same axes in front, such as (batch, heads). Heads of keys, the last
+          of these axes, may be fewer: with `heads = n kv_heads`, each serves n heads of
+          queries that stand next to each other
         - `seen`: broadcastable to (..., queries, keys)
         - output: (..., queries, value); weights: (..., queries, keys)
 
@@ -120,12 +127,15 @@ def _check_arguments(
             )
     lead, queries, head = q.shape[:-2], q.shape[-2], q.shape[-1]
     keys = k.shape[-2]
-    fits = k.shape == (*lead, keys, head) and v.shape[:-1] == (*lead, keys)
+    fits = k.shape[-1] == head and v.shape[:-1] == k.shape[:-1]
+    fits &= k.dim() == q.dim() and k.shape[:-3] == q.shape[:-3]
+    fits &= all(heads % fewer == 0 for heads, fewer in zip(lead, k.shape, strict=False))
     if not fits:
+        shared = " (or of heads, the last axis in front of these, a divisor)"
         raise ValueError(
             f"{where}: `k` must have shape {(*lead, 'keys', head)} and `v` "
-            f"{(*lead, 'keys', 'value')} beside `q` {tuple(q.shape)}, got "
-            f"{tuple(k.shape)} and {tuple(v.shape)}"
+            f"{(*lead, 'keys', 'value')} beside `q` {tuple(q.shape)}"
+            f"{shared if lead else ''}, got {tuple(k.shape)} and {tuple(v.shape)}"
         )
     if seen is None:
         return
@@ -154,7 +164,9 @@ def _compare_values(probe: Probe, given: Inputs, factor: float) -> None:
     causes = CAUSES + _likely(probe, y, given, factor)
     probe.same(at(key), WHEN, want.to(y.dtype), y, causes)
     for name, value in others[:1]:
-        if value.shape == weights.shape and value.is_floating_point():
+        # What stands deeper, such as a pair of keys and values, is no weights.
+        beside = name.count(".") + name.count("[") <= 1
+        if beside and value.shape == weights.shape and value.is_floating_point():
             probe.same(at(name), WHEN, weights.to(value.dtype), value, CAUSES)
 
 
@@ -162,7 +174,7 @@ def attention(
     given: Inputs, factor: float, axis: int = -1, hidden: float = -torch.inf
 ) -> tuple[Tensor, Tensor]:
     r"""Outputs and weights by the formula, in float64."""
-    q, k, v = (tensor.double() for tensor in given[:3])
+    q, k, v = (tensor.double() for tensor in _apart(given)[:3])
     scores = factor * q @ k.mT
     if given.seen is None:
         weights = scores.softmax(axis)
@@ -175,12 +187,29 @@ def attention(
     return weights @ v, weights
 
 
+def _apart(given: Inputs) -> Inputs:
+    r"""With keys and values for each head; those that share them are neighbours."""
+    q, k, v, seen = given
+    if k.shape[:-2] != q.shape[:-2]:
+        k, v = (t.repeat_interleave(q.shape[-3] // t.shape[-3], -3) for t in (k, v))
+    return Inputs(q, k, v, seen)
+
+
 def _likely(probe: Probe, y: Tensor, given: Inputs, factor: float) -> str:
     r"""Words for a formula that is known as a mistake and that fits, or none."""
-    if not differ(attention(given, factor)[0].to(y.dtype), y, probe.atol).any():
+
+    def fits(formula: tuple[Tensor, ...], y: Tensor) -> bool:
+        return not differ(formula[0].to(y.dtype), y, probe.atol).any()
+
+    right = attention(given, factor)
+    if fits(right, y):
         return ""
+    # Where no key is left, a softmax by hand is NaN; the formulas have zeros.
+    finite = y.masked_fill(y.isnan(), 0)
+    if fits(right, finite):
+        return ".\nHere it is the formula with NaN where a query sees no key"
     for words, formula in _mistakes(given, factor).items():
-        if not differ(formula()[0].to(y.dtype), y, probe.atol).any():
+        if fits(formula(), finite):
             return f".\nHere it is the formula {words}"
     return ""
 
@@ -198,9 +227,13 @@ def _mistakes(
         mistakes["with a softmax over the axis before the queries"] = lambda: attention(
             given, factor, axis=-3
         )
+        mistakes[TURNED] = lambda: _turned(given, factor)
+    if k.shape[:-2] != q.shape[:-2]:
+        mistakes[IN_TURN] = lambda: attention(_in_turn(given), factor)
     if seen is None:
         return mistakes
-    corner = torch.ones_like(q[..., :1] @ k[..., :1].mT, dtype=torch.bool).tril()
+    corner = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device)
+    corner = corner.tril()
     masks = {
         "without the mask": None,
         "with a mask of the other meaning": ~seen,
@@ -214,10 +247,26 @@ def _mistakes(
 
     def late() -> tuple[Tensor, ...]:
         _, weights = attention(Inputs(q, k, v, None), factor)
-        return ((weights * seen) @ v.double(),)
+        return ((weights * seen) @ _apart(given).v.double(),)
 
     mistakes["with a mask behind the softmax"] = late
     return mistakes
+
+
+def _in_turn(given: Inputs) -> Inputs:
+    r"""With a head of keys for each of the queries', the first again after the last."""
+    q, k, v, seen = given
+    group = q.shape[-3] // k.shape[-3]
+    k, v = (torch.cat([t] * group, dim=-3) for t in (k, v))
+    return Inputs(q, k, v, seen)
+
+
+def _turned(given: Inputs, factor: float) -> tuple[Tensor, ...]:
+    r"""Over the axis before the queries, where it can be; else the formula itself."""
+    q, k, v = (tensor.transpose(-3, -2) for tensor in given[:3])
+    if given.seen is not None or q.shape[:-2] != k.shape[:-2]:
+        return attention(given, factor)
+    return (attention(Inputs(q, k, v, None), factor)[0].transpose(-3, -2),)
 
 
 def _compare_gradients(probe: Probe, given: Inputs, factor: float) -> None:

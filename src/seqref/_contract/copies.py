@@ -37,8 +37,11 @@ def parameters_of(module: nn.Module) -> tuple[set[str], bool]:
     return set(parameters), any(is_lazy(p) for p in parameters.values())
 
 
-def converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    r"""A copy in the mode that the module is in, in `dtype` and without gradients."""
+def converted(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    r"""A copy in the mode that the module is in, in `dtype` and without gradients.
+
+    None leaves each tensor its own dtype.
+    """
     held = {id(t) for t in (*module.parameters(), *module.buffers())}
     # Tensors that are plain attributes: a state that was kept, a table of positions.
     loose = [t for child in module.modules() for t in _tensors(vars(child))]
@@ -52,8 +55,10 @@ def converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return made
 
 
-def in_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    r"""The tensor in a dtype, if it is floating or complex; else as it is."""
+def in_dtype(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    r"""The tensor in a dtype, if there is one and it is no integer; else as it is."""
+    if dtype is None:
+        return tensor
     if tensor.is_complex():
         return tensor.to(COMPLEX[dtype])
     return tensor.to(dtype) if tensor.is_floating_point() else tensor

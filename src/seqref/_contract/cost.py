@@ -1,6 +1,5 @@
 r"""A property of a model: its work grows with the number of steps, and no faster."""
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,7 +13,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from seqref._contract.calls import plain_call
+from seqref._contract.copies import converted
 from seqref._contract.inputs import check_batch
+from seqref._contract.outputs import with_graph
 from seqref._contract.places import Call
 from seqref._contract.probe import Probe
 from seqref.errors import check_number
@@ -32,9 +33,10 @@ ATTENTION = {
 }
 
 CAUSES = (
-    "an index into a tensor that wants a gradient, inside a loop over steps; "
-    "`torch.cat` in such a loop; attention over all positions; or the steps of `x` are "
-    "no multiple of the pieces that it is worked through in"
+    "an index into a tensor that wants a gradient, as `x[:, t]`, or a write into one, "
+    "as `y[:, t] = h`, in a loop over steps; `torch.cat` in such a loop; attention "
+    "over all positions; or the steps of `x` are no multiple of the pieces that it is "
+    "worked through in"
 )
 
 
@@ -104,11 +106,16 @@ def check_linear_cost(
     grows too fast, and where a single operation does whose share is above 1 in 100.
     What a kernel of another library does inside is not seen otherwise.
 
+    `x` wants a gradient here, as the inputs of a layer inside a network do. Where yours
+    are data that want none, hand on `x.detach()` in `call`: an index into it in a loop
+    costs nothing then.
+
     Args:
         model: A module, of which a copy is run in the mode that it is in, a method of
             one, or another callable.
-        x: Inputs. The wider the model, the more steps it takes to show; where it works
-            in pieces, a multiple of these.
+        x: Inputs; the model must be able to read four times their steps. The wider the
+            model, the more steps it takes to show; where it works in pieces, a multiple
+            of these.
         call: ``call(model, x)``. None is ``model(x)``.
         at_most: The largest ratio that counts as linear.
         expected_failures: Why the property must fail, by its name: a mapping from
@@ -188,23 +195,38 @@ def _work(
     wanted: list[Tensor] = []
     owner = getattr(model, "__self__", model)
     if isinstance(owner, nn.Module):
-        mine = copy.deepcopy(owner)
+        mine = converted(owner, None)
         model = mine if model is owner else MethodType(model.__func__, mine)
         wanted = [p for p in mine.parameters() if p.requires_grad]
     if inputs.is_floating_point() or inputs.is_complex():
         wanted.append(inputs.requires_grad_())
+        # To a leaf a model could not write in place.
+        inputs = inputs.clone()
     if not wanted:
         raise ValueError(
             f"{where}: there is nothing to take a gradient to: `x` holds integers, and "
-            "the model is no module with parameters, nor a method of one"
+            "the model is no module, nor a method of one, with parameters that want one"
         )
     with torch.enable_grad(), Work() as work:
         sums = [
-            leaf.abs().sum()
-            for leaf in tree_leaves(call(model, inputs))
-            if isinstance(leaf, Tensor) and leaf.requires_grad
+            tensor.abs().sum()
+            for leaf in tree_leaves(_called(where, call, model, inputs))
+            for tensor in with_graph(leaf).values()
+            if tensor.requires_grad
         ]
         if not sums:
             raise ValueError(f"{where}: no output of the model has a gradient")
         torch.autograd.grad(sums, wanted, allow_unused=True)
     return work
+
+
+def _called(where: str, call: Call, model: Any, x: Tensor) -> Any:
+    try:
+        return call(model, x)
+    except Exception as error:
+        error.add_note(
+            f"{where} called the model with inputs of shape {tuple(x.shape)}: `x` "
+            "once, twice and four times in a row. Pass fewer steps where it cannot "
+            "read so many."
+        )
+        raise

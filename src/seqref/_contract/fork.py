@@ -39,7 +39,8 @@ def check_state_fork(
 
     Args:
         model: A module, a method of one, or another callable.
-        x: Inputs of the whole sequence, all rows of full length.
+        x: Inputs of the whole sequence, all rows of full length. What is overwritten in
+            a buffer shows from three steps on.
         call: ``call(model, x, state)``, which returns outputs and state; the state is
             None at the start and else what the call before returned. None is
             ``model(x, state)``.
@@ -73,7 +74,7 @@ def check_state_fork(
         x = probe.cast(x)
         y, _ = outputs_and_state(probe, x, (None,))
         needs_steps(probe, "`output`", y, x)
-        probe.run_twice((x, (None,)), (other(x), (None,)))
+        probe.must_react(*probe.run_twice((x, (None,)), (other(x), (None,))))
         for t in range(1, x.shape[1]):
             _from_one_state(probe, x[:, :t], x[:, t:], other(x)[:, t:])
 

@@ -46,6 +46,12 @@ def flatten(value: Any, name: str = "`output`") -> Outputs:
     Numbers, words and modules are left out. Where tensors may be and cannot be looked
     for, as in an iterator, `TypeError` is raised.
     """
+    found = with_graph(value, name)
+    return {key: _plain(tensor, key) for key, tensor in found.items()}
+
+
+def with_graph(value: Any, name: str = "`output`") -> Outputs:
+    r"""The same tensors as they came, with what leads back from them."""
     tensors: Outputs = {}
     _walk(value, name, tensors, {}, (), again=True)
     return tensors
@@ -71,7 +77,7 @@ def _walk(
     if isinstance(value, Tensor):
         # An attribute is often a second name of what was returned.
         if again or id(value) not in seen:
-            tensors[name] = _plain(value, name)
+            tensors[name] = value
         seen[id(value)] = value
     elif id(value) not in path:
         for suffix, part, is_attribute in _parts(value, name):

@@ -79,7 +79,11 @@ class Runs:
         self.devices = sorted({t.device for t in inputs if t.is_cuda}, key=str)
         before, drawn = torch.get_default_dtype(), Drawn(self.devices)
         # With gradients, since torch.nn has faster ways without that pad differently.
-        with torch.enable_grad(), torch.random.fork_rng(self.devices):
+        with (
+            torch.inference_mode(mode=False),
+            torch.enable_grad(),
+            torch.random.fork_rng(self.devices),
+        ):
             try:
                 # What a model makes with torch.zeros must meet its parameters.
                 torch.set_default_dtype(self.dtype or before)

@@ -1,10 +1,8 @@
-r"""GPT-2, Llama and BERT of `transformers`: their parts here, and where weights go."""
+r"""Models of `transformers`: their parts here, and where their weights go."""
 
-from collections.abc import Callable
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from seqref.attention import (
     CrossAttention,
@@ -12,6 +10,8 @@ from seqref.attention import (
     MultiHeadAttention,
     Rotary,
 )
+from seqref.interop._configs import activation_of, head_of, require, take_head
+from seqref.interop._mamba import from_mamba, mamba
 from seqref.interop._taking import Taking, Weights
 from seqref.models import (
     AddPositions,
@@ -23,39 +23,11 @@ from seqref.models import (
     Transformer,
     TransformerLM,
     TwoWayAttention,
-    gelu_tanh,
 )
-
-_ACTIVATIONS = {
-    "gelu": F.gelu,
-    "gelu_new": gelu_tanh,
-    "gelu_pytorch_tanh": gelu_tanh,
-    "relu": F.relu,
-    "silu": F.silu,
-}
-
-
-def _require(where: str, config: Any, **wanted: Any) -> None:
-    for name, value in wanted.items():
-        got = getattr(config, name, value)
-        if got != value:
-            raise ValueError(
-                f"{where}: `config.{name}` must be {value!r}, got {got!r}, which the "
-                "model here has no part for"
-            )
-
-
-def _activation(where: str, name: object) -> Callable[[Tensor], Tensor]:
-    if name not in _ACTIVATIONS:
-        raise ValueError(
-            f"{where}: the activation must be one of {', '.join(_ACTIVATIONS)}, got "
-            f"{name!r}"
-        )
-    return _ACTIVATIONS[name]  # pyright: ignore[reportArgumentType]
 
 
 def _gpt2(where: str, config: Any) -> TransformerLM:
-    _require(
+    require(
         where,
         config,
         scale_attn_weights=True,
@@ -65,7 +37,7 @@ def _gpt2(where: str, config: Any) -> TransformerLM:
         is_causal=True,
     )
     width, eps = config.n_embd, config.layer_norm_epsilon
-    activation = _activation(where, config.activation_function)
+    activation = activation_of(where, config.activation_function)
 
     def norm(width: int) -> nn.Module:
         return nn.LayerNorm(width, eps=eps)
@@ -80,21 +52,7 @@ def _gpt2(where: str, config: Any) -> TransformerLM:
     ]
     positions = AddPositions(LearnedPositions(config.n_positions, width))
     layer = Transformer([positions, *blocks], last_norm=norm(width))
-    return TransformerLM(config.vocab_size, layer, head=_head(config, width))
-
-
-def _head(config: Any, width: int) -> nn.Module | None:
-    if config.tie_word_embeddings:
-        return None
-    return nn.Linear(width, config.vocab_size, bias=False)
-
-
-def _take_head(taking: Taking, config: Any) -> None:
-    if not config.tie_word_embeddings:
-        taking.ours["head.weight"] = taking.take("lm_head.weight")
-    else:
-        # A state dict shows one matrix by two names, a list of parameters by one.
-        taking.tied("lm_head.weight", taking.ours["embedding.weight"])
+    return TransformerLM(config.vocab_size, layer, head=head_of(config, width))
 
 
 def _from_gpt2(config: Any, tensors: Weights) -> Weights:
@@ -118,12 +76,12 @@ def _from_gpt2(config: Any, tensors: Weights) -> Weights:
             taking.ours[f"{ours}.feed_forward.{part}.weight"] = weight.T
             taking.ours[f"{ours}.feed_forward.{part}.bias"] = bias
     taking.both("transformer.ln_f", "layer.last_norm")
-    _take_head(taking, config)
+    take_head(taking, config)
     return taking.done()
 
 
 def _llama(where: str, config: Any) -> TransformerLM:
-    _require(where, config, pretraining_tp=1, is_causal=True)
+    require(where, config, pretraining_tp=1, is_causal=True)
     rope = dict(config.rope_parameters)
     if rope.get("rope_type", "default") != "default":
         raise ValueError(
@@ -132,7 +90,7 @@ def _llama(where: str, config: Any) -> TransformerLM:
         )
     width, eps = config.hidden_size, config.rms_norm_eps
     head = config.head_dim or width // config.num_attention_heads
-    activation = _activation(where, config.hidden_act)
+    activation = activation_of(where, config.hidden_act)
 
     def norm(width: int) -> nn.Module:
         return nn.RMSNorm(width, eps=eps)
@@ -155,7 +113,7 @@ def _llama(where: str, config: Any) -> TransformerLM:
         for _ in range(config.num_hidden_layers)
     ]
     layer = Transformer(blocks, last_norm=norm(width))
-    return TransformerLM(config.vocab_size, layer, head=_head(config, width))
+    return TransformerLM(config.vocab_size, layer, head=head_of(config, width))
 
 
 def _from_llama(config: Any, tensors: Weights) -> Weights:
@@ -184,12 +142,12 @@ def _from_llama(config: Any, tensors: Weights) -> Weights:
                 bias=config.mlp_bias,
             )
     taking.both("model.norm", "layer.last_norm", bias=False)
-    _take_head(taking, config)
+    take_head(taking, config)
     return taking.done()
 
 
 def _bert(where: str, config: Any) -> MaskedLM:
-    _require(
+    require(
         where,
         config,
         is_decoder=False,
@@ -198,7 +156,7 @@ def _bert(where: str, config: Any) -> MaskedLM:
         tie_word_embeddings=True,
     )
     width, eps = config.hidden_size, config.layer_norm_eps
-    activation = _activation(where, config.hidden_act)
+    activation = activation_of(where, config.hidden_act)
 
     def norm(width: int) -> nn.Module:
         return nn.LayerNorm(width, eps=eps)
@@ -257,5 +215,6 @@ def _from_bert(config: Any, tensors: Weights) -> Weights:
 READERS: dict[str, tuple[Any, Any]] = {
     "GPT2LMHeadModel": (_gpt2, _from_gpt2),
     "LlamaForCausalLM": (_llama, _from_llama),
+    "MambaForCausalLM": (mamba, from_mamba),
     "BertForMaskedLM": (_bert, _from_bert),
 }

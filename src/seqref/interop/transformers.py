@@ -1,6 +1,6 @@
 r"""Models of the library `transformers` as those of `seqref.models`.
 
-GPT-2, Llama and BERT are read from a model that is in memory, so that nothing is
+GPT-2, Llama, Mamba and BERT are read from a model that is in memory, so that nothing is
 downloaded here and the library itself is not imported: what is needed is the model's
 `config` and its `state_dict`.
 """
@@ -24,6 +24,7 @@ def from_transformers(model: nn.Module) -> TransformerLM | MaskedLM:
     | --- | --- |
     | `GPT2LMHeadModel` | `TransformerLM`: learned positions, pre-norm, tanh GELU |
     | `LlamaForCausalLM` | `TransformerLM`: rotary, RMSNorm, SwiGLU, grouped heads |
+    | `MambaForCausalLM` | `TransformerLM` of `Mamba` in residual blocks, RMSNorm |
     | `BertForMaskedLM` | `MaskedLM`: learned positions, segments, post-norm |
 
     Parameters are copied with their dtype and device; each tensor of the model must
@@ -39,7 +40,8 @@ def from_transformers(model: nn.Module) -> TransformerLM | MaskedLM:
             not fit; the message names them.
 
     Source:
-        transformers 5.24: `modeling_gpt2`, `modeling_llama`, `modeling_bert`.
+        transformers 5.24: `modeling_gpt2`, `modeling_llama`, `modeling_mamba`,
+        `modeling_bert`.
     """
     where = "from_transformers"
     kind = type(model).__name__

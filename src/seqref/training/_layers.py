@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from seqref import recurrent
+from seqref import recurrent, ssm
 from seqref.attention import MultiHeadAttention, Rotary
 from seqref.models import FeedForward, PreNormBlock, Transformer
 
@@ -34,8 +34,11 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class OfACell:
-    r"""A recurrent layer: its sizes are the arguments of its constructor."""
+class OfSizes:
+    r"""A layer whose sizes are the arguments of its constructor.
+
+    `more` has those besides the widths, from the width of the layer.
+    """
 
     layer: Callable[..., nn.Module]
     more: Mapping[str, Callable[[int], Any]] = field(default_factory=dict)
@@ -54,6 +57,8 @@ class OfACell:
 
     def choose(self, width: int, hidden: int, horizon: int) -> dict[str, Any]:
         more = {name: value(hidden) for name, value in self.more.items()}
+        if "d_model" in inspect.signature(self.layer).parameters:
+            return {"d_model": hidden, **more}
         return {"input_size": width, "hidden_size": hidden, **more}
 
 
@@ -107,8 +112,12 @@ def choose_transformer(width: int, hidden: int, horizon: int) -> dict[str, Any]:
     }
 
 
+def _found(name: str) -> Any:
+    return getattr(recurrent if hasattr(recurrent, name) else ssm, name)
+
+
 def _plain(name: str, **more: Callable[[int], Any]) -> tuple[str, Kind]:
-    return name, OfACell(getattr(recurrent, name), more).kind()
+    return name, OfSizes(_found(name), more).kind()
 
 
 KINDS = dict(
@@ -125,6 +134,7 @@ KINDS = dict(
         _plain("ProjectedLSTM", proj_size=lambda hidden: max(1, hidden // 2)),
         _plain("ZoneoutLSTM", zoneout_c=lambda _: 0.1, zoneout_h=lambda _: 0.05),
         _plain("VariationalLSTM", dropout_x=lambda _: 0.1, dropout_h=lambda _: 0.1),
+        _plain("Mamba"),
         ("Transformer", Kind(make_transformer, read_transformer, choose_transformer)),
     ]
 )
@@ -141,7 +151,7 @@ def name_of(layer: nn.Module) -> str | None:
     name = type(layer).__name__
     if name not in KINDS:
         return None
-    known = Transformer if name == "Transformer" else getattr(recurrent, name)
+    known = Transformer if name == "Transformer" else _found(name)
     return name if type(layer) is known else None
 
 

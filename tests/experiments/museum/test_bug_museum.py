@@ -253,8 +253,12 @@ def test_the_mended_corner_is_that_of_the_op():
     torch.testing.assert_close(y, want)
 
 
-def test_a_triangle_one_step_short_breaks_no_property():
-    """As the page says: each token is hidden from itself, at every cut alike."""
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_triangle_one_step_short_breaks_no_property_in_a_block(residual):
+    """As the page says: each token is hidden from itself, at every cut alike.
+
+    Without a path around attention the second token reads nothing of itself.
+    """
 
     class OneShort(specimens.LowerRight):
         def seen(self, queries, keys):
@@ -267,6 +271,22 @@ def test_a_triangle_one_step_short_breaks_no_property():
     kind = CABINET["wrong-corner"].kind
     said = checks.messages(lambda: kind.build(OneShort), kind.trials)
     assert said == dict.fromkeys(kind.trials, "")
+
+    class Language(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.attend = nn.Embedding(9, 4), OneShort(4, 4)
+
+        def forward(self, tokens):
+            x = self.embedding(tokens)
+            return self.attend(x)[0] + residual * x
+
+        def predictions_and_labels(self, tokens):
+            return self(tokens[:, :-1]), tokens[:, 1:]
+
+    said = checks.messages(Language, checks.language())
+    found = {name for name, message in said.items() if message}
+    assert found == (set() if residual else {"target_shift"})
     q, k, v = (torch.randn(2, n, 4, generator=generator(n)) for n in (3, 7, 7))
     mask, seen = (kind(3, 4).seen(3, 7) for kind in (OneShort, specimens.LowerRight))
 

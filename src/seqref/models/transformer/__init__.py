@@ -18,6 +18,7 @@ from seqref.models.transformer.feed_forward import (
 )
 from seqref.models.transformer.language import TransformerLM
 from seqref.models.transformer.masked import MaskedLM
+from seqref.models.transformer.residual import ResidualBlock
 from seqref.models.transformer.seq2seq import TransformerSeq2Seq
 from seqref.models.transformer.stack import Transformer
 from seqref.models.transformer.two_way import TwoWayAttention
@@ -32,6 +33,7 @@ __all__ = [
     "PostNormDecoderBlock",
     "PreNormBlock",
     "PreNormDecoderBlock",
+    "ResidualBlock",
     "SinusoidalPositions",
     "Transformer",
     "TransformerDecoder",

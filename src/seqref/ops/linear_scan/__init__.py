@@ -1,5 +1,6 @@
 r"""A linear recurrence with a decay for each number, over a whole sequence."""
 
+import importlib
 import sys
 from typing import Any
 
@@ -20,12 +21,12 @@ from seqref.ops.linear_scan import parallel, reference
 
 __all__ = ["BACKENDS", "linear_scan"]
 
-BACKENDS = ("reference", "parallel")
+BACKENDS = ("reference", "parallel", "triton")
 HALF = (torch.float16, torch.bfloat16)
 DTYPES = (*HALF, torch.float32, torch.float64, torch.complex64, torch.complex128)
 
-# torch.compiler.disable(parallel.run), made where it is needed.
-_hidden_from_compiler: Any = None
+# torch.compiler.disable of a module's `run`, made where it is needed.
+_hidden_from_compiler: dict[Any, Any] = {}
 
 
 def linear_scan(
@@ -62,6 +63,7 @@ def linear_scan(
         | --- | --- | --- |
         | `"reference"` | a Python loop over `linear_step` | empty input, other devices, `torch.func`, forward-mode differentiation, `torch.export`, `torch.jit.trace` |
         | `"parallel"` | chunks side by side, then from the right starts, with a backward by hand | CPU, CUDA |
+        | `"triton"` | one kernel for each direction that reads each number once; needs Triton and CUDA | never: no GPU has run it yet |
 
         All tensors but `lengths` get gradients, and those have gradients. Half precision
         is computed in float32 and rounded once; `h_n` too. torch.compile leaves its graph
@@ -113,19 +115,32 @@ def _form(where: str, backend: str | None, tensors: list[Tensor]) -> Any:
     reason = why_not_differentiated(tuple(tensors))
     if not reason and tensors[1].numel() == 0:
         reason = "the input is empty"
-    if backend == "parallel" and reason:
-        raise RuntimeError(f"{where}: backend 'parallel' cannot run here: {reason}")
+    chosen = parallel
+    if backend == "triton" and not reason:
+        chosen, reason = _triton(tensors)
+    if backend in ("parallel", "triton") and reason:
+        raise RuntimeError(f"{where}: backend {backend!r} cannot run here: {reason}")
     other = tensors[1].device.type not in ("cpu", "cuda")
     if backend == "reference" or reason or (backend is None and other):
         return reference.run
     # The compiler would unroll the steps. It takes seconds to import: not before
     # somebody uses it.
     if "torch._dynamo" not in sys.modules:
-        return parallel.run
-    global _hidden_from_compiler  # noqa: PLW0603
-    if _hidden_from_compiler is None:
-        _hidden_from_compiler = torch.compiler.disable(parallel.run)
-    return _hidden_from_compiler
+        return chosen.run
+    if chosen not in _hidden_from_compiler:
+        _hidden_from_compiler[chosen] = torch.compiler.disable(chosen.run)
+    return _hidden_from_compiler[chosen]
+
+
+def _triton(tensors: list[Tensor]) -> tuple[Any, str]:
+    r"""The module, which needs a package that not everybody has; why it cannot run."""
+    try:
+        module = importlib.import_module("seqref.ops.linear_scan.triton")
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        return None, "it needs Triton, which is not installed (`seqref[gpu]`)"
+    return module, module.why_not(tensors)
 
 
 def _checked(where: str, a: Tensor, b: Tensor, h_0: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ state that each starts from; then every chunk is the plain loop from the right s
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -99,22 +100,59 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
         a, h_0, h = ctx.saved_tensors
-        grad_h, grad_h_n = upstream
-        # vmap over what comes from above has no rule for writing into given memory.
-        batched = torch._C._are_functorch_transforms_active() or any(
-            is_legacy_batchedtensor(x) for x in upstream
-        )
-        if not (torch.is_grad_enabled() or batched):
-            wants_a = ctx.needs_input_grad[0]
-            return linear_scan_backward(a, h_0, h, *upstream, wants_a=wants_a)
-        # Gradients are wanted of these gradients: the same, in operations that have
-        # them, this one among them.
-        a = a.conj()
-        decays = torch.cat([a[:, 1:], torch.ones_like(a[:, :1])], dim=1)
-        scan = reference.run if batched else run
-        r = scan(decays.flip(1), grad_h.flip(1), grad_h_n)[0].flip(1)
-        before = torch.cat([h_0[:, None], h[:, :-1]], dim=1)
-        return r * before.conj(), r, a[:, 0] * r[:, 0]
+        if takes_operations(upstream):
+            return differentiable_backward(a, h_0, h, *upstream, scan=run)
+        wants_a = ctx.needs_input_grad[0]
+        return linear_scan_backward(a, h_0, h, *upstream, wants_a=wants_a)
+
+
+def is_batched(upstream: Sequence[Tensor]) -> bool:
+    r"""Whether vmap runs over these, which has no rule for writing into given memory.
+
+    Shapes:
+        - any
+    """
+    return torch._C._are_functorch_transforms_active() or any(
+        is_legacy_batchedtensor(x) for x in upstream
+    )
+
+
+def takes_operations(upstream: Sequence[Tensor]) -> bool:
+    r"""Whether a backward pass must be made of operations that have gradients.
+
+    Shapes:
+        - any
+    """
+    return torch.is_grad_enabled() or is_batched(upstream)
+
+
+def differentiable_backward(
+    a: Inexact[Tensor, "batch time features"],
+    h_0: Inexact[Tensor, "batch features"],
+    h: Inexact[Tensor, "batch time features"],
+    grad_h: Inexact[Tensor, "batch time features"],
+    grad_h_n: Inexact[Tensor, "batch features"],
+    *,
+    scan: Any,
+) -> tuple[
+    Inexact[Tensor, "batch time features"],
+    Inexact[Tensor, "batch time features"],
+    Inexact[Tensor, "batch features"],
+]:
+    r"""What `linear_scan_backward` gives, in operations that have gradients themselves.
+
+    `scan`, the form of the op that runs where vmap does not, is among them.
+
+    Shapes:
+        - as `linear_scan_backward`
+    """
+    if is_batched((grad_h, grad_h_n)):
+        scan = reference.run
+    a = a.conj()
+    decays = torch.cat([a[:, 1:], torch.ones_like(a[:, :1])], dim=1)
+    r = scan(decays.flip(1), grad_h.flip(1), grad_h_n)[0].flip(1)
+    before = torch.cat([h_0[:, None], h[:, :-1]], dim=1)
+    return r * before.conj(), r, a[:, 0] * r[:, 0]
 
 
 def chunks_of(batch: int, time: int, features: int) -> int:

@@ -35,6 +35,10 @@ def attend(
     if not needs_mask(q, k, slopes, sight):
         if not sight.causal:
             return _folded(q, k, v, None, scale)
+        if scale <= 0:
+            # torch hides later keys before it scales: minus infinity would become plus
+            # infinity, or NaN.
+            q, scale = (-q, -scale) if scale < 0 else (q * 0, 1.0)
         # Sizes are tensors while torch traces.
         shared = bool(q.shape[1] != k.shape[1])
         return scaled_dot_product_attention(

@@ -1,0 +1,1 @@
+r"""State space models: discretisation, kernels, what a linear state remembers."""
