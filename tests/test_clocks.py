@@ -119,6 +119,7 @@ def test_claims_on_time_are_those_of_modules_that_time():
         "linear_scan_speed",
         "long_convolution_speed",
         "lstm_variants_speed",
+        "minimal_speed",
         "padding_cost",
         "segment_growth",
         "selective_scan_speed",
