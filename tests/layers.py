@@ -49,6 +49,7 @@ VALUES = {
 # A window of one step more than `memory` is the widest that no cut changes.
 MORE = {
     "nonlinearity": ("tanh", "relu"),
+    "candidate": ("positive",),
     "n_kv_heads": (1,),
     "window": (HIDDEN + 1,),
 }

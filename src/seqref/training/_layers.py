@@ -127,6 +127,8 @@ KINDS = dict(
         _plain("ChoGRU"),
         _plain("RNN"),
         _plain("IndRNN"),
+        _plain("MinGRU"),
+        _plain("MinLSTM"),
         _plain("LSTM1997"),
         _plain("PeepholeLSTM"),
         _plain("CoupledGateLSTM"),
