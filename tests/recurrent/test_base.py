@@ -706,7 +706,15 @@ TRACED = {
     ).double(),
 }
 # Each step is an operation of its own in the trace.
-LOOPS = LoopedLayer | seqref.ChoGRU | seqref.MinGRU | seqref.MinLSTM | seqref.Mamba
+LOOPS = (
+    LoopedLayer
+    | seqref.ChoGRU
+    | seqref.LRU
+    | seqref.Mamba
+    | seqref.MinGRU
+    | seqref.MinLSTM
+)
+UNROLLED = [name for name in LAYERS if issubclass(LAYERS[name].kind, LOOPS)]
 UNROLLED = [name for name in LAYERS if issubclass(LAYERS[name].kind, LOOPS)]
 
 
