@@ -153,7 +153,7 @@ def scale(with_gamma: bool, config: Config) -> dict[str, Any]:
 
 def loss_text(value: float) -> str:
     """A loss in three digits, unless it has overflowed."""
-    return "overflows" if value >= LARGEST else f"{value:.3g}"
+    return "overflows" if value > 1e38 else f"{value:.3g}"
 
 
 def run(config: Config, track: lab.Track) -> dict[str, Any]:
