@@ -158,7 +158,8 @@ class LRU(nn.Module):
         axes = (("batch", None), self._model)
         check_shape(where, "x_t", x_t, axes, hint if x_t.dim() == 3 else "")
         state = self._checked(where, "x_t", x_t, state)
-        h_t = linear_step(self.eigenvalues(), self._into(x_t), state.h)
+        b_t = self._into(x_t)
+        h_t = linear_step(self.eigenvalues().expand_as(b_t), b_t, state.h)
         return self._out_of(h_t, x_t), LRUState(h_t)
 
     def forward(
