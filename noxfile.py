@@ -102,6 +102,8 @@ def suite(session: nox.Session) -> None:
         "pytest",
         *("-n", "2"),
         "--jaxtyping-packages=seqref,beartype.beartype",
+        # What a call gives is judged above: here each value of a parameter is met once.
+        "--each-value",
         "-m=not compile and not errors and not draws and not slow and not gpu",
         "--junitxml=build/typed.xml",
         "tests/attention",
