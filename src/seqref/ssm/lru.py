@@ -157,7 +157,8 @@ class LRU(nn.Module):
         hint = "a whole sequence? call the layer, not the step"
         axes = (("batch", None), self._model)
         check_shape(where, "x_t", x_t, axes, hint if x_t.dim() == 3 else "")
-        state = self._checked(where, "x_t", x_t, state)
+        check_like_parameters(where, "x_t", x_t, self.D)
+        state = _checked(where, state, self._zeros(x_t.shape[0]))
         b_t = self._into(x_t)
         h_t = linear_step(self.eigenvalues().expand_as(b_t), b_t, state.h)
         return self._out_of(h_t, x_t), LRUState(h_t)
@@ -173,7 +174,8 @@ class LRU(nn.Module):
         hint = "one step? call step; one sequence? pass x.unsqueeze(0)"
         axes = (("batch", None), ("time", None), self._model)
         check_shape(where, "x", x, axes, hint if x.dim() == 2 else "")
-        state = self._checked(where, "x", x, state)
+        check_like_parameters(where, "x", x, self.D)
+        state = _checked(where, state, self._zeros(x.shape[0]))
         if lengths is not None:
             check_lengths(where, lengths, *x.shape[:2])
             lengths = lengths.to(x.device)
@@ -211,23 +213,20 @@ class LRU(nn.Module):
         parts = torch.view_as_real(h).flatten(-2).to(self.D.dtype)
         return (linear(parts, columns) + self.D * x).to(self.D.dtype)
 
-    def _checked(
-        self, where: str, name: str, x: Tensor, state: LRUState | None
-    ) -> LRUState:
-        r"""Check dtypes, devices and the state; zeros where no state came."""
-        check_like_parameters(where, name, x, self.D)
-        fresh = self._zeros(x.shape[0])
-        if state is None:
-            return fresh
-        if not isinstance(state, LRUState):
-            raise TypeError(
-                f"{where}: `state` must be LRUState(h), got {type(state).__name__} "
-                "(pass LRUState(h))"
-            )
-        axes = (("batch", x.shape[0]), ("d_state", self.d_state))
-        check_shape(where, "state.h", state.h, axes)
-        check_like_parameters(where, "state.h", state.h, fresh.h, "the initial state's")
-        return state
-
     def extra_repr(self) -> str:
         return f"{self.d_model}, {self.d_state}"
+
+
+def _checked(where: str, state: LRUState | None, fresh: LRUState) -> LRUState:
+    r"""Raise unless the state is like the initial one, which stands for None."""
+    if state is None:
+        return fresh
+    if not isinstance(state, LRUState):
+        raise TypeError(
+            f"{where}: `state` must be LRUState(h), got {type(state).__name__} "
+            "(pass LRUState(h))"
+        )
+    axes = tuple(zip(("batch", "d_state"), fresh.h.shape, strict=True))
+    check_shape(where, "state.h", state.h, axes)
+    check_like_parameters(where, "state.h", state.h, fresh.h, "the initial state's")
+    return state
