@@ -39,7 +39,6 @@ VALUES = {
     ],
     "d_state": lambda width, hidden, **_: hidden,
     "d_model": lambda width, hidden, **_: width,
-    "d_state": lambda width, hidden, **_: hidden,
     # As many as divide any width.
     "n_heads": lambda width, hidden, **_: width,
     "memory": lambda width, hidden, **_: hidden,
