@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor
 
+from seqref.ops._by_hand import is_batched
 from seqref.ops.selective_scan import reference
 
 # Numbers of one chunk: few enough for the cache that a core shares with no other.
@@ -218,11 +218,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
         *inputs, starts = ctx.saved_tensors
-        # vmap over what comes from above has no rule for writing into given memory.
-        batched = torch._C._are_functorch_transforms_active() or any(
-            is_legacy_batchedtensor(x) for x in upstream
-        )
-        if torch.is_grad_enabled() or batched:
+        if torch.is_grad_enabled() or is_batched(upstream):
             return _by_autograd(inputs, upstream, ctx.needs_input_grad)
         x, dt, A, B, C, _ = inputs
         grads = selective_scan_backward(x, dt, A, B, C, starts, *upstream)
