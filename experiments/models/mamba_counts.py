@@ -39,8 +39,9 @@ def reached(config: Config) -> dict[str, Any]:
     with lab.seeded(config.seeds[0]):
         layer = Mamba(config.d_model)
         v = torch.randn(2, 5, layer.d_inner, requires_grad=True)
-    quantities = dict(zip(("dt", "B", "C"), layer._selected(v), strict=True))
-    quantities["A"] = layer.A
+    names = "dt", "B", "C"
+    quantities: dict[str, Tensor] = {"A": layer.A}
+    quantities |= zip(names, layer._selected(v), strict=True)
     shares = {}
     for name, value in quantities.items():
         (grad,) = torch.autograd.grad(
