@@ -266,12 +266,13 @@ experiment = lab.Experiment(
     ],
     tables={
         "continued": lab.Table(
-            {
+            rows="series.rows",
+            columns={
                 "model and prompts": lab.cell("label", str),
                 "off, of the largest score: median (range)": lab.with_span(
                     "off", "{:.1e}".format
                 ),
-            }
+            },
         )
     },
 )
