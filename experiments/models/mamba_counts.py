@@ -210,7 +210,7 @@ def wrong(bound: float) -> Callable[..., Any]:
 
 
 experiment = lab.Experiment(
-    small=Config(width=64, d_model=16, seeds=(0,)),
+    small=Config(width=64, seeds=(0, 1)),
     run=run,
     claims=[
         lab.Claim(
