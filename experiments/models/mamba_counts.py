@@ -229,13 +229,6 @@ experiment = lab.Experiment(
             control="gpt2_right",
         ),
         lab.Claim(
-            "C220.ours",
-            "Mamba here is off by less than a ten-thousandth.",
-            lab.below("off.high", 1e-4, on=lab.power),
-            case="ours_right",
-            control="mamba_right",
-        ),
-        lab.Claim(
             "C221",
             "The state has as many numbers after four times the steps.",
             lab.exactly("growth", lambda case: case["growth"] == 1),
