@@ -102,6 +102,8 @@ def suite(session: nox.Session) -> None:
         "pytest",
         *("-n", "2"),
         "--jaxtyping-packages=seqref,beartype.beartype",
+        # What a call gives is judged above: here each value of a parameter is met once.
+        "--each-value",
         "-m=not compile and not errors and not draws and not slow and not gpu",
         "--junitxml=build/typed.xml",
         "tests/attention",
@@ -229,7 +231,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def kernels(session: nox.Session) -> None:
-    """Run Triton's kernels without a GPU, in Triton's interpreter (Linux, a gigabyte)."""
+    """Run Triton's kernels without a GPU, in its interpreter (Linux, a gigabyte)."""
     install(session, "-e", ".", "pytest")
     session.install(TRITON)
     session.env["TRITON_INTERPRET"] = "1"

@@ -3,9 +3,51 @@
 import importlib.util
 import os
 import warnings
+from itertools import groupby
 
 import pytest
 import torch
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--each-value",
+        action="store_true",
+        help="of each test few cases, in which each value of each parameter occurs",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Last: what marks leave out can stand for no value."""
+    if not config.getoption("each_value"):
+        return
+    kept = []
+    for _, group in groupby(items, lambda item: item.nodeid.partition("[")[0]):
+        cases = list(group)
+        specs = [getattr(case, "callspec", None) for case in cases]
+        values = [spec.params.items() if spec else () for spec in specs]
+        # Cases of one test share the objects that their parameters are.
+        chosen = each_value([{name: id(v) for name, v in pairs} for pairs in values])
+        kept += [cases[place] for place in chosen]
+    config.hook.pytest_deselected(items=list(set(items) - set(kept)))
+    items[:] = kept
+
+
+def each_value(cases):
+    r"""Places of cases that together have every value of every parameter.
+
+    A case is a number for each parameter's value, by name. The next one taken is the
+    first of those that have most that is new; of cases without parameters the first
+    stands for all.
+    """
+    left = {pair for case in cases for pair in case.items()}
+    taken = set()
+    while left:
+        most = max(range(len(cases)), key=lambda i: len(left & cases[i].items()))
+        left -= cases[most].items()
+        taken.add(most)
+    return sorted(taken) or [0]
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,7 @@ VALUES = {
             [lower(hidden + 1, 4, **options), seqref.RNN(4, hidden, **options)]
         ),
     ],
+    "d_state": lambda width, hidden, **_: hidden,
     "d_model": lambda width, hidden, **_: width,
     # As many as divide any width.
     "n_heads": lambda width, hidden, **_: width,
@@ -49,6 +50,7 @@ VALUES = {
 # A window of one step more than `memory` is the widest that no cut changes.
 MORE = {
     "nonlinearity": ("tanh", "relu"),
+    "candidate": ("positive",),
     "n_kv_heads": (1,),
     "window": (HIDDEN + 1,),
 }

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import seqref
 from seqref.ops.linear_scan import linear_scan
 from seqref.testing import check_linear_cost
-from tests.layers import LAYERS
+from tests.layers import LAYERS, OF_A_CELL
 
 X = torch.randn(2, 32, 6, generator=torch.Generator().manual_seed(0))
 
@@ -168,6 +168,29 @@ def test_a_caller_in_inference_mode_changes_nothing():
             check_linear_cost(lambda x: (x @ x.mT).softmax(-1) @ x, X)
 
 
+def test_work_that_grows_faster_than_a_square_is_told():
+    """Though no operation looks quadratic."""
+
+    def of_three(x):
+        a = x[..., 0]
+        return a[:, :, None, None] * a[:, None, :, None] * a[:, None, None, :]
+
+    with pytest.raises(AssertionError, match=r"^linear cost: from 32 to 64 steps"):
+        check_linear_cost(of_three, X[:, :16])
+
+
+def test_what_begins_late_is_not_quadratic():
+    """Work that none of the shorter runs has grows by no square."""
+
+    def late(x):
+        y = x
+        for _ in range(40):
+            y = y.tanh()
+        return y.sin() if x.shape[1] >= 4 * X.shape[1] else y
+
+    check_linear_cost(late, X)
+
+
 @pytest.mark.parametrize("width", [5, 64, 512])
 def test_a_wide_model_does_not_hide_it(width):
     """Products of its matrices are most of the work, and linear."""
@@ -200,7 +223,9 @@ def test_every_recurrent_layer_costs_what_its_steps_cost(name):
     layer = LAYERS[name]()
     if name.startswith(("MultiHeadAttention", "TransformerXLAttention")):
         pytest.skip("attention over all positions")
-    check_linear_cost(layer, torch.randn(2, 128, layer.input_size))
+    # Attention within a window runs in blocks, which are longer than short sequences.
+    steps = 32 if name in OF_A_CELL else 128
+    check_linear_cost(layer, torch.randn(2, steps, layer.input_size))
 
 
 def test_the_model_and_its_gradients_stay_as_they_are():

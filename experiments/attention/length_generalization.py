@@ -205,8 +205,9 @@ experiment = lab.Experiment(
         ),
         lab.Claim(
             "C195",
-            "At twice the trained number of pairs transformers with ALiBi recall every "
-            "value of more than half of the lists; with rotary positions they do not.",
+            "At twice the trained number of pairs transformers with ALiBi of slopes "
+            "1/16 and 1/256 recall every value of more than half of the lists; with "
+            "rotary positions they do not.",
             HALF_AT_TWICE,
             case="recall_alibi",
             control="recall_rotary",

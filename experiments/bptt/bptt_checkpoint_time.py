@@ -79,7 +79,7 @@ def run(config: Config, track: lab.Track) -> dict[str, Any]:
 
 
 experiment = lab.Experiment(
-    small=Config(hidden_sizes=(256,), time=64, rounds=7),
+    small=Config(batch_size=2, hidden_sizes=(256,), time=16, rounds=2),
     run=run,
     claims=[
         lab.Claim(

@@ -46,6 +46,7 @@ from experiments.lab.tables import (
     with_span,
 )
 from experiments.lab.training import descend
+from experiments.lab.wanted import only, wanted
 
 __all__ = [
     "DASHES",
@@ -86,6 +87,7 @@ __all__ = [
     "median",
     "normal",
     "number",
+    "only",
     "parameter_count",
     "power",
     "power_of_ten",
@@ -100,6 +102,7 @@ __all__ = [
     "table",
     "untracked",
     "value_of",
+    "wanted",
     "with_span",
     "zero_biases_",
 ]

@@ -9,7 +9,6 @@ A module depends on what it imports. What it reads or runs besides it names in a
 
 import ast
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -36,22 +35,33 @@ def path_of(module: str) -> Path | None:
     return files[0] if files else None
 
 
-def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
+def imports_of(path: Path) -> list[tuple[str, str | None]]:
     """Module and name of every import in a file, wherever it stands."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, None) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((node.module, alias.name) for alias in node.names)
+    return _parts_of(path.read_text(encoding="utf-8"))[0]
 
 
 def declared_in(path: Path) -> list[Path]:
     """The files that a module names in its `FILES`."""
-    files = []
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    names = _parts_of(path.read_text(encoding="utf-8"))[1]
+    return [ROOT / name for name in names]
+
+
+# By the text: most files are asked for once for each experiment.
+@cache
+def _parts_of(source: str) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """The imports in a source, and the names in its `FILES`."""
+    tree = ast.parse(source)
+    imports: list[tuple[str, str | None]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports += [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imports += [(node.module, alias.name) for alias in node.names]
+    files: list[str] = []
+    for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FILES":
-            files += [ROOT / name for name in ast.literal_eval(node.value)]
-    return files
+            files += ast.literal_eval(node.value)
+    return imports, files
 
 
 @cache

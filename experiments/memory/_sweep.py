@@ -92,10 +92,7 @@ def pool(rows: Sequence[Row]) -> Row:
 
 def cases_of(rows: Iterable[Row], *keys: str) -> dict[str, Row]:
     """Rows that agree in these quantities, pooled, and named after their values."""
-    return {
-        "_".join(map(str, values)): pool(some)
-        for values, some in groups(rows, *keys).items()
-    }
+    return {named(values): pool(some) for values, some in groups(rows, *keys).items()}
 
 
 def swept(
@@ -106,8 +103,14 @@ def swept(
     keys: Sequence[str] = ("recipe", "lag"),
 ) -> dict[str, Any]:
     """What an experiment that is one sweep returns: rows, and cases by these keys."""
+    cells = [c for c in cells if lab.wanted(named(getattr(c, key) for key in keys))]
     rows = sweep(problem, cells, config.seeds, config.batch_size, config.tests, track)
     return {"series": {"rows": rows}, "cases": cases_of(rows, *keys)}
+
+
+def named(values: Iterable[Any]) -> str:
+    """The name of a case, by the values of what it has in common."""
+    return "_".join(map(str, values))
 
 
 def at_least(share: float) -> lab.Check:

@@ -34,18 +34,18 @@ ROWS = 64
 class Training:
     """Size of the models and of their text, and how they learn."""
 
-    d_model: int = 40
+    d_model: int = 64
     n_heads: int = 2
     n_layers: int = 2
-    context: int = 128
-    batch_size: int = 4
-    updates: int = 300
+    context: int = 256
+    batch_size: int = 8
+    updates: int = 1500
     warmup: float = 0.05
     max_norm: float = 1.0
     min_count: int = 20
     windows: int = 300
     # The contexts of one measurement are emptied every so many characters.
-    cut: int = 32
+    cut: int = 64
 
 
 class Text(NamedTuple):

@@ -40,14 +40,14 @@ class Config(Alone):
     """Of the training; kinds, rates that are tried, hours of one start, seeds."""
 
     kinds: tuple[str, ...] = runs.KINDS
-    rates: tuple[float, ...] = (0.002, 0.006, 0.018, 0.054)
+    rates: tuple[float, ...] = (0.001, 0.003, 0.009, 0.027, 0.081)
     # Of the updates, how many each rate is tried for.
     tune_share: float = 0.5
     tune_seed: int = 10
-    hours: float = 2.0
+    hours: float = 3.0
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     # Of the seeds, those that are trained with equal compute too.
-    compute_seeds: tuple[int, ...] = (0, 1, 2)
+    compute_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
 class Job(NamedTuple):

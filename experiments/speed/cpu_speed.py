@@ -240,7 +240,7 @@ def slower(identifier: str, sentence: str, name: str) -> lab.Claim:
 
 
 experiment = lab.Experiment(
-    small=Config(((8, 256, 64), (32, 32, 256)), edges=(), more_sizes=(), rounds=5),
+    small=Config(((2, 16, 8), (4, 8, 16)), edges=(), more_sizes=(), rounds=2),
     run=run,
     claims=[
         slower(

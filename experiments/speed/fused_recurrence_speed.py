@@ -180,7 +180,7 @@ RATIOS = {name: ratio_cells.ratio(name) for name in BACKENDS}
 RATIOS["products alone"] = ratio_cells.ratio("products")
 RATIOS["base again"] = ratio_cells.ratio(timing.AGAIN)
 experiment = lab.Experiment(
-    small=Config(sizes=EVERY[:1], rounds=5, index_steps=(192, 768)),
+    small=Config(sizes=((4, 16, 8),), rounds=2, index_steps=(24, 96)),
     run=run,
     claims=[
         lab.Claim(

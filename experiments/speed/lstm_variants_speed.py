@@ -129,7 +129,7 @@ def of_pass(record: Mapping[str, Any], *, train: bool) -> str:
 
 
 experiment = lab.Experiment(
-    small=Config(sizes=((8, 64, 128),)),
+    small=Config(sizes=((2, 8, 16),), rounds=2),
     run=run,
     claims=[
         lab.Claim(

@@ -139,9 +139,9 @@ def draw_packing(figure: Any, record: Mapping[str, Any], theme: lab.Theme) -> No
 
 experiment = lab.Experiment(
     small=Config(
-        sizes=((32, 32, 256),),
+        sizes=((4, 8, 16),),
         shares=(0.5, 0.1),
-        rounds=5,
+        rounds=2,
         updates=60,
         rows=1000,
         bucket_widths=(5, 50),

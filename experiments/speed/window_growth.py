@@ -1,9 +1,10 @@
 r"""Time and memory of a training step with a window, by the length of the sequence.
 
 Forward and backward of one layer over one row, on one thread, gradients of the input
-and of all parameters: attention within a window in blocks, full attention, the window
-as a mask for torch's module, the op's blocks by hand behind a cache that keeps all, and
-Longformer's window to both sides with global positions. What is stored is the time at
+and of all parameters: causal attention within a window in blocks, full causal
+attention, the window as a mask for torch's module, made before what is timed, the op's
+blocks by hand behind a cache that keeps all, and Longformer's window to both sides with
+global positions, which is not causal. What is stored is the time at
 four times the length over that at the length, and that over full attention's in the
 same round; the memory is the most bytes that tensors take at one time.
 """
@@ -42,12 +43,17 @@ def first_of(layer: nn.Module, x: Tensor) -> Tensor:
     return layer(x)[0]
 
 
-def masked(layer: nn.MultiheadAttention, window: int, x: Tensor) -> Tensor:
-    """torch's module, which takes a mask of all pairs."""
-    t = torch.arange(x.shape[1])
+def hidden(length: int, window: int) -> Tensor:
+    """The mask of all pairs that torch's module takes; True hides."""
+    t = torch.arange(length)
     behind = t[:, None] - t
-    hidden = (behind < 0) | (behind >= window)
-    return layer(x, x, x, attn_mask=hidden, need_weights=False)[0]
+    return (behind < 0) | (behind >= window)
+
+
+def masked(layer: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    """torch's module with the mask of this length, which was made before."""
+    mask = layer.get_buffer(f"hidden_{x.shape[1]}")
+    return layer(x, x, x, attn_mask=mask, need_weights=False)[0]
 
 
 def with_global(layer: nn.Module, tokens: int, x: Tensor) -> Tensor:
@@ -67,8 +73,10 @@ def calls_of(config: Config) -> dict[str, tuple[nn.Module, Call]]:
             "mask": nn.MultiheadAttention(*sizes, batch_first=True),
             "longformer": LongformerSelfAttention(*sizes, window // 2),
         }
+    for length in (config.length, 4 * config.length):
+        layers["mask"].register_buffer(f"hidden_{length}", hidden(length, window))
     special = {
-        "mask": partial(masked, layers["mask"], window),
+        "mask": partial(masked, layers["mask"]),
         "longformer": partial(with_global, layers["longformer"], config.global_tokens),
     }
     return {
@@ -82,7 +90,8 @@ def contestant(config: Config, length: int, layer: nn.Module, call: Call) -> Any
     with lab.seeded(config.seeds[0]):
         x = torch.randn(1, length, config.d_model, requires_grad=True)
     # Longformer's global projections take part only where a position is global.
-    return timing.passes(partial(call, x), [x, *layer.parameters()])
+    inputs = [x, *layer.parameters()]
+    return timing.passes(partial(call, x), inputs, others=layer.buffers())
 
 
 def growth(config: Config, layer: nn.Module, call: Call) -> dict[str, Any]:

@@ -39,6 +39,11 @@ from seqref.recurrent import (
     LSTM1997Cell,
     LSTMCell,
     LSTMState,
+    MinGRU,
+    MinGRUCell,
+    MinimalState,
+    MinLSTM,
+    MinLSTMCell,
     PeepholeLSTM,
     PeepholeLSTMCell,
     ProjectedLSTM,
@@ -53,12 +58,13 @@ from seqref.recurrent import (
     ZoneoutLSTMCell,
     zoneout,
 )
-from seqref.ssm import Mamba, MambaState
+from seqref.ssm import LRU, LRUState, Mamba, MambaState
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GRU",
+    "LRU",
     "LSTM",
     "LSTM1997",
     "RNN",
@@ -78,6 +84,7 @@ __all__ = [
     "IndRNNCell",
     "IndRNNState",
     "KVState",
+    "LRUState",
     "LSTM1997Cell",
     "LSTMCell",
     "LSTMState",
@@ -88,6 +95,11 @@ __all__ = [
     "LongformerSelfAttention",
     "Mamba",
     "MambaState",
+    "MinGRU",
+    "MinGRUCell",
+    "MinLSTM",
+    "MinLSTMCell",
+    "MinimalState",
     "MultiHeadAttention",
     "MultiplicativeAttention",
     "MultiplicativeSource",

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from seqref import LongformerSelfAttention
+from seqref.attention import _longformer
 
 F64 = torch.float64
 
@@ -187,6 +188,50 @@ def test_a_half_width_beyond_the_sequence_costs_no_more(half_width, time):
     torch.testing.assert_close(
         layer(x, mask, lengths), by_matrix(layer, x, mask, lengths)
     )
+
+
+@pytest.mark.parametrize("half_width", [300, 299, 10**6])
+def test_a_sequence_of_one_block_has_no_neighbours(half_width, monkeypatch):
+    """As many keys as the sequence has, and not zeros on both sides besides."""
+    sizes, kernel = [], _longformer.scaled_dot_product_attention
+
+    def seen(q, k, *arguments, **options):
+        sizes.append((q.shape[-2], k.shape[-2]))
+        return kernel(q, k, *arguments, **options)
+
+    monkeypatch.setattr(_longformer, "scaled_dot_product_attention", seen)
+    build(half_width)(draw(1, 300, 8))
+    assert sizes == [(300, 300)] if half_width >= 300 else [(299, 897)]
+
+
+class Call(nn.Module):
+    """The layer and its outputs alone."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("traced_at", [4, 300])
+def test_a_trace_runs_at_other_lengths(traced_at):
+    module = Call(build(3))
+    traced = torch.jit.trace(module, draw(1, traced_at, 8), check_trace=False)
+    for time in (1, 5, 128, 129, 400):
+        x = draw(1, time, 8)
+        torch.testing.assert_close(traced(x), module(x))
+
+
+@pytest.mark.compile
+def test_no_export_with_a_dynamic_length():
+    shapes = ({1: torch.export.Dim("time", min=2, max=4096)},)
+    with pytest.raises(torch._dynamo.exc.UserError, match="Constraints violated"):
+        torch.export.export(Call(build(3)), (draw(1, 200, 8),), dynamic_shapes=shapes)
 
 
 def test_nan_stays_in_the_blocks_that_read_it():

@@ -419,6 +419,29 @@ def test_other_precisions_keep_to_the_model(dtype):
         assert error <= 2 * usual + 8 * eps * expected.abs().max().item()
 
 
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("kind", ["gpt", "one head of keys", "window", "alibi"])
+def test_scores_that_overflow_are_not_those_of_nothing_seen(kind, ragged):
+    """NaN, as in the model's own step, also where all are minus infinity."""
+    model = KINDS[kind](dtype=torch.float32)
+    last = model.layer.layers[-1].attention
+    with torch.no_grad():
+        # Its queries and keys alone.
+        last.in_proj_weight[: -last.n_kv_heads * last.d_head].mul_(1e20)
+    decoder = CachedDecoder(model, rows=V, capacity=30)
+    every = torch.arange(V)
+    state, ticket = model.initial_state(V), decoder.initial_state(V)
+    if ragged:
+        prompts, lengths = every[:, None].repeat(1, 3), every % 3 + 1
+        _, ticket = decoder.read(prompts, lengths)
+        _, state = prompted(model, prompts, lengths)
+    for _ in range(2):
+        expected, state = model.step(every, state)
+        logits, ticket = decoder.step(every, ticket)
+        assert expected.isnan().any()
+        torch.testing.assert_close(logits, expected, equal_nan=True)
+
+
 def test_no_rows_are_legal():
     decoder = CachedDecoder(model_of(), rows=3, capacity=30)
     empty = torch.zeros(0, dtype=torch.int64)

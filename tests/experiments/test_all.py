@@ -41,7 +41,17 @@ UPDATES = {
 
 
 # Where the training is the lesser part: the small run itself, once more.
-WHOLE = {"first_model", "padding_cost", "pronouncer"}
+WHOLE = {"bidirectional", "bug_museum", "first_model", "pronouncer"}
+# Where a trial of what was trained, or a grid, is the greater part.
+LESS = {
+    "delayed_recall_conditions": {
+        "updates": 30,
+        "early": 40,
+        "long": (("rnn", 0.01, 40), ("lstm", 0.01, 40)),
+    },
+    "delayed_recall_width": {"learning_rates": (0.005,)},
+    "words_seq2seq": {"heldout_words": 1000},
+}
 
 
 def shortest(name, config):
@@ -57,7 +67,7 @@ def shortest(name, config):
             changed[field.name] = max(least, value // 10)
         elif field.name.endswith("epochs"):
             changed[field.name] = 1
-    return replace(config, **changed)
+    return replace(config, **{**changed, **LESS.get(name, {})})
 
 
 @pytest.mark.parametrize("name", names())

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.func import grad, jvp, vmap
 
 from seqref.ops.selective_scan import BACKENDS, parallel, selective_scan
 from seqref.ops.selective_scan.reference import selective_step
+from seqref.ops.short_convolution import short_convolution
 from seqref.testing import check_linear_cost
 
 F64 = torch.float64
@@ -136,6 +138,41 @@ def test_a_step_of_size_nothing_changes_nothing_and_a_long_one_forgets():
     _, h_n = selective_scan(x, dt, A, B, C, D, h_0, backend="parallel")
     written = 1e4 * x[:, -1, :, None] * B[:, -1, None]
     torch.testing.assert_close(h_n, written, atol=0, rtol=1e-6)
+
+
+def test_equals_transformers():
+    """Its Mamba mixer in plain PyTorch, around both ops, with its weights."""
+    mamba = pytest.importorskip("transformers.models.mamba.modeling_mamba")
+    config = mamba.MambaConfig(
+        hidden_size=6, state_size=4, conv_kernel=3, time_step_rank=2
+    )
+    torch.manual_seed(0)
+    mixer = mamba.MambaMixer(config, layer_idx=0)
+    for parameter in mixer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(2, 13, 6)
+    inner, gate = mixer.in_proj(x).chunk(2, dim=2)
+    weight = mixer.conv1d.weight[:, 0]
+    inner = F.silu(short_convolution(inner, weight, mixer.conv1d.bias)[0])
+    dt, B, C = mixer.x_proj(inner).split([2, 4, 4], dim=2)
+    dt = F.softplus(mixer.dt_proj(dt))
+    y, _ = selective_scan(inner, dt, -mixer.A_log.exp(), B, C, mixer.D)
+    ours = mixer.out_proj(y * F.silu(gate))
+    torch.testing.assert_close(ours, mixer(x), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("time", [1, 40])
+def test_equals_mambapy(time):
+    """Values and gradients, from decays and inputs as whole tensors."""
+    pscan = pytest.importorskip("mambapy.pscan").pscan
+    made = case(time)[:5]
+    x, dt, A, B, C = made
+    decays = torch.exp(dt[..., None] * A)
+    h = pscan(decays, (dt * x)[..., None] * B[:, :, None])
+    theirs = (h @ C[..., None])[..., 0]
+    ours, _ = selective_scan(*made, backend="parallel")
+    close([ours], [theirs])
+    close(*(torch.autograd.grad(y.square().sum(), made) for y in (ours, theirs)))
 
 
 def test_states_are_not_kept():

@@ -142,6 +142,29 @@ def test_gradients_and_theirs(backend):
     assert gradgradcheck(run, made)
 
 
+@pytest.mark.parametrize("at", range(4))
+def test_the_gradient_of_one_input_alone(at):
+    made = case()
+    alone = [x.detach() for x in made]
+    alone[at].requires_grad_()
+    expected = torch.autograd.grad(
+        short_convolution(*made, backend="reference")[0].sum(), made[at]
+    )
+    close(torch.autograd.grad(short_convolution(*alone)[0].sum(), alone[at]), expected)
+
+
+def test_gradients_of_several_things_at_once():
+    made = case()
+    y, _ = short_convolution(*made, backend="parallel")
+    upstream = torch.stack([torch.ones_like(y), torch.arange(13.0)[:, None] * y])
+    batched = torch.autograd.grad(
+        y, made, upstream, is_grads_batched=True, retain_graph=True
+    )
+    for k, above in enumerate(upstream):
+        each = torch.autograd.grad(y, made, above, retain_graph=True)
+        close([x[k] for x in batched], each)
+
+
 def test_arguments_stay_as_they_are():
     made = case()
     before = [x.detach().clone() for x in made]
@@ -189,6 +212,7 @@ def test_without_bias_and_state(backend):
     )
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_transforms_of_functions():
     x, weight, bias, state = (v.detach() for v in case())
 
@@ -199,11 +223,15 @@ def test_transforms_of_functions():
     torch.testing.assert_close(grad(total)(x), expected)
     rows = vmap(lambda x, s: short_convolution(x[None], weight, bias, s[None])[0][0])
     close([rows(x, state)], [short_convolution(x, weight, bias, state)[0]])
+    biases = torch.stack([bias, 2 * bias])
+    both = vmap(lambda b: short_convolution(x, weight, b, state)[0])(biases)
+    close([both[1]], [short_convolution(x, weight, biases[1], state)[0]])
     tangent = torch.ones_like(x)
     torch.testing.assert_close(jvp(total, (x,), (tangent,))[1], expected.sum())
 
 
 @pytest.mark.compile
+@pytest.mark.filterwarnings("ignore:`torch.jit.")
 def test_compile_and_export():
     made = tuple(v.detach() for v in case())
     expected = short_convolution(*made)

@@ -1,5 +1,6 @@
 r"""Whether a model's result hangs on random numbers that it draws."""
 
+import pickle
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,8 @@ class Drawn:
 
     def from_elsewhere(self) -> bool:
         r"""The same of those of Python and NumPy."""
-        numpy = str(self._numpy) != str(_numpy_state())
+        # Whole: text of arrays leaves out what NumPy is told not to print.
+        numpy = pickle.dumps(self._numpy) != pickle.dumps(_numpy_state())
         return self._python != random.getstate() or numpy
 
     def put_back(self) -> None:

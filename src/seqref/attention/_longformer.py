@@ -59,14 +59,16 @@ class LongformerSelfAttention(nn.Module):
         O(T (D^2 + (r + g) D)) time for g global positions in the row that has most,
         O(T D) memory and a mask of O(T (r + g)), with r no more than T and no less
         than a block of 128 queries; where `torch.func` transforms it, as many weights
-        a head.
+        a head. A sequence no longer than one block has T keys for each query.
 
     Forms:
         `forward` alone: blocks of queries over their own keys and those within the half
         width of the block, and the keys of global positions. In a block all weights but
         those of the window are 0; where any step that the block reads, before or after,
         or a global one, holds NaN or an infinity, all its outputs can be NaN, as 0
-        times NaN is. `step` raises.
+        times NaN is. `step` raises. `torch.export` takes one length, since the number
+        of blocks is part of the graph, and refuses a time axis declared by `Dim`; a
+        trace of `torch.jit.trace` that was made on more than r steps runs at any.
 
     Initialisation:
         `query`, `key` and `value` by Glorot's uniform law, biases 0; `query_global`,
@@ -247,15 +249,19 @@ def _local(
     # Nothing lies further away than the sequence is long.
     half_width = min(half_width, time)
     size = max(half_width, BLOCK)
+    # One block has no neighbours; a trace is run on sequences of more of them.
+    tracing = torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+    alone = not tracing and time <= size
+    size, reach = (max(time, 1), 0) if alone else (size, half_width)
     # A batch of 1 where all rows see alike.
     seen = torch.ones(1, time, dtype=torch.bool, device=q.device)
     seen = seen if real is None else real
     seen = seen if chosen is None else seen & ~chosen.mask.to(seen.device)
     q = _cut(q, size)
-    keys, values = (_with_neighbours(_cut(x, size), half_width) for x in (k, v))
+    keys, values = (_with_neighbours(_cut(x, size), reach) for x in (k, v))
     # (batch, 1, blocks, 1, keys)
-    seen = _with_neighbours(_cut(seen[:, None, :, None], size), half_width).mT
-    seen = seen & _near(size, half_width, q.device)
+    seen = _with_neighbours(_cut(seen[:, None, :, None], size), reach).mT
+    seen = seen & _near(size, reach, half_width, q.device)
     if chosen is not None:
         keys, values = chosen.beside(k, keys), chosen.beside(v, values)
         used = chosen.used[:, None, None, None].expand(*seen.shape[:4], -1)
@@ -266,7 +272,8 @@ def _local(
 
 def _cut(x: Tensor, size: int) -> Tensor:
     r"""(batch, heads, time, n) to (batch, heads, blocks, size, n), zeros behind."""
-    count = max(1, -(-x.shape[2] // size))
+    # In this order: of equals `max` gives the first, and a trace must keep the count.
+    count = max(-(-x.shape[2] // size), 1)
     rest = count * size - x.shape[2]
     return pad(x, (0, 0, 0, rest)).unflatten(2, (count, size))
 
@@ -283,11 +290,11 @@ def _with_neighbours(x: Tensor, reach: int) -> Tensor:
     return torch.cat([before, x, after], dim=3)
 
 
-def _near(size: int, reach: int, device: torch.device) -> Tensor:
+def _near(size: int, reach: int, half_width: int, device: torch.device) -> Tensor:
     r"""True where a query of a block sees a place, (size, size + 2 reach)."""
     i = torch.arange(size, device=device)[:, None]
-    j = torch.arange(size + 2 * reach, device=device)
-    return (j >= i) & (j <= i + 2 * reach)
+    j = torch.arange(size + 2 * reach, device=device) - reach
+    return (i - j).abs() <= half_width
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:

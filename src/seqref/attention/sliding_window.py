@@ -81,6 +81,11 @@ class SlidingWindowAttention(SelfAttention[WindowState]):
         before or after, the state included, holds NaN or an infinity, all its outputs
         can be NaN, as 0 times NaN is. `step` has no such product.
 
+        `torch.export` takes `forward` at one number of steps, since the number of
+        blocks is part of the graph, and refuses a time axis declared by `Dim`; `step`
+        is one graph for any stream. A trace of `torch.jit.trace` is one block over all
+        steps, O(T^2 D), and runs at any number of them.
+
     Initialisation:
         As `MultiHeadAttention`: `in_proj_weight` by Glorot's uniform law, with the
         bound $\sqrt{6 / (\text{rows} + \text{columns})}$; `out_proj.weight` uniform in

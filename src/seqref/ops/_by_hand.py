@@ -1,7 +1,10 @@
 r"""Where a backward pass by hand cannot run."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd.forward_ad import unpack_dual
 
 from seqref.errors import is_exporting
@@ -23,3 +26,14 @@ def why_not_differentiated(tensors: tuple[Tensor, ...]) -> str:
     if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
         return "torch.jit.trace cannot record a backward pass by hand"
     return ""
+
+
+def is_batched(upstream: Sequence[Tensor]) -> bool:
+    r"""Whether vmap runs over these, which has no rule for writing into given memory.
+
+    Shapes:
+        - any
+    """
+    return torch._C._are_functorch_transforms_active() or any(
+        is_legacy_batchedtensor(x) for x in upstream
+    )

@@ -38,6 +38,13 @@ from seqref.recurrent.lstm_variants import (
     ZoneoutLSTMCell,
     zoneout,
 )
+from seqref.recurrent.minimal import (
+    MinGRU,
+    MinGRUCell,
+    MinimalState,
+    MinLSTM,
+    MinLSTMCell,
+)
 from seqref.recurrent.rnn import RNN, RNNCell, RNNState
 from seqref.recurrent.stacked import Stacked
 from seqref.recurrent.variable_length import (
@@ -72,6 +79,11 @@ __all__ = [
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LockedDropout",
+    "MinGRU",
+    "MinGRUCell",
+    "MinLSTM",
+    "MinLSTMCell",
+    "MinimalState",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "ProjectedLSTM",

@@ -20,7 +20,7 @@ from seqref.errors import (
 from seqref.recurrent._docstrings import layer_docstring
 
 State = TypeVar("State", bound=tuple[Tensor, ...])
-Cell = TypeVar("Cell", bound="RecurrentCell[Any]")
+Cell = TypeVar("Cell", bound="InputCell[Any]")
 Arguments = ParamSpec("Arguments")
 
 
@@ -47,8 +47,8 @@ class HasState(nn.Module, ABC, Generic[State]):
     def _fresh_state(self, batch_size: int) -> State: ...
 
 
-class RecurrentCell(HasState[State]):
-    r"""Parameters named and laid out as in `torch.nn`'s cells, and the checks.
+class InputCell(HasState[State]):
+    r"""Sizes, parameters of the input, and the checks.
 
     A concrete cell sets `n_blocks`, the number of gates and candidates stacked in each
     parameter, `state_type`, its NamedTuple of (batch, hidden) tensors, and `forward`.
@@ -74,32 +74,25 @@ class RecurrentCell(HasState[State]):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.bias = bias
-        rows = self.n_blocks * hidden_size
         empty = torch.empty((), device=device, dtype=dtype).new_empty
-        self.weight_ih = nn.Parameter(empty(rows, input_size))
-        self.weight_hh = nn.Parameter(empty(self._recurrent_shape()))
-        self.bias_ih = nn.Parameter(empty(rows)) if bias else None
-        self.bias_hh = nn.Parameter(empty(rows)) if bias else None
+        self._make_parameters(self.n_blocks * hidden_size, empty)
         self.reset_parameters()
 
-    @property
-    def weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        r"""weight_ih, weight_hh, bias_ih, bias_hh, as the ops take them."""
-        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+    def _make_parameters(self, rows: int, empty: Callable[..., Tensor]) -> None:
+        self.weight_ih = nn.Parameter(empty(rows, self.input_size))
+        self.bias_ih = nn.Parameter(empty(rows)) if self.bias else None
 
     def reset_parameters(self) -> None:
-        r"""Draw every parameter anew, uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$."""
-        bound = 1 / math.sqrt(self.hidden_size)
+        r"""Draw every parameter anew, uniform in $(-1/\sqrt{I}, 1/\sqrt{I})$."""
+        self._draw(1 / math.sqrt(self.input_size))
+
+    def _draw(self, bound: float) -> None:
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def _recurrent_shape(self) -> tuple[int, ...]:
-        r"""Shape of `weight_hh`, before anything is allocated or drawn."""
-        return self.n_blocks * self.hidden_size, self.hidden_size
-
     def _fresh_state(self, batch_size: int) -> State:
         widths = [self._axis(field)[1] for field in self._fields()]
-        fields = [self.weight_hh.new_zeros(batch_size, width) for width in widths]
+        fields = [self.weight_ih.new_zeros(batch_size, width) for width in widths]
         return self.state_type(*fields)
 
     def _axis(self, field: str) -> tuple[str, int]:
@@ -133,11 +126,35 @@ class RecurrentCell(HasState[State]):
         for field, value in zip(fields, state, strict=True):
             axes = (("batch", batch), self._axis(field))
             check_shape(where, f"state.{field}", value, axes)
-            check_like_parameters(where, f"state.{field}", value, self.weight_hh)
+            check_like_parameters(where, f"state.{field}", value, self.weight_ih)
         return state
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}, bias={self.bias}"
+
+
+class RecurrentCell(InputCell[State]):
+    r"""An `InputCell` with parameters of the state, all named as in `torch.nn`."""
+
+    def _make_parameters(self, rows: int, empty: Callable[..., Tensor]) -> None:
+        # In the order of torch.nn's, which the draws of a seed follow.
+        self.weight_ih = nn.Parameter(empty(rows, self.input_size))
+        self.weight_hh = nn.Parameter(empty(self._recurrent_shape()))
+        self.bias_ih = nn.Parameter(empty(rows)) if self.bias else None
+        self.bias_hh = nn.Parameter(empty(rows)) if self.bias else None
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        r"""weight_ih, weight_hh, bias_ih, bias_hh, as the ops take them."""
+        return self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+
+    def reset_parameters(self) -> None:
+        r"""Draw every parameter anew, uniform in $(-1/\sqrt{D}, 1/\sqrt{D})$."""
+        self._draw(1 / math.sqrt(self.hidden_size))
+
+    def _recurrent_shape(self) -> tuple[int, ...]:
+        r"""Shape of `weight_hh`, before anything is allocated or drawn."""
+        return self.n_blocks * self.hidden_size, self.hidden_size
 
 
 class RefusesTorchWeights(nn.Module):
@@ -222,7 +239,7 @@ class RecurrentLayer(RefusesTorchWeights, HasState[State], Generic[Cell, State])
 
 
 def built_from(
-    cell_type: Callable[Arguments, RecurrentCell[Any]],
+    cell_type: Callable[Arguments, InputCell[Any]],
 ) -> Callable[[Callable[[Any], None]], Callable[Concatenate[Any, Arguments], None]]:
     r"""Give a layer the constructor of its cell, and the cell's part of the docstring.
 

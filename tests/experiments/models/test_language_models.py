@@ -289,17 +289,30 @@ def holds_zero(interval):
     return interval["low"] <= 0 <= interval["high"]
 
 
-def test_the_lstm_needed_more_than_two_kinds_and_none_of_six_is_left(record):
+def test_all_six_differences_stand_at_five_percent_and_one_barely(record):
     """What the page says of the order."""
     cases = record["cases"]
     pairs = {name: case for name, case in cases.items() if "shift" in case}
     assert len(pairs) == 6
-    apart = {name for name, case in pairs.items() if not holds_zero(case["bits"])}
-    assert apart == {"lstm_less_rnn", "lstm_less_gru"}
-    assert all(pairs[name]["bits"]["low"] > 0 for name in apart)
+    assert not any(holds_zero(case["bits"]) for case in pairs.values())
     levels = {name: case["holm"] for name, case in pairs.items()}
-    assert min(levels, key=lambda name: levels[name]) == "lstm_less_gru"
-    assert min(levels.values()) > 0.05
+    assert max(levels, key=lambda name: levels[name]) == "transformer_less_lstm"
+    assert 0.04 < max(levels.values()) < 0.05
+    assert sorted(levels.values())[-2] < 0.02
+    order = sorted(runs.KINDS, key=lambda kind: cases[kind]["bits"]["mean"])
+    assert order == ["gru", "rnn", "transformer", "lstm"]
+
+
+def test_against_the_lstm_the_transformer_gains_along_the_window(record):
+    """And against the GRU it does not; the GRU gains on the LSTM no less."""
+    cases = record["cases"]
+    lstm, gru = cases["transformer_less_lstm"], cases["transformer_less_gru"]
+    assert holds_zero(lstm["early"])
+    assert lstm["late"]["high"] < 0
+    assert lstm["shift"]["high"] < 0
+    assert holds_zero(gru["shift"])
+    assert gru["late"]["low"] > 0
+    assert cases["lstm_less_gru"]["shift"]["mean"] > -lstm["shift"]["mean"]
 
 
 def test_the_means_of_the_seeds_are_those_of_the_bits(record):
@@ -310,21 +323,23 @@ def test_the_means_of_the_seeds_are_those_of_the_bits(record):
         assert sum(case["by_seed"]) / len(FULL.seeds) == wanted
 
 
-def test_at_equal_compute_only_a_kind_and_itself_are_told_apart(record):
+def test_at_equal_compute_transformer_and_lstm_are_not_told_apart(record):
     cases = {kind: record["cases"][f"compute_{kind}"] for kind in runs.KINDS}
-    less = [case["less"] for case in cases.values() if "less" in case]
-    assert len(less) == 3
-    assert all(holds_zero(interval) for interval in less)
-    assert "less" not in cases["lstm"]
+    less = {kind: case["less"] for kind, case in cases.items() if "less" in case}
+    assert set(less) == {"rnn", "gru", "transformer"}
+    assert less["gru"]["mean"] < less["rnn"]["mean"]
+    assert less["rnn"]["high"] < 0
+    assert less["gru"]["high"] < 0
+    assert holds_zero(less["transformer"])
     assert cases["transformer"]["own"]["low"] > 0
     assert all(bits > 0 for bits in cases["transformer"]["own_by_seed"])
 
 
-def test_all_but_the_lstm_need_fewer_bits_than_counted_pairs(record):
+def test_all_kinds_need_far_fewer_bits_than_counted_pairs(record):
     cases = record["cases"]
     assert cases["frequencies"]["bits"] > cases["bigram"]["bits"] + 1
     for kind in runs.KINDS:
-        assert (cases[kind]["less_bigram"]["high"] < 0) == (kind != "lstm")
+        assert cases[kind]["less_bigram"]["high"] < -1
 
 
 def test_the_rnn_has_the_most_parameters_in_all(record):
@@ -332,24 +347,26 @@ def test_the_rnn_has_the_most_parameters_in_all(record):
     totals = {kind: cases[kind]["parameters"] for kind in runs.KINDS}
     assert max(totals, key=lambda kind: totals[kind]) == "rnn"
     assert max(runs.KINDS, key=lambda kind: cases[kind]["head"]) == "rnn"
-    assert totals["rnn"] > 1.1 * totals["transformer"]
+    assert totals["rnn"] > 1.09 * totals["transformer"]
 
 
 def test_bands_are_told_by_the_characters_that_were_read(record):
     series = record["series"]
-    assert series["first"] == [1, 2, 3, 5, 9, 17, 33, 65]
-    assert series["last"] == [1, 2, 4, 8, 16, 32, 64, 128]
+    assert series["first"] == [1, 2, 3, 5, 9, 17, 33, 65, 129]
+    assert series["last"] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
     numbers = record["numbers"]
-    assert (numbers["early"], numbers["late"]) == (8, 33)
+    assert (numbers["early"], numbers["late"]) == (16, 65)
 
 
-def test_what_lies_beyond_the_cut_is_worth_little_yet(record):
+def test_what_lies_beyond_the_cut_is_worth_little_and_to_two_kinds_something(record):
     cases = record["cases"]
-    assert all(holds_zero(cases[kind]["far"]) for kind in runs.KINDS)
+    worth = {kind for kind in runs.KINDS if not holds_zero(cases[kind]["far"])}
+    assert worth == {"gru", "transformer"}
+    assert all(cases[kind]["far"]["low"] > 0 for kind in worth)
     assert all(cases[kind]["far"]["high"] < 0.01 for kind in runs.KINDS)
-    # Such places have read 17 to 32 characters of a context that was cut.
+    # Such places have read 33 to 64 characters of a context that was cut.
     read = runs.far_places(FULL).nonzero()[:, 0] % FULL.cut + 1
-    assert (read.min(), read.max()) == (17, 32)
+    assert (read.min(), read.max()) == (33, 64)
     # What is nearer is: after one character more bits are needed than after eight.
     after = {kind: cases[kind]["bands"] for kind in runs.KINDS}
     assert all(bands[0]["mean"] > bands[4]["mean"] + 0.3 for bands in after.values())
@@ -366,6 +383,8 @@ def test_the_rate_moves_an_lstm_further_than_kinds_lie_apart(record):
     assert not any(cases[kind]["at_an_end"] for kind in runs.KINDS)
     first, own = cases["rate_0"], cases["rates_lstm"]
     assert (first["first"], first["last"]) == ("rnn", "lstm")
+    best = {kind: cases[kind]["rate"] for kind in runs.KINDS}
+    assert best == {"rnn": 0.009, "gru": 0.009, "lstm": 0.027, "transformer": 0.009}
     assert first["apart"] > 2 * own["between"]
     # The worst of the rates that an LSTM was tried at is the lowest.
     assert max(own["bits"]) == own["bits"][0]

@@ -18,6 +18,7 @@ from seqref.models import (
     PostNormBlock,
     PreNormBlock,
 )
+from seqref.ops.softmax_attention.reference import wide
 
 
 class Place:
@@ -100,14 +101,43 @@ class Attend:
         if mask is not None:
             # (batch or 1, kv_heads or 1, group or 1, used)
             mask = mask.unflatten(1, (-1, group) if self.slopes is not None else (1, 1))
-        out = scaled_dot_product_attention(
-            # Heads that share keys are queries beside each other.
-            q.reshape(batch, kv_heads, group, self.d_head),
-            self.cache.k[:batch, :, :used],
-            self.cache.v[:batch, :, :used],
-            attn_mask=mask,
-        )
+        # Heads that share keys are queries beside each other.
+        q = q.reshape(batch, kv_heads, group, self.d_head)
+        k, v = (x[:batch, :, :used] for x in (self.cache.k, self.cache.v))
+        out = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        if _may_overflow(out):
+            out = by_definition(q, k, v, mask)
         return self.outward(out.reshape(batch, heads * self.d_head), residual)
+
+
+def _may_overflow(out: Tensor) -> bool:
+    r"""Whether an output begins with 0 or NaN, as where all scores have overflowed.
+
+    To read values is to wait for a GPU; there torch's kernel has the last word.
+    """
+    if out.device.type != "cpu" or not out.numel():
+        return False
+    # A NaN is not above 0.
+    return not out[..., 0].abs().amin() > 0
+
+
+def by_definition(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    r"""A softmax of scores and a mean by it, NaN where it is of infinities alone.
+
+    torch's kernels give 0 there, as if nothing were seen.
+
+    Shapes:
+        - `q`: (batch, kv_heads, group, head); `k`, `v`: (batch, kv_heads, used, head);
+          `mask`: what is seen, or what is added, to (batch, kv_heads, group, used)
+        - returns: as `q`
+    """
+    scores = (wide(q) * q.shape[3] ** -0.5) @ wide(k).mT
+    if mask is not None:
+        hidden = ~mask if mask.dtype == torch.bool else mask == -torch.inf
+        scores = scores if mask.dtype == torch.bool else scores + wide(mask)
+        # By the sum alone a hidden score of plus infinity would be NaN.
+        scores = scores.masked_fill(hidden, -torch.inf)
+    return (scores.softmax(dim=-1) @ wide(v)).to(q.dtype)
 
 
 def network_of(module: nn.Module) -> Callable[[Tensor, Tensor | None], Tensor]:

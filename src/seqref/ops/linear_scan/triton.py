@@ -186,7 +186,6 @@ def _forward(
         t = begin + steps
         mask = (t < time) & inside
         at = (row * time + t) * width + features
-        # Steps behind the end change nothing: the last state passes through them.
         a, a_i = _read(a_pointer, at, mask, 1.0, COMPLEX)
         b, b_i = _read(b_pointer, at, mask, 0.0, COMPLEX)
         states, states_i = _tile(a, a_i, b, b_i, h, h_i, COMPLEX)

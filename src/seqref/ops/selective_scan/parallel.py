@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor
 
+from seqref.ops._by_hand import is_batched
 from seqref.ops.selective_scan import reference
 
 # Numbers of one chunk: few enough for the cache that a core shares with no other.
@@ -30,9 +30,9 @@ class Sizes(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    r"""Some rows of the batch, and some steps, of which it is the number `index`."""
+    r"""Some rows of the batch, and some steps, and how many come before it."""
 
-    index: int
+    before: int
     rows: slice
     steps: slice
 
@@ -83,7 +83,7 @@ def selective_scan_forward(
     # on the state is contiguous.
     h_n.copy_(h_0.mT)
     for chunk in work.chunks():
-        starts[chunk.index, chunk.rows] = h_n[chunk.rows]
+        starts[chunk.before, chunk.rows] = h_n[chunk.rows]
         _, h = work.states(chunk, h_n[chunk.rows])
         chunk.of(y).copy_(_weighted(chunk.of(C), h))
         h_n[chunk.rows] = h[-1]
@@ -117,7 +117,7 @@ def selective_scan_backward(
     r_n = work.new_states(1)[0]
     r_n.copy_(grad_h_n.mT)
     for chunk in reversed(list(work.chunks())):
-        start = starts[chunk.index, chunk.rows]
+        start = starts[chunk.before, chunk.rows]
         a, h = work.states(chunk, start)
         y = chunk.of(grad_y)
         r = work.adjoint(chunk, a, y, r_n[chunk.rows])
@@ -164,9 +164,9 @@ class _Work:
     def chunks(self) -> Iterator[Chunk]:
         rows, steps = self.sizes
         for row in range(0, self.batch, rows):
-            for index, step in enumerate(range(0, self.time, steps)):
+            for before, step in enumerate(range(0, self.time, steps)):
                 last = min(row + rows, self.batch), min(step + steps, self.time)
-                yield Chunk(index, slice(row, last[0]), slice(step, last[1]))
+                yield Chunk(before, slice(row, last[0]), slice(step, last[1]))
 
     def buffer(self, name: str, chunk: Chunk) -> Tensor:
         r"""Memory for (steps, rows, state, channels)."""
@@ -218,13 +218,10 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
         *inputs, starts = ctx.saved_tensors
-        # vmap over what comes from above has no rule for writing into given memory.
-        batched = torch._C._are_functorch_transforms_active() or any(
-            is_legacy_batchedtensor(x) for x in upstream
-        )
-        if torch.is_grad_enabled() or batched:
+        if torch.is_grad_enabled() or is_batched(upstream):
             return _by_autograd(inputs, upstream, ctx.needs_input_grad)
-        grads = selective_scan_backward(*inputs[:-1], starts, *upstream)
+        x, dt, A, B, C, _ = inputs
+        grads = selective_scan_backward(x, dt, A, B, C, starts, *upstream)
         return tuple(
             g if need else None
             for g, need in zip(grads, ctx.needs_input_grad, strict=True)

@@ -56,7 +56,7 @@ def short_convolution(
         | backend | is | default |
         | --- | --- | --- |
         | `"reference"` | a Python loop over `short_convolution_step` | |
-        | `"parallel"` | K sums of the whole sequence, moved by a step each | CPU |
+        | `"parallel"` | K sums of the whole sequence, moved by a step each, with a backward by hand where autograd alone is at work | CPU |
         | `"torch"` | `torch.nn.functional.conv1d`, with time as the last axis | elsewhere |
 
         All tensors but `lengths` get gradients, and those have gradients. Half precision
@@ -105,7 +105,7 @@ def _torch(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor) -> Ten
     padded = torch.cat([state, x], dim=1).mT
     if x.numel() == 0:
         # torch refuses to convolve nothing; the sums of nothing have gradients too.
-        return parallel.run(x, weight, bias, state)
+        return parallel.moved_sums(padded.mT, weight, bias)
     return F.conv1d(padded, weight[:, None], bias, groups=weight.shape[0]).mT
 
 
