@@ -140,7 +140,7 @@ class LTI(nn.Module):
         """
         check_shape("LTI.step", "x_t", x_t, self._axes[::2])
         check_like_parameters("LTI.step", "x_t", x_t, self.D)
-        x_t, h = x_t.to(self.D.dtype), self._read("LTI.step", state, x_t.shape[0])
+        x_t, h = x_t.to(self.D.dtype), _read(self, "LTI.step", state, x_t.shape[0])
         A_bar, B_bar = self.discretised()
         h = A_bar * h + B_bar * x_t[..., None].to(_real(h))
         return self._output(h, x_t), self._write(h)
@@ -152,8 +152,8 @@ class LTI(nn.Module):
         lengths: Integer[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch time {self.d_model}"], LTIState]:
         where = "LTI.forward"
-        x, real = self._checked(where, x, lengths)
-        h_0 = self._read(where, state, x.shape[0])
+        x, real = _checked(self, where, x, lengths)
+        h_0 = _read(self, where, state, x.shape[0])
         A_bar, B_bar = self.discretised()
         b = B_bar * x[..., None].to(_real(h_0))
         h, h_n = linear_scan(A_bar.expand_as(b), b, h_0, lengths=lengths)
@@ -170,7 +170,7 @@ class LTI(nn.Module):
         Shapes:
             - as the class
         """
-        x, real = self._checked("LTI.convolved", x, lengths)
+        x, real = _checked(self, "LTI.convolved", x, lengths)
         kernel = self.kernel(x.shape[1]).to(x.dtype)
         y = long_convolution(x, kernel) + self.D * x
         return y if real is None else blank_padding(y, real)
@@ -194,7 +194,7 @@ class LTI(nn.Module):
         A_bar, B_bar = self.discretised()
         steps = torch.arange(taps, device=A_bar.device)
         powers = A_bar[..., None] ** steps
-        weights = torch.view_as_complex(self._wide(self.C)) * B_bar
+        weights = torch.view_as_complex(_wide(self.C)) * B_bar
         return 2 * (weights[..., None] * powers).real.sum(dim=1)
 
     def discretised(
@@ -208,55 +208,24 @@ class LTI(nn.Module):
         Shapes:
             - returns: each (model, state)
         """
-        A = torch.complex(-self._wide(self.log_neg_real).exp(), self._wide(self.imag))
-        B = torch.view_as_complex(self._wide(self.B))
-        dt = self._wide(self.log_dt).exp()[:, None]
+        A = torch.complex(-_wide(self.log_neg_real).exp(), _wide(self.imag))
+        B = torch.view_as_complex(_wide(self.B))
+        dt = _wide(self.log_dt).exp()[:, None]
         return self.rule(A, B, dt, diagonal=True)
 
     @property
     def _axes(self) -> Any:
         return ("batch", None), ("time", None), ("d_model", self.d_model)
 
-    def _wide(self, x: Tensor) -> Tensor:
-        # There are no complex numbers of half precision to compute with.
-        return x if x.dtype == torch.float64 else x.float()
-
-    def _checked(
-        self, where: str, x: Tensor, lengths: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        check_shape(where, "x", x, self._axes)
-        check_like_parameters(where, "x", x, self.D)
-        x = x.to(self.D.dtype)
-        if lengths is None:
-            return x, None
-        check_lengths(where, lengths, *x.shape[:2])
-        real = real_steps(lengths.to(x.device), x.shape[1])
-        return blank_padding(x, real), real
-
     def _zeros(self, batch: int) -> LTIState:
         shape = batch, self.d_model, self.d_state
         return LTIState(self.D.new_zeros(shape), self.D.new_zeros(shape))
-
-    def _read(self, where: str, state: Any, batch: int) -> Tensor:
-        # In a trace the number of rows is one of its values, not that of its example.
-        if state is None:
-            state = self._zeros(batch)
-        if not isinstance(state, LTIState):
-            raise TypeError(
-                f"{where}: `state` must be LTIState(real, imag), got "
-                f"{type(state).__name__} (pass LTIState(real, imag))"
-            )
-        sizes = ("batch", batch), ("d_model", self.d_model), ("d_state", self.d_state)
-        for name, value in zip(state._fields, state, strict=True):
-            check_shape(where, f"state.{name}", value, sizes)
-            check_like_parameters(where, f"state.{name}", value, self.D)
-        return torch.complex(*(self._wide(part) for part in state))
 
     def _write(self, h: Tensor) -> LTIState:
         return LTIState(h.real.to(self.D.dtype), h.imag.to(self.D.dtype))
 
     def _output(self, h: Tensor, x: Tensor) -> Tensor:
-        C = torch.view_as_complex(self._wide(self.C))
+        C = torch.view_as_complex(_wide(self.C))
         return 2 * (C * h).real.sum(dim=-1).to(x.dtype) + self.D * x
 
     def extra_repr(self) -> str:
@@ -266,3 +235,39 @@ class LTI(nn.Module):
 
 def _real(h: Tensor) -> torch.dtype:
     return torch.float64 if h.dtype == torch.complex128 else torch.float32
+
+
+def _wide(x: Tensor) -> Tensor:
+    # There are no complex numbers of half precision to compute with.
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _checked(
+    layer: LTI, where: str, x: Tensor, lengths: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    r"""Raise unless the inputs fit; zeros in their padding, and what is none of it."""
+    check_shape(where, "x", x, layer._axes)
+    check_like_parameters(where, "x", x, layer.D)
+    x = x.to(layer.D.dtype)
+    if lengths is None:
+        return x, None
+    check_lengths(where, lengths, *x.shape[:2])
+    real = real_steps(lengths.to(x.device), x.shape[1])
+    return blank_padding(x, real), real
+
+
+def _read(layer: LTI, where: str, state: Any, batch: int) -> Tensor:
+    r"""Raise unless the state fits; it as complex numbers, None as zeros."""
+    # In a trace the number of rows is one of its values, not that of its example.
+    if state is None:
+        state = layer._zeros(batch)
+    if not isinstance(state, LTIState):
+        raise TypeError(
+            f"{where}: `state` must be LTIState(real, imag), got "
+            f"{type(state).__name__} (pass LTIState(real, imag))"
+        )
+    sizes = ("batch", batch), ("d_model", layer.d_model), ("d_state", layer.d_state)
+    for name, value in zip(state._fields, state, strict=True):
+        check_shape(where, f"state.{name}", value, sizes)
+        check_like_parameters(where, f"state.{name}", value, layer.D)
+    return torch.complex(*(_wide(part) for part in state))
