@@ -4,10 +4,8 @@
 # A value of -inf is the logarithm of zero, as of an initial state of zero in log space. The
 # outputs of `logcumsumexp` are right: -inf at the first place, finite after it, and the
 # last equals `logsumexp` of the whole. The gradient of this last output alone is NaN at
-# the leading -inf, where that of `logsumexp` is 0. The backward pass works in log space: it
-# adds x to the logarithm of the sum, from the right, of grad * exp(-y). At the leading
-# place x and y are both -inf, so that infinities of both signs meet. After a finite value y is
-# finite, and the gradient at -inf is 0.
+# the leading -inf, where that of `logsumexp` is 0. After a finite value the gradient at
+# -inf is 0 as well.
 #
 # Output seen:
 #   [-inf, 0.0, 1.0]: logcumsumexp [nan, 0.269, 0.731], logsumexp [0.000, 0.269, 0.731]
