@@ -324,6 +324,23 @@ def test_inputs_that_are_views(chunks):
     close(ours, selective_scan(*made, backend="reference"))
 
 
+def test_autocast_changes_nothing(chunks):
+    made = case(dtype=torch.float32)
+    expected = with_gradients(made, "parallel")
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = with_gradients(made, "parallel")
+        close(ours, with_gradients(made, "reference"), 1e-5)
+    for one, same in zip(ours, expected, strict=True):
+        assert torch.equal(one, same)
+
+
+def test_a_chunk_has_at_least_16_steps_and_no_more_memory_than_that_takes():
+    for channels in (1, 100, 5000, 100_000):
+        rows, steps = parallel.sizes_of(8, 4096, channels, 16)
+        assert steps >= 16
+        assert rows * steps * channels * 16 <= max(2**18, 16 * channels * 16)
+
+
 def test_arguments_stay_as_they_are(chunks):
     made = case()
     before = [x.detach().clone() for x in made]
@@ -359,6 +376,8 @@ def test_no_steps_no_rows_no_channels_no_state(backend):
         assert y.shape == made[0].shape
         assert h_n is not made[-1]
         assert torch.equal(h_n, made[-1]) if time == 0 else h_n.shape[2] == state
+        grads = torch.autograd.grad((y.sum(), h_n.sum()), made)
+        assert [g.shape for g in grads] == [x.shape for x in made]
 
 
 def test_what_is_not_given_is_zero():

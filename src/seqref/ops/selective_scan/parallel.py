@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor
 
+from seqref.ops._by_hand import takes_operations, without_autocast
 from seqref.ops.selective_scan import reference
 
 # Numbers of one chunk: few enough for the cache that a core shares with no other.
@@ -200,12 +200,14 @@ class _Work:
 
 def _weighted(weights: Tensor, h: Tensor) -> Tensor:
     r"""Sums over the state: (steps, rows, state) and `h` to (steps, rows, channels)."""
-    return (weights[:, :, None] @ h)[:, :, 0]
+    with without_autocast(h):
+        return (weights[:, :, None] @ h)[:, :, 0]
 
 
 def _read(h: Tensor, weights: Tensor) -> Tensor:
     r"""Sums over channels: `h` and (steps, rows, channels) to (steps, rows, state)."""
-    return (h @ weights[..., None])[..., 0]
+    with without_autocast(h):
+        return (h @ weights[..., None])[..., 0]
 
 
 class _Scan(torch.autograd.Function):
@@ -218,11 +220,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
         *inputs, starts = ctx.saved_tensors
-        # vmap over what comes from above has no rule for writing into given memory.
-        batched = torch._C._are_functorch_transforms_active() or any(
-            is_legacy_batchedtensor(x) for x in upstream
-        )
-        if torch.is_grad_enabled() or batched:
+        if takes_operations(upstream):
             return _by_autograd(inputs, upstream, ctx.needs_input_grad)
         x, dt, A, B, C, _ = inputs
         grads = selective_scan_backward(x, dt, A, B, C, starts, *upstream)

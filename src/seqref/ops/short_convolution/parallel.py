@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor
 
-from seqref.ops._by_hand import why_not_differentiated
+from seqref.ops._by_hand import takes_operations, why_not_differentiated
 
 
 def run(
@@ -46,7 +45,7 @@ def moved_sums(
         - returns: (batch, time, channels)
     """
     time = padded.shape[1] - weight.shape[1] + 1
-    # Contiguous: along channels that lie apart the sums would take ten times as long.
+    # Contiguous: along channels that lie apart the sums take several times as long.
     first, *others = weight.mT.contiguous().unbind(0)
     y = padded[:, :time]
     y = y * first if bias is None else torch.addcmul(bias, y, first)
@@ -89,9 +88,7 @@ class _Convolution(torch.autograd.Function):
 
 def _inner_products(grad_y: Tensor, pieces: list[Tensor]) -> Tensor:
     r"""Sums over rows and steps, (channels, pieces)."""
-    # Gradients of these have to be recorded, and vmap cannot write into given memory.
-    recorded = torch.is_grad_enabled() or is_legacy_batchedtensor(grad_y)
     # One for all: to take new memory costs more than the product.
-    memory = None if recorded else torch.empty_like(grad_y)
+    memory = None if takes_operations([grad_y]) else torch.empty_like(grad_y)
     sums = [torch.mul(grad_y, x, out=memory).sum(dim=(0, 1)) for x in pieces]
     return torch.stack(sums, dim=1)
