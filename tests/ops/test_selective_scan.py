@@ -140,6 +140,22 @@ def test_a_step_of_size_nothing_changes_nothing_and_a_long_one_forgets():
     torch.testing.assert_close(h_n, written, atol=0, rtol=1e-6)
 
 
+def test_states_cannot_be_had_back_by_dividing():
+    """From the last one, backwards in time: each division enlarges what was rounded."""
+    x, dt, A, B, C, *_ = (v.detach() for v in case(40, dtype=torch.float32))
+    states = [torch.zeros(3, 5, 4)]
+    for t in range(40):
+        steps = (v[:, : t + 1] for v in (x, dt)), (v[:, : t + 1] for v in (B, C))
+        states.append(selective_scan(*steps[0], A, *steps[1])[1])
+    h, errors = states[-1], []
+    for t in range(39, -1, -1):
+        written = (dt[:, t] * x[:, t])[..., None] * B[:, t, None]
+        h = (h - written) / torch.exp(dt[:, t, :, None] * A)
+        errors.append((h - states[t]).abs().max().item())
+    assert errors[0] < 1e-5
+    assert errors[-1] > 100
+
+
 def test_equals_transformers():
     """Its Mamba mixer in plain PyTorch, around both ops, with its weights."""
     mamba = pytest.importorskip("transformers.models.mamba.modeling_mamba")

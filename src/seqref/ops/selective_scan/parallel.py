@@ -14,7 +14,7 @@ from torch import Tensor
 from seqref.ops._by_hand import takes_operations, without_autocast
 from seqref.ops.selective_scan import reference
 
-# Numbers of one chunk: few enough for the cache that a core shares with no other.
+# Numbers of one chunk: few enough to stay in the caches of a processor.
 ELEMENTS = 2**18
 # Numbers of one step from which on what calling an operation costs is hidden.
 STEP = 2**13
