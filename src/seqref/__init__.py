@@ -58,12 +58,13 @@ from seqref.recurrent import (
     ZoneoutLSTMCell,
     zoneout,
 )
-from seqref.ssm import Mamba, MambaState
+from seqref.ssm import LRU, LRUState, Mamba, MambaState
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GRU",
+    "LRU",
     "LSTM",
     "LSTM1997",
     "RNN",
@@ -83,6 +84,7 @@ __all__ = [
     "IndRNNCell",
     "IndRNNState",
     "KVState",
+    "LRUState",
     "LSTM1997Cell",
     "LSTMCell",
     "LSTMState",

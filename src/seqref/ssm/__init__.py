@@ -8,9 +8,12 @@ from seqref.ssm.hippo import (
     legt_coefficients,
     reconstruct,
 )
+from seqref.ssm.lru import LRU, LRUState
 from seqref.ssm.mamba import Mamba, MambaState
 
 __all__ = [
+    "LRU",
+    "LRUState",
     "Mamba",
     "MambaState",
     "bilinear",
