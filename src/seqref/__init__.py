@@ -58,7 +58,7 @@ from seqref.recurrent import (
     ZoneoutLSTMCell,
     zoneout,
 )
-from seqref.ssm import LRU, LRUState, Mamba, MambaState
+from seqref.ssm import LRU, LTI, LRUState, LTIState, Mamba, MambaState
 
 __version__ = "0.1.0"
 
@@ -67,6 +67,7 @@ __all__ = [
     "LRU",
     "LSTM",
     "LSTM1997",
+    "LTI",
     "RNN",
     "AdditiveAttention",
     "AdditiveSource",
@@ -88,6 +89,7 @@ __all__ = [
     "LSTM1997Cell",
     "LSTMCell",
     "LSTMState",
+    "LTIState",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LearnedPositions",

@@ -710,11 +710,11 @@ LOOPS = (
     LoopedLayer
     | seqref.ChoGRU
     | seqref.LRU
+    | seqref.LTI
     | seqref.Mamba
     | seqref.MinGRU
     | seqref.MinLSTM
 )
-UNROLLED = [name for name in LAYERS if issubclass(LAYERS[name].kind, LOOPS)]
 UNROLLED = [name for name in LAYERS if issubclass(LAYERS[name].kind, LOOPS)]
 
 
