@@ -172,7 +172,7 @@ def outputs_alone(layer, x, lengths):
 
 
 # Layers that are linear in their input, and say so.
-LINEAR = ("LTI",)
+LINEAR = ("LTI", "LRU")
 
 
 @pytest.mark.parametrize("name", CAUSAL)

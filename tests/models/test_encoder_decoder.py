@@ -601,8 +601,20 @@ def test_a_bridge_reads_the_direction_that_ends_at_the_first_word():
     torch.testing.assert_close(start.h, expected)
 
 
-# Attention keeps keys and values, and nothing that could be handed over.
-@pytest.mark.parametrize("name", [n for n in CAUSAL if "Attention" not in n])
+# Attention keeps keys and values, and nothing that could be handed over; the state of a
+# state space model is complex, or has several numbers for each channel.
+STATE_SPACE = ["LRU", "LTI", "Mamba"]
+VECTORS = [n for n in CAUSAL if "Attention" not in n and n not in STATE_SPACE]
+
+
+@pytest.mark.parametrize("name", STATE_SPACE)
+def test_a_bridge_is_refused_where_the_state_is_no_vector(name):
+    layer = LAYERS[name](EMBEDDING, HIDDEN)
+    with pytest.raises(TypeError, match=f"`layer` must have a state .*, got {name}"):
+        TanhBridge(both_ways(), layer)
+
+
+@pytest.mark.parametrize("name", VECTORS)
 def test_a_bridge_fits_every_layer(name):
     layer = LAYERS[name](EMBEDDING, HIDDEN)
     encoder = both_ways()

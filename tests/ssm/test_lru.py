@@ -44,12 +44,13 @@ def test_equals_the_formulas_of_the_paper():
     layer = stirred(LRU(3, 5, dtype=F64))
     x = torch.randn(2, 9, 3, dtype=F64, requires_grad=True)
     h_0 = torch.randn(2, 5, dtype=C128, requires_grad=True)
-    ours, judge = layer(x, LRUState(h_0)), by_the_paper(layer, x, h_0)
+    ours = layer(x, LRUState(h_0.real, h_0.imag))
+    judge = by_the_paper(layer, x, h_0)
     above = torch.randn(2, 9, 3, dtype=F64), torch.randn(2, 5, dtype=C128)
     inputs = [x, h_0, *layer.parameters()]
     results = [
         [y, h_n, *torch.autograd.grad((y, h_n), inputs, above)]
-        for y, h_n in ((ours[0], ours[1].h), judge)
+        for y, h_n in ((ours[0], torch.complex(*ours[1])), judge)
     ]
     for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-10, rtol=1e-10)
@@ -83,7 +84,8 @@ def test_in_single_precision_the_scan_is_as_near_as_the_loop():
 
 def passes(form, layer, x, h_0, above):
     x, h_0 = x.clone().requires_grad_(), h_0.clone().requires_grad_()
-    y, (h_n,) = form(layer, x, LRUState(h_0))
+    y, state = form(layer, x, LRUState(h_0.real, h_0.imag))
+    h_n = torch.complex(*state)
     named = dict(layer.named_parameters(), x=x, h_0=h_0)
     grads = torch.autograd.grad((y, h_n.abs().sum()), [*named.values()], (above, None))
     return {"y": y, "h_n": h_n, **dict(zip(named, grads, strict=True))}
@@ -168,7 +170,8 @@ def test_gamma_keeps_the_variance_of_the_state():
     layer = LRU(4, 20, r_max=0.97, dtype=F64)
     _, state = layer(torch.randn(500, 300, 4, dtype=F64))
     coming = layer.B.detach().square().sum(dim=(1, 2))
-    ratio = state.h.abs().square().mean(dim=0).detach() / coming
+    size = torch.complex(*state).detach().abs()
+    ratio = size.square().mean(dim=0) / coming
     # The mean of 500 squares; of a real pole, the widest, it has the spread 0.063.
     assert (ratio - 1).abs().max() < 0.3
 
@@ -179,9 +182,9 @@ def test_half_precision_has_a_state_in_single(dtype):
     exact = copy.deepcopy(layer).double()
     x = torch.randn(2, 6, 3).to(dtype)
     y, state = layer(x)
-    assert (y.dtype, state.h.dtype) == (dtype, torch.complex64)
+    assert (y.dtype, state.real.dtype) == (dtype, torch.float32)
     y_t, after = layer.step(x[:, 0])
-    assert (y_t.dtype, after.h.dtype) == (dtype, torch.complex64)
+    assert (y_t.dtype, after.imag.dtype) == (dtype, torch.float32)
     tolerance = 20 * torch.finfo(dtype).eps
     expected = exact(x.double())[0]
     torch.testing.assert_close(y.double(), expected, atol=tolerance, rtol=tolerance)
@@ -194,12 +197,13 @@ def test_bad_input_is_named():
         layer(torch.randn(2, 4, 5))
     with pytest.raises(ValueError, match=r"^LRU.step: `x_t` .*a whole sequence"):
         layer.step(x)
-    with pytest.raises(ValueError, match=r"`state.h` .*\(batch=2, d_state=5\)"):
-        layer(x, LRUState(torch.zeros(2, 4, dtype=torch.complex64)))
-    with pytest.raises(ValueError, match=r"`state.h` .*dtype torch.complex64, got"):
-        layer(x, LRUState(torch.zeros(2, 5)))
-    with pytest.raises(TypeError, match=r"`state` must be LRUState\(h\), got Tensor"):
-        layer(x, torch.zeros(2, 5, dtype=torch.complex64))
+    zeros = torch.zeros(2, 5)
+    with pytest.raises(ValueError, match=r"`state.real` .*\(batch=2, d_state=5\)"):
+        layer(x, LRUState(zeros[:, :4], zeros))
+    with pytest.raises(ValueError, match=r"`state.imag` .*dtype torch.float32, got"):
+        layer(x, LRUState(zeros, zeros.double()))
+    with pytest.raises(TypeError, match=r"must be LRUState\(real, imag\), got Tensor"):
+        layer(x, zeros)
     with pytest.raises(ValueError, match=r"`lengths` must be at most time=4"):
         layer(x, lengths=torch.tensor([5, 1]))
     with pytest.raises(ValueError, match=r"^LRU: `r_max` must be above 0.5 and at mo"):

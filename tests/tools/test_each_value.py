@@ -58,10 +58,10 @@ class Kept:
 def test_the_option_leaves_out_the_others(tmp_path):
     """Behind the marks: a case that they leave out stands for no value."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow", "utf-8")
-    (tmp_path / "test_it.py").write_text(SOURCE, "utf-8")
+    (tmp_path / "test_grid.py").write_text(SOURCE, "utf-8")
     kept = Kept()
     options = ["--collect-only", "-q", "-p", "no:faulthandler", "-m", "not slow"]
-    options += ["--each-value", f"--rootdir={tmp_path}", str(tmp_path / "test_it.py")]
+    options += ["--each-value", f"--rootdir={tmp_path}", str(tmp_path / "test_grid.py")]
     assert pytest.main(options, plugins=[conftest, kept]) == 0
     assert kept.names == [
         "test_of_two[1-1]",

@@ -24,9 +24,10 @@ __all__ = ["LRU", "LRUState"]
 
 
 class LRUState(NamedTuple):
-    r"""What an `LRU` carries from step to step: complex `h` (batch, state)."""
+    r"""What an `LRU` carries: real and imaginary parts of h, each (batch, state)."""
 
-    h: Complex[Tensor, "batch state"]
+    real: Float[Tensor, "batch state"]
+    imag: Float[Tensor, "batch state"]
 
 
 class LRU(nn.Module):
@@ -51,8 +52,8 @@ class LRU(nn.Module):
         dtype: Their dtype, a real one.
 
     Shapes:
-        - `x_t`: (batch, model); `x`: (batch, time, model); `state`: `LRUState(h)`,
-          complex (batch, state), or None for zeros; `lengths`: (batch,) integers
+        - `x_t`: (batch, model); `x`: (batch, time, model); `state`:
+          `LRUState(real, imag)`, each (batch, state), or None for zeros; `lengths`: (batch,) integers
         - returns: outputs shaped as the input, zero in the padding, and the `LRUState`
           after each row's last real step
 
@@ -135,7 +136,7 @@ class LRU(nn.Module):
         r"""Zeros, on the device of the parameters.
 
         Shapes:
-            - returns: `h` (batch, state), complex
+            - returns: `real` and `imag`, each (batch, state)
 
         Raises:
             ValueError: `batch_size` is below 0.
@@ -158,10 +159,10 @@ class LRU(nn.Module):
         axes = (("batch", None), self._model)
         check_shape(where, "x_t", x_t, axes, hint if x_t.dim() == 3 else "")
         check_like_parameters(where, "x_t", x_t, self.D)
-        state = _checked(where, state, self._zeros(x_t.shape[0]))
+        h = _checked(where, state, self._zeros(x_t.shape[0]))
         b_t = self._into(x_t)
-        h_t = linear_step(self.eigenvalues().expand_as(b_t), b_t, state.h)
-        return self._out_of(h_t, x_t), LRUState(h_t)
+        h_t = linear_step(self.eigenvalues().expand_as(b_t), b_t, h)
+        return self._out_of(h_t, x_t), LRUState(h_t.real, h_t.imag)
 
     def forward(
         self,
@@ -175,16 +176,16 @@ class LRU(nn.Module):
         axes = (("batch", None), ("time", None), self._model)
         check_shape(where, "x", x, axes, hint if x.dim() == 2 else "")
         check_like_parameters(where, "x", x, self.D)
-        state = _checked(where, state, self._zeros(x.shape[0]))
+        h_0 = _checked(where, state, self._zeros(x.shape[0]))
         if lengths is not None:
             check_lengths(where, lengths, *x.shape[:2])
             lengths = lengths.to(x.device)
             x = blank_padding(x, real_steps(lengths, x.shape[1]))
         b = self._into(x)
         h, h_n = linear_scan(
-            self.eigenvalues().expand(b.shape), b, state.h, lengths=lengths
+            self.eigenvalues().expand(b.shape), b, h_0, lengths=lengths
         )
-        return self._out_of(h, x), LRUState(h_n)
+        return self._out_of(h, x), LRUState(h_n.real, h_n.imag)
 
     @property
     def _model(self) -> tuple[str, int]:
@@ -196,7 +197,8 @@ class LRU(nn.Module):
 
     def _zeros(self, batch: int) -> LRUState:
         wide = torch.promote_types(self.D.dtype, torch.float32)
-        return LRUState(self.D.new_zeros(batch, self.d_state, dtype=wide.to_complex()))
+        real, imag = self.D.new_zeros(2, batch, self.d_state, dtype=wide)
+        return LRUState(real, imag)
 
     def _into(self, x: Tensor) -> Tensor:
         r"""$\gamma \odot (B x)$, complex, of one step or of all."""
@@ -217,16 +219,18 @@ class LRU(nn.Module):
         return f"{self.d_model}, {self.d_state}"
 
 
-def _checked(where: str, state: LRUState | None, fresh: LRUState) -> LRUState:
+def _checked(where: str, state: LRUState | None, fresh: LRUState) -> Tensor:
     r"""Raise unless the state is like the initial one, which stands for None."""
     if state is None:
-        return fresh
+        state = fresh
     if not isinstance(state, LRUState):
         raise TypeError(
-            f"{where}: `state` must be LRUState(h), got {type(state).__name__} "
-            "(pass LRUState(h))"
+            f"{where}: `state` must be LRUState(real, imag), got "
+            f"{type(state).__name__} (pass LRUState(real, imag))"
         )
-    axes = tuple(zip(("batch", "d_state"), fresh.h.shape, strict=True))
-    check_shape(where, "state.h", state.h, axes)
-    check_like_parameters(where, "state.h", state.h, fresh.h, "the initial state's")
-    return state
+    axes = tuple(zip(("batch", "d_state"), fresh.real.shape, strict=True))
+    for name, value in zip(state._fields, state, strict=True):
+        check_shape(where, f"state.{name}", value, axes)
+        whose = "the initial state's"
+        check_like_parameters(where, f"state.{name}", value, fresh.real, whose)
+    return torch.complex(*state)

@@ -34,7 +34,7 @@ class TanhBridge(nn.Module):
 
     Raises:
         TypeError: the encoder's state has no `h`, or the layer's has neither `h` nor
-            `c`.
+            `c`, or one that is no vector.
 
     Source:
         Bahdanau, Cho & Bengio (2015), appendix A.2.2: $s_0 = \tanh(W_s
@@ -57,6 +57,12 @@ class TanhBridge(nn.Module):
         made: list[nn.Module] = []
 
         def add(part: Tensor) -> Tensor:
+            if part.dim() != 2:
+                raise TypeError(
+                    "TanhBridge: `layer` must have a state of vectors, got "
+                    f"{type(layer).__name__}, whose `h` has shape "
+                    f"(batch, {', '.join(map(str, part.shape[1:]))})"
+                )
             made.append(nn.Linear(size, part.shape[1], **made_like(layer)))
             return part
 
