@@ -72,6 +72,19 @@ def test_the_matrix_of_legs():
     torch.testing.assert_close(rest, torch.eye(40, dtype=F64)[0], atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, F64], ids=str)
+def test_the_matrices_are_rounded_once(dtype):
+    """Not a product of two roots that are rounded themselves."""
+    n = torch.arange(64, dtype=F64)
+    squares = (2 * n[:, None] + 1) * (2 * n + 1)
+    for make in (hippo_legs, hippo_legt):
+        A, B = make(64, dtype=dtype)
+        assert A.dtype == B.dtype == dtype
+        assert torch.equal(A.tril(-1), -squares.sqrt().to(dtype).tril(-1))
+        assert torch.equal(B[:, 0], (2 * n + 1).sqrt().to(dtype))
+    assert torch.equal(A.diag(), -(2 * n + 1).to(dtype))
+
+
 def test_a_term_of_rank_one_makes_the_matrices_normal():
     """What S4 builds on: a skew part is left, and half of the identity."""
     for make, share, diagonal in ((hippo_legs, 0.5, -0.5), (hippo_legt, 0.5, 0.0)):
@@ -188,6 +201,8 @@ def test_bad_arguments():
         hippo_legs(0)
     with pytest.raises(TypeError, match="hippo_legt: `d_state` must be an int"):
         hippo_legt(2.0)
+    with pytest.raises(TypeError, match=r"hippo_legs: `dtype` must be.*got torch\.int"):
+        hippo_legs(2, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"`x` must have shape \(batch, time\)"):
         legs_coefficients(x[0], 3)
     with pytest.raises(TypeError, match="`x` must be of float32 or float64"):
