@@ -37,6 +37,7 @@ VALUES = {
             [lower(hidden + 1, 4, **options), seqref.RNN(4, hidden, **options)]
         ),
     ],
+    "d_state": lambda width, hidden, **_: hidden,
     "d_model": lambda width, hidden, **_: width,
     # As many as divide any width.
     "n_heads": lambda width, hidden, **_: width,

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -34,7 +35,10 @@ def modules():
     """Every module of the package that a reader can import by name."""
     imported = [seqref]
     for info in pkgutil.walk_packages(seqref.__path__, "seqref."):
-        hidden = any(part.startswith("_") for part in info.name.split("."))
+        parts = info.name.split(".")
+        hidden = any(part.startswith("_") for part in parts)
+        # A kernel's module can be imported only where Triton is.
+        hidden |= parts[-1] == "triton" and not importlib.util.find_spec("triton")
         if not hidden and info.name != "seqref.cli":
             imported.append(importlib.import_module(info.name))
     return imported

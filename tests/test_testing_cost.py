@@ -168,6 +168,29 @@ def test_a_caller_in_inference_mode_changes_nothing():
             check_linear_cost(lambda x: (x @ x.mT).softmax(-1) @ x, X)
 
 
+def test_work_that_grows_faster_than_a_square_is_told():
+    """Though no operation looks quadratic."""
+
+    def of_three(x):
+        a = x[..., 0]
+        return a[:, :, None, None] * a[:, None, :, None] * a[:, None, None, :]
+
+    with pytest.raises(AssertionError, match=r"^linear cost: from 32 to 64 steps"):
+        check_linear_cost(of_three, X[:, :16])
+
+
+def test_what_begins_late_is_not_quadratic():
+    """Work that none of the shorter runs has grows by no square."""
+
+    def late(x):
+        y = x
+        for _ in range(40):
+            y = y.tanh()
+        return y.sin() if x.shape[1] >= 4 * X.shape[1] else y
+
+    check_linear_cost(late, X)
+
+
 @pytest.mark.parametrize("width", [5, 64, 512])
 def test_a_wide_model_does_not_hide_it(width):
     """Products of its matrices are most of the work, and linear."""

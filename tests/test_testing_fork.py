@@ -55,6 +55,21 @@ def test_a_state_that_is_written_to_is_caught(kind):
         assert check_state_carry(Cached(kind), X) is None
 
 
+def late(x, state=None):
+    """Copies a short history, and appends to a longer one in place."""
+    past, outputs = state or [], []
+    for x_t in x.unbind(1):
+        past = past if len(past) >= 2 else list(past)
+        past.append(x_t)
+        outputs.append(torch.stack(past).cumsum(0)[-1])
+    return torch.stack(outputs, dim=1), past
+
+
+def test_every_cut_is_tried():
+    with pytest.raises(AssertionError, match="that after step 1"):
+        check_state_fork(late, torch.randn(2, 5, 3))
+
+
 def test_a_buffer_is_caught_by_a_later_step_alone():
     """The step after the fork overwrites its rival's and is right itself."""
     with pytest.raises(AssertionError, match="state fork"):

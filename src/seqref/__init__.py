@@ -58,14 +58,16 @@ from seqref.recurrent import (
     ZoneoutLSTMCell,
     zoneout,
 )
-from seqref.ssm import Mamba, MambaState
+from seqref.ssm import LRU, LTI, LRUState, LTIState, Mamba, MambaState
 
 __version__ = "0.1.0"
 
 __all__ = [
     "GRU",
+    "LRU",
     "LSTM",
     "LSTM1997",
+    "LTI",
     "RNN",
     "AdditiveAttention",
     "AdditiveSource",
@@ -83,9 +85,11 @@ __all__ = [
     "IndRNNCell",
     "IndRNNState",
     "KVState",
+    "LRUState",
     "LSTM1997Cell",
     "LSTMCell",
     "LSTMState",
+    "LTIState",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
     "LearnedPositions",

@@ -90,7 +90,7 @@ def test_a_large_input_matrix_costs_no_digits():
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_of_no_size_is_none(name):
     A, B = system()
-    A_bar, B_bar = RULES[name](A, B, 0)
+    A_bar, B_bar = RULES[name](A, B, 0.0)
     assert torch.equal(A_bar, torch.eye(4, dtype=F64))
     assert (B_bar == 0).all()
 

@@ -119,8 +119,8 @@ CAUSAL_LAYERS = sorted(
     name
     for name in seqref.__all__
     if is_layer(getattr(seqref, name))
-    # Made of other layers, or attention, which wants blocks around it.
-    and name not in ("Bidirectional", "Stacked")
+    # Made of other layers, or linear, or attention, which wants blocks around it.
+    and name not in ("Bidirectional", "Stacked", "LTI")
     and not name.endswith("Attention")
 )
 

@@ -8,9 +8,15 @@ from seqref.ssm.hippo import (
     legt_coefficients,
     reconstruct,
 )
+from seqref.ssm.linear_time_invariant import LTI, LTIState
+from seqref.ssm.lru import LRU, LRUState
 from seqref.ssm.mamba import Mamba, MambaState
 
 __all__ = [
+    "LRU",
+    "LTI",
+    "LRUState",
+    "LTIState",
     "Mamba",
     "MambaState",
     "bilinear",

@@ -136,6 +136,7 @@ KINDS = dict(
         _plain("ProjectedLSTM", proj_size=lambda hidden: max(1, hidden // 2)),
         _plain("ZoneoutLSTM", zoneout_c=lambda _: 0.1, zoneout_h=lambda _: 0.05),
         _plain("VariationalLSTM", dropout_x=lambda _: 0.1, dropout_h=lambda _: 0.1),
+        _plain("LRU", d_state=lambda hidden: hidden),
         _plain("Mamba"),
         ("Transformer", Kind(make_transformer, read_transformer, choose_transformer)),
     ]
