@@ -218,19 +218,7 @@ def _checked(
     if not isinstance(dt, Tensor):
         check_number(where, "dt", dt, minimum=0, finite_in=real)
         dt = torch.tensor(dt, dtype=real, device=A.device)
-    for name, value, dtype, fits in (
-        ("B", B, REAL[B.dtype], "have the precision of A, which"),
-        ("dt", dt, dt.dtype, f"be of {real} beside A, which"),
-    ):
-        if dtype != real:
-            raise ValueError(
-                f"{where}: `{name}` must {fits} is {A.dtype}, got {value.dtype}"
-            )
-        if value.device != A.device:
-            raise ValueError(
-                f"{where}: `{name}` must be on A's device {A.device}, got "
-                f"{value.device}"
-            )
+    _check_beside(where, A, B, dt)
     if diagonal:
         _check_broadcast(where, [A.shape, B.shape, dt.shape])
         return A, B, dt
@@ -245,6 +233,23 @@ def _checked(
     _check_broadcast(where, [A.shape[:-2], B.shape[:-2], dt.shape])
     dtype = torch.promote_types(A.dtype, B.dtype)
     return A.to(dtype), B.to(dtype), dt[..., None, None]
+
+
+def _check_beside(where: str, A: Tensor, B: Tensor, dt: Tensor) -> None:
+    real = REAL[A.dtype]
+    for name, value, dtype, fits in (
+        ("B", B, REAL[B.dtype], "have the precision of A, which"),
+        ("dt", dt, dt.dtype, f"be of {real} beside A, which"),
+    ):
+        if dtype != real:
+            raise ValueError(
+                f"{where}: `{name}` must {fits} is {A.dtype}, got {value.dtype}"
+            )
+        if value.device != A.device:
+            raise ValueError(
+                f"{where}: `{name}` must be on A's device {A.device}, got "
+                f"{value.device}"
+            )
 
 
 def _check_broadcast(where: str, shapes: list[torch.Size]) -> None:
