@@ -369,6 +369,9 @@ def test_no_steps_no_rows_no_features(backend):
         assert h.shape == b.shape
         assert h_n is not h_0
         assert torch.equal(h_n, h_0) if time == 0 else h_n.shape == h_0.shape
+        given = a, b, h_0
+        grads = torch.autograd.grad((h.sum(), h_n.sum()), given)
+        assert [g.shape for g in grads] == [x.shape for x in given]
 
 
 def test_a_state_that_is_not_given_is_zero():

@@ -140,6 +140,22 @@ def test_a_step_of_size_nothing_changes_nothing_and_a_long_one_forgets():
     torch.testing.assert_close(h_n, written, atol=0, rtol=1e-6)
 
 
+def test_states_cannot_be_had_back_by_dividing():
+    """From the last one, backwards in time: each division enlarges what was rounded."""
+    x, dt, A, B, C, *_ = (v.detach() for v in case(40, dtype=torch.float32))
+    states = [torch.zeros(3, 5, 4)]
+    for t in range(40):
+        steps = (v[:, : t + 1] for v in (x, dt)), (v[:, : t + 1] for v in (B, C))
+        states.append(selective_scan(*steps[0], A, *steps[1])[1])
+    h, errors = states[-1], []
+    for t in range(39, -1, -1):
+        written = (dt[:, t] * x[:, t])[..., None] * B[:, t, None]
+        h = (h - written) / torch.exp(dt[:, t, :, None] * A)
+        errors.append((h - states[t]).abs().max().item())
+    assert errors[0] < 1e-5
+    assert errors[-1] > 100
+
+
 def test_equals_transformers():
     """Its Mamba mixer in plain PyTorch, around both ops, with its weights."""
     mamba = pytest.importorskip("transformers.models.mamba.modeling_mamba")
@@ -324,6 +340,23 @@ def test_inputs_that_are_views(chunks):
     close(ours, selective_scan(*made, backend="reference"))
 
 
+def test_autocast_changes_nothing(chunks):
+    made = case(dtype=torch.float32)
+    expected = with_gradients(made, "parallel")
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = with_gradients(made, "parallel")
+        close(ours, with_gradients(made, "reference"), 1e-5)
+    for one, same in zip(ours, expected, strict=True):
+        assert torch.equal(one, same)
+
+
+def test_a_chunk_has_at_least_16_steps_and_no_more_memory_than_that_takes():
+    for channels in (1, 100, 5000, 100_000):
+        rows, steps = parallel.sizes_of(8, 4096, channels, 16)
+        assert steps >= 16
+        assert rows * steps * channels * 16 <= max(2**18, 16 * channels * 16)
+
+
 def test_arguments_stay_as_they_are(chunks):
     made = case()
     before = [x.detach().clone() for x in made]
@@ -359,6 +392,8 @@ def test_no_steps_no_rows_no_channels_no_state(backend):
         assert y.shape == made[0].shape
         assert h_n is not made[-1]
         assert torch.equal(h_n, made[-1]) if time == 0 else h_n.shape[2] == state
+        grads = torch.autograd.grad((y.sum(), h_n.sum()), made)
+        assert [g.shape for g in grads] == [x.shape for x in made]
 
 
 def test_what_is_not_given_is_zero():

@@ -165,6 +165,26 @@ def test_gradients_of_several_things_at_once():
         close([x[k] for x in batched], each)
 
 
+def test_vmap_over_a_backward_pass():
+    made = case()
+    y, _ = short_convolution(*made, backend="parallel")
+    upstream = torch.stack([torch.ones_like(y), torch.arange(13.0)[:, None] * y])
+    batched = vmap(lambda g: torch.autograd.grad(y, made, g, retain_graph=True))
+    for k, above in enumerate(upstream):
+        each = torch.autograd.grad(y, made, above, retain_graph=True)
+        close([x[k] for x in batched(upstream.detach())], each)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_under_autocast_the_dtype_stays(backend):
+    made = case(dtype=torch.float32)
+    expected = with_gradients(made, backend)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = with_gradients(made, backend)
+    assert {x.dtype for x in ours} == {torch.float32}
+    close(ours, expected, 0.1 if backend == "torch" else 1e-6)
+
+
 def test_arguments_stay_as_they_are():
     made = case()
     before = [x.detach().clone() for x in made]
@@ -200,6 +220,8 @@ def test_no_steps_no_rows_no_channels(backend):
         y, last = short_convolution(x, weight, bias, state, backend=backend)
         assert y.shape == x.shape
         assert torch.equal(last, state) if time == 0 else last.shape == state.shape
+        grads = torch.autograd.grad(y.sum(), (x, weight, bias))
+        assert [g.shape for g in grads] == [x.shape, weight.shape, bias.shape]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -242,6 +264,36 @@ def test_compile_and_export():
             return short_convolution(x, weight, bias, state)
 
     close(torch.export.export(Module(), made).module()(*made), expected)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_runs_at_other_lengths_than_its_own():
+    """Also at fewer steps than the state has, of which it has to keep some."""
+
+    class Module(torch.nn.Module):
+        def forward(self, x, weight, bias, state):
+            return short_convolution(x, weight, bias, state)
+
+    whole, *others = (v.detach() for v in case())
+    traced = torch.jit.trace(Module(), (whole, *others), check_trace=False)
+    for time in (1, 2, 3, 13):
+        x = whole[:, :time]
+        close(traced(x, *others), short_convolution(x, *others))
+
+
+@pytest.mark.compile
+def test_an_export_for_every_length():
+    class Module(torch.nn.Module):
+        def forward(self, x, weight, bias):
+            return short_convolution(x, weight, bias)
+
+    x, *others = (v.detach() for v in case()[:3])
+    steps = torch.export.Dim("steps", min=2, max=100)
+    sizes = {1: steps}, None, None
+    made = torch.export.export(Module(), (x, *others), dynamic_shapes=sizes).module()
+    for time in (2, 3, 13):
+        close(made(x[:, :time], *others), short_convolution(x[:, :time], *others))
 
 
 @pytest.mark.errors

@@ -163,6 +163,23 @@ def test_on_a_constant_input_a_read_out_turns_at_most_once_a_unit(kind):
     assert parity.diff().abs().sum() == 59
 
 
+@pytest.mark.parametrize("units", [1, 2, 3])
+def test_so_many_units_follow_a_run_of_ones_for_one_step_more(units):
+    """Parity is told by a sign; the next step, of `units + 2`, is wrong."""
+    layer = MinGRU(1, units, dtype=F64)
+    z = torch.linspace(0.2, 0.8, units, dtype=F64)
+    bias = torch.cat([z.logit(), torch.ones(units, dtype=F64)])
+    layer.cell.load_state_dict(
+        {"weight_ih": torch.zeros(2 * units, 1), "bias_ih": bias}
+    )
+    y = layer(torch.ones(1, units + 2, 1, dtype=F64))[0][0]
+    features = torch.cat([torch.ones_like(y[:, :1]), y], dim=1)
+    signs = 1.0 - 2.0 * (torch.arange(units + 2, dtype=F64) % 2)
+    readout = torch.linalg.solve(features[:-1], signs[:-1])
+    right = (features @ readout).sign() == signs
+    assert right.tolist() == [True] * (units + 1) + [False]
+
+
 def test_minlstm_is_a_mingru_whose_gate_has_two_logits():
     lstm, gru = MinLSTM(3, 5, dtype=F64), MinGRU(3, 5, dtype=F64)
     x = torch.randn(2, 6, 3, dtype=F64)

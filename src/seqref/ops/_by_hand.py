@@ -1,13 +1,14 @@
-r"""Where a backward pass by hand cannot run."""
+r"""Where a backward pass by hand cannot run, and what changes it where it can."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd.forward_ad import unpack_dual
 
-from seqref.errors import is_exporting
+from seqref.errors import autocast_is_on, is_exporting
 
 
 def why_not_differentiated(tensors: tuple[Tensor, ...]) -> str:
@@ -37,3 +38,23 @@ def is_batched(upstream: Sequence[Tensor]) -> bool:
     return torch._C._are_functorch_transforms_active() or any(
         is_legacy_batchedtensor(x) for x in upstream
     )
+
+
+def takes_operations(upstream: Sequence[Tensor]) -> bool:
+    r"""Whether a backward pass must be made of operations that have gradients.
+
+    Shapes:
+        - any
+    """
+    return torch.is_grad_enabled() or is_batched(upstream)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    r"""No product in half precision, which autocast would make of one in float32.
+
+    Shapes:
+        - any
+    """
+    if autocast_is_on(x.device):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()

@@ -73,7 +73,8 @@ def linear_scan(
         Where states overflow, `"parallel"` need not do so at the same steps: it carries
         from chunk to chunk in double precision. A chunk whose decays multiply to more
         than double precision holds, or whose inputs overflow without the state before
-        it, gives infinity or NaN where the loop may not.
+        it, gives infinity or NaN where the loop may not; of `"triton"` that holds for
+        64 steps and the dtype of the states.
 
     Raises:
         ValueError: a wrong shape, dtype, device, length or backend name.

@@ -6,14 +6,13 @@ state that each starts from; then every chunk is the plain loop from the right s
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from seqref.ops._by_hand import is_batched
+from seqref.ops._by_hand import is_batched, takes_operations
 from seqref.ops.linear_scan import reference
 
 # Numbers that one operation handles: enough to hide what calling it costs, and few
@@ -104,15 +103,6 @@ class _Scan(torch.autograd.Function):
             return differentiable_backward(a, h_0, h, *upstream, scan=run)
         wants_a = ctx.needs_input_grad[0]
         return linear_scan_backward(a, h_0, h, *upstream, wants_a=wants_a)
-
-
-def takes_operations(upstream: Sequence[Tensor]) -> bool:
-    r"""Whether a backward pass must be made of operations that have gradients.
-
-    Shapes:
-        - any
-    """
-    return torch.is_grad_enabled() or is_batched(upstream)
 
 
 def differentiable_backward(

@@ -34,5 +34,6 @@ def run(
         h = linear_step(a_t, b_t, h)
         steps.append(h)
     if not steps:
-        return torch.empty_like(b), h_0.clone()
+        # Nothing, which has gradients all the same.
+        return a * b, h_0.clone()
     return torch.stack(steps, dim=1), h

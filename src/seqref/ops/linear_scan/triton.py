@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from seqref.ops.linear_scan.parallel import differentiable_backward, takes_operations
+from seqref.ops._by_hand import takes_operations
+from seqref.ops.linear_scan.parallel import differentiable_backward
 
 if TYPE_CHECKING:
     # It is not everywhere, and a name without a module would be this file's own.

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._C._functorch import is_legacy_batchedtensor
+
+from seqref.ops._by_hand import takes_operations
 
 # Numbers that one block of channels has in all rows, padded: two megabytes of float32.
 ELEMENTS = 1 << 19
@@ -93,10 +94,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
         x, kernel = ctx.saved_tensors
         (grad_y,) = upstream
-        batched = torch._C._are_functorch_transforms_active() or (
-            is_legacy_batchedtensor(grad_y)
-        )
-        if not (torch.is_grad_enabled() or batched):
+        if not takes_operations(upstream):
             wants_x, wants_kernel = ctx.needs_input_grad
             return long_convolution_backward(
                 x, kernel, grad_y, wants_x=wants_x, wants_kernel=wants_kernel

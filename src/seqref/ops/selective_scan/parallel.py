@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seqref.ops._by_hand import is_batched
+from seqref.ops._by_hand import takes_operations, without_autocast
 from seqref.ops.selective_scan import reference
 
-# Numbers of one chunk: few enough for the cache that a core shares with no other.
+# Numbers of one chunk: few enough to stay in the caches of a processor.
 ELEMENTS = 2**18
 # Numbers of one step from which on what calling an operation costs is hidden.
 STEP = 2**13
@@ -200,12 +200,14 @@ class _Work:
 
 def _weighted(weights: Tensor, h: Tensor) -> Tensor:
     r"""Sums over the state: (steps, rows, state) and `h` to (steps, rows, channels)."""
-    return (weights[:, :, None] @ h)[:, :, 0]
+    with without_autocast(h):
+        return (weights[:, :, None] @ h)[:, :, 0]
 
 
 def _read(h: Tensor, weights: Tensor) -> Tensor:
     r"""Sums over channels: `h` and (steps, rows, channels) to (steps, rows, state)."""
-    return (h @ weights[..., None])[..., 0]
+    with without_autocast(h):
+        return (h @ weights[..., None])[..., 0]
 
 
 class _Scan(torch.autograd.Function):
@@ -218,7 +220,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
         *inputs, starts = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_batched(upstream):
+        if takes_operations(upstream):
             return _by_autograd(inputs, upstream, ctx.needs_input_grad)
         x, dt, A, B, C, _ = inputs
         grads = selective_scan_backward(x, dt, A, B, C, starts, *upstream)

@@ -12,6 +12,7 @@ from seqref.errors import (
     check_lengths,
     check_like_parameters,
     check_shape,
+    is_exporting,
 )
 from seqref.ops._padding import blank_padding, real_steps
 from seqref.ops.short_convolution import parallel, reference
@@ -106,17 +107,22 @@ def _torch(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor) -> Ten
     if x.numel() == 0:
         # torch refuses to convolve nothing; the sums of nothing have gradients too.
         return parallel.moved_sums(padded.mT, weight, bias)
-    return F.conv1d(padded, weight[:, None], bias, groups=weight.shape[0]).mT
+    y = F.conv1d(padded, weight[:, None], bias, groups=weight.shape[0]).mT
+    # Under autocast torch returns half precision.
+    return y.to(x.dtype)
 
 
 def _last(x: Tensor, state: Tensor, lengths: Tensor | None) -> Tensor:
     r"""The inputs that the next step would still see, of a row's real ones."""
-    past = state.shape[1]
-    if lengths is None:
+    past, time = state.shape[1], x.shape[1]
+    if lengths is None and not (is_exporting() or torch.jit.is_tracing()):  # pyright: ignore[reportPrivateImportUsage]
         # Of a long sequence only the end is copied.
-        new = x[:, max(0, x.shape[1] - past) :]
+        new = x[:, max(0, time - past) :]
         return torch.cat([state[:, new.shape[1] :], new], dim=1)
     padded = torch.cat([state, x], dim=1)
+    if lengths is None:
+        # A graph would keep the choice of the larger number for every length.
+        return padded[:, time:]
     # Row's step t stands at t + past, so its last steps begin at its length.
     at = lengths[:, None] + torch.arange(past, device=x.device)
     return padded.gather(1, at[..., None].expand_as(state))

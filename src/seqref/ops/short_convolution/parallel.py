@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from seqref.ops._by_hand import is_batched, why_not_differentiated
+from seqref.ops._by_hand import takes_operations, why_not_differentiated
 
 
 def run(
@@ -88,9 +88,7 @@ class _Convolution(torch.autograd.Function):
 
 def _inner_products(grad_y: Tensor, pieces: list[Tensor]) -> Tensor:
     r"""Sums over rows and steps, (channels, pieces)."""
-    # Gradients of these have to be recorded, and vmap cannot write into given memory.
-    recorded = torch.is_grad_enabled() or is_batched((grad_y,))
     # One for all: to take new memory costs more than the product.
-    memory = None if recorded else torch.empty_like(grad_y)
+    memory = None if takes_operations([grad_y]) else torch.empty_like(grad_y)
     sums = [torch.mul(grad_y, x, out=memory).sum(dim=(0, 1)) for x in pieces]
     return torch.stack(sums, dim=1)
