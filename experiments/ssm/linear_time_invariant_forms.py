@@ -165,8 +165,8 @@ experiment = lab.Experiment(
         ),
         lab.Claim(
             "C105",
-            "In float32 too a loop over steps is within 1e-4 of the largest output of "
-            "the convolution; transforms without padding are not.",
+            "A loop over steps, in float32 too, is within 1e-4 of the largest output "
+            "of the convolution; transforms without padding are not.",
             lab.below("single", 1e-4),
             case="convolution",
             control="circular",

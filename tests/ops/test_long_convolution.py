@@ -118,6 +118,33 @@ def test_a_large_step_is_felt_before_it():
     assert ours[1:].isfinite().all()
 
 
+@pytest.mark.parametrize("law", ["grows", "alternates", "decays"])
+def test_rounding_has_the_size_of_both_norms(law):
+    """Not that of the largest output: of a growing kernel that is cut off."""
+    t = torch.arange(64.0)
+    kernel = {"grows": 2.0**t, "alternates": (-1.0) ** t, "decays": 0.9**t}[law][None]
+    inputs = torch.stack([(t == 63).float(), torch.ones(64), t])[..., None]
+    sums = long_convolution(inputs.double(), kernel.double(), backend="reference")
+    error = (long_convolution(inputs, kernel) - sums).abs().amax(dim=(1, 2))
+    norms = inputs.norm(dim=(1, 2)) * kernel.norm()
+    assert (error <= 8 * torch.finfo(torch.float32).eps * norms).all()
+    if law == "grows":
+        assert sums[0].abs().max() == 1
+        assert error[0] > 1e6
+
+
+def test_only_its_row_and_channel_hears_what_is_not_finite():
+    x, kernel = (z.detach() for z in case())
+    x[1, 12, 2] = torch.inf
+    finite = long_convolution(x, kernel).isfinite()
+    assert not finite[1, :, 2].any()
+    assert finite.sum() == finite.numel() - 13
+    kernel[4, 0] = torch.nan
+    finite = long_convolution(x, kernel).isfinite()
+    assert not finite[..., 4].any()
+    assert finite[0, :, :4].all()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_padding_changes_nothing(backend, blocks):
     made = case()

@@ -170,6 +170,14 @@ def test_what_mamba_takes():
     assert ((y - by_rule["zoh"]).abs() > 1e-4).any()
 
 
+def test_the_trapezoid_rule_has_a_pole():
+    A, B = torch.eye(1) * 4, torch.ones(1, 1)
+    with pytest.raises(RuntimeError, match="zero"):
+        bilinear(A, B, 0.5)
+    for part in bilinear(A[0], B[0], 0.5, diagonal=True):
+        assert part.isinf().all()
+
+
 @pytest.mark.parametrize("name", ["zoh", "bilinear"])
 def test_autocast_takes_no_digits(name):
     A, B = system(torch.float32)
@@ -197,8 +205,12 @@ def test_bad_arguments(name):
         rule(A, B, math.inf)
     with pytest.raises(ValueError, match="`B` must have the precision of A"):
         rule(A, B.float(), 0.1)
-    with pytest.raises(ValueError, match="`dt` must have the precision of A"):
+    with pytest.raises(ValueError, match=r"`dt` must be of torch\.float64 beside A"):
         rule(A, B, torch.tensor(0.1))
+    # A complex system has real steps.
+    wide = torch.tensor(0.1, dtype=C128)
+    with pytest.raises(ValueError, match=r"must be of torch\.float64.*got.*complex128"):
+        rule(A.to(C128), B, wide)
     with pytest.raises(ValueError, match="`B` must be on A's device cpu"):
         rule(A, B.to("meta"), 0.1)
     with pytest.raises(ValueError, match=r"must broadcast, got \(3,\), \(\), \(2,\)"):

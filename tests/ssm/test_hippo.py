@@ -54,8 +54,8 @@ def test_legs_does_not_depend_on_the_rate_of_sampling():
     x = noise(50)
     slow = legs_coefficients(x.repeat_interleave(3, dim=1), 12)[:, 2::3]
     torch.testing.assert_close(slow, legs_coefficients(x, 12))
-    slow = legt_coefficients(x.repeat_interleave(3, dim=1), 12, 60)[:, 2::3]
-    torch.testing.assert_close(slow, legt_coefficients(x, 12, 20))
+    slow = legt_coefficients(x.repeat_interleave(3, dim=1), 12, 60.0)[:, 2::3]
+    torch.testing.assert_close(slow, legt_coefficients(x, 12, 20.0))
 
 
 def test_the_matrix_of_legs():
@@ -70,6 +70,19 @@ def test_the_matrix_of_legs():
     A, B = hippo_legs(40, dtype=F64)
     rest = -torch.linalg.solve(A, B)[:, 0]
     torch.testing.assert_close(rest, torch.eye(40, dtype=F64)[0], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, F64], ids=str)
+def test_the_matrices_are_rounded_once(dtype):
+    """Not a product of two roots that are rounded themselves."""
+    n = torch.arange(64, dtype=F64)
+    squares = (2 * n[:, None] + 1) * (2 * n + 1)
+    for make in (hippo_legs, hippo_legt):
+        A, B = make(64, dtype=dtype)
+        assert A.dtype == B.dtype == dtype
+        assert torch.equal(A.tril(-1), -squares.sqrt().to(dtype).tril(-1))
+        assert torch.equal(B[:, 0], (2 * n + 1).sqrt().to(dtype))
+    assert torch.equal(A.diag(), -(2 * n + 1).to(dtype))
 
 
 def test_a_term_of_rank_one_makes_the_matrices_normal():
@@ -93,7 +106,7 @@ def test_legt_is_near_the_projection_of_its_window_and_not_on_it():
     x = (torch.sin(t / 13) + 0.5 * torch.cos(t / 7))[None]
     errors = []
     for d_state in (4, 16, 48):
-        ours = legt_coefficients(x, d_state, 100)[:, -1]
+        ours = legt_coefficients(x, d_state, 100.0)[:, -1]
         expected = projected(x[:, -100:], d_state)
         errors.append(((ours - expected).norm() / expected.norm()).item())
     assert errors[0] > 0.2
@@ -104,7 +117,7 @@ def test_legt_is_near_the_projection_of_its_window_and_not_on_it():
 def test_legt_forgets_what_left_its_window():
     x = torch.zeros(1, 400, dtype=F64)
     x[:, :20] = 1.0
-    c = legt_coefficients(x, 32, 100)
+    c = legt_coefficients(x, 32, 100.0)
     assert c[:, 60].norm() > 0.1
     assert c[:, -1].norm() < 1e-3
     A, _ = hippo_legt(32, dtype=F64)
@@ -156,7 +169,7 @@ def test_a_time_invariant_system_with_the_matrix_of_legs_is_another_memory():
 def test_gradients_and_single_precision():
     x = noise(9).requires_grad_()
     assert gradcheck(lambda x: legs_coefficients(x, 3), (x,))
-    assert gradcheck(lambda x: legt_coefficients(x, 3, 5), (x,))
+    assert gradcheck(lambda x: legt_coefficients(x, 3, 5.0), (x,))
     c, places = noise(4).requires_grad_(), torch.rand(3, dtype=F64).requires_grad_()
     assert gradcheck(reconstruct, (c, places))
     exact, single = legs_coefficients(x, 8), legs_coefficients(x.float(), 8)
@@ -178,7 +191,7 @@ def test_autocast_does_not_cost_digits():
 def test_no_steps():
     x = noise(0)
     assert legs_coefficients(x, 3).shape == (2, 0, 3)
-    assert legt_coefficients(x, 3, 5).shape == (2, 0, 3)
+    assert legt_coefficients(x, 3, 5.0).shape == (2, 0, 3)
 
 
 @pytest.mark.errors
@@ -188,6 +201,8 @@ def test_bad_arguments():
         hippo_legs(0)
     with pytest.raises(TypeError, match="hippo_legt: `d_state` must be an int"):
         hippo_legt(2.0)
+    with pytest.raises(TypeError, match=r"hippo_legs: `dtype` must be.*got torch\.int"):
+        hippo_legs(2, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"`x` must have shape \(batch, time\)"):
         legs_coefficients(x[0], 3)
     with pytest.raises(TypeError, match="`x` must be of float32 or float64"):

@@ -90,6 +90,24 @@ def test_the_kernel_is_the_answer_to_an_impulse():
     assert layer.kernel(0).shape == (3, 0)
 
 
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+def test_a_state_that_is_forgotten_at_once(rule):
+    """Its factor is 0, of which a power has no derivative in torch."""
+    layer, x = LTI(1, 2, rule=RULES[rule], dtype=F64), drawn(2, 5, 1)
+    real = {"zoh": 1000.0, "bilinear": 2.0}[rule]
+    with torch.no_grad():
+        layer.log_dt.zero_()
+        layer.log_neg_real[0, 0] = math.log(real)
+        layer.imag.zero_()
+    assert layer.discretised()[0][0, 0] == 0
+    runs = [layer(x)[0], layer.convolved(x)]
+    torch.testing.assert_close(*runs)
+    grads = [torch.autograd.grad(y.sum(), list(layer.parameters())) for y in runs]
+    for one, other in zip(*grads, strict=True):
+        assert one.isfinite().all()
+        torch.testing.assert_close(one, other)
+
+
 def test_it_is_linear_and_the_same_at_every_step():
     layer, x = layer_of(), drawn(2, 9, 3)
     y, _ = layer(x)

@@ -67,7 +67,8 @@ def zero_order_hold(
         O(N^3) a system of N states as a matrix, O(N) as a diagonal.
 
     Raises:
-        ValueError: a wrong shape, dtype or device; `dt` is negative or not finite.
+        ValueError: a wrong shape, dtype or device; `dt` is a number that is negative or
+            not finite. The values of a tensor are not read.
         TypeError: an argument is no tensor, or of none of single and double precision.
 
     Source:
@@ -112,10 +113,11 @@ def bilinear(
         O(N^3) a system of N states as a matrix, O(N) as a diagonal.
 
     Raises:
-        ValueError: a wrong shape, dtype or device; `dt` is negative or not finite.
+        ValueError: a wrong shape, dtype or device; `dt` is a number that is negative or
+            not finite. The values of a tensor are not read.
         TypeError: an argument is no tensor, or of none of single and double precision.
-        torch.linalg.LinAlgError: a matrix has the eigenvalue $2 / \Delta$, which no
-            stable one has.
+        RuntimeError: a matrix has the eigenvalue $2 / \Delta$, which no stable one
+            has; of a diagonal the result is not finite there.
 
     Source:
         Gu, Goel & Ré (2022).
@@ -155,7 +157,8 @@ def euler(
         O(N^2) a system of N states as a matrix, O(N) as a diagonal.
 
     Raises:
-        ValueError: a wrong shape, dtype or device; `dt` is negative or not finite.
+        ValueError: a wrong shape, dtype or device; `dt` is a number that is negative or
+            not finite. The values of a tensor are not read.
         TypeError: an argument is no tensor, or of none of single and double precision.
 
     Source:
@@ -215,17 +218,7 @@ def _checked(
     if not isinstance(dt, Tensor):
         check_number(where, "dt", dt, minimum=0, finite_in=real)
         dt = torch.tensor(dt, dtype=real, device=A.device)
-    for name, value, dtype in (("B", B, REAL[B.dtype]), ("dt", dt, dt.dtype)):
-        if dtype != real:
-            raise ValueError(
-                f"{where}: `{name}` must have the precision of A, which is {A.dtype}, "
-                f"got {value.dtype}"
-            )
-        if value.device != A.device:
-            raise ValueError(
-                f"{where}: `{name}` must be on A's device {A.device}, got "
-                f"{value.device}"
-            )
+    _check_beside(where, A, B, dt)
     if diagonal:
         _check_broadcast(where, [A.shape, B.shape, dt.shape])
         return A, B, dt
@@ -240,6 +233,23 @@ def _checked(
     _check_broadcast(where, [A.shape[:-2], B.shape[:-2], dt.shape])
     dtype = torch.promote_types(A.dtype, B.dtype)
     return A.to(dtype), B.to(dtype), dt[..., None, None]
+
+
+def _check_beside(where: str, A: Tensor, B: Tensor, dt: Tensor) -> None:
+    real = REAL[A.dtype]
+    for name, value, dtype, fits in (
+        ("B", B, REAL[B.dtype], "have the precision of A, which"),
+        ("dt", dt, dt.dtype, f"be of {real} beside A, which"),
+    ):
+        if dtype != real:
+            raise ValueError(
+                f"{where}: `{name}` must {fits} is {A.dtype}, got {value.dtype}"
+            )
+        if value.device != A.device:
+            raise ValueError(
+                f"{where}: `{name}` must be on A's device {A.device}, got "
+                f"{value.device}"
+            )
 
 
 def _check_broadcast(where: str, shapes: list[torch.Size]) -> None:

@@ -56,16 +56,16 @@ def hippo_legs(
 
     Raises:
         ValueError: `d_state` is below 1.
-        TypeError: `d_state` is no whole number.
+        TypeError: `d_state` is no whole number, or `dtype` one of integers.
 
     Source:
         Gu et al. (2020), HiPPO.
         Differs: the sign stands in $A$, as in S4.
     """
-    root, _ = _roots("hippo_legs", d_state, dtype, device)
-    A = (root * root.T).tril(-1) + torch.arange(1, d_state + 1).to(root).diag()
+    n, dtype = _degrees("hippo_legs", d_state, dtype, device)
+    A = _roots(n).tril(-1) + (n[:, 0] + 1.0).diag()
     # Not -A, which would have negative zeros.
-    return 0 - A, root
+    return (0 - A).to(dtype), (2 * n + 1).double().sqrt().to(dtype)
 
 
 def hippo_legt(
@@ -98,15 +98,16 @@ def hippo_legt(
 
     Raises:
         ValueError: `d_state` is below 1.
-        TypeError: `d_state` is no whole number.
+        TypeError: `d_state` is no whole number, or `dtype` one of integers.
 
     Source:
         Gu et al. (2020), HiPPO; Voelker, Kajić & Eliasmith (2019), in another scaling.
         Differs: the sign stands in $A$.
     """
-    root, n = _roots("hippo_legt", d_state, dtype, device)
+    n, dtype = _degrees("hippo_legt", d_state, dtype, device)
     signs = 1 - 2 * ((n - n.T) % 2)
-    return -root * root.T * torch.where(n >= n.T, 1, signs), root
+    A = -_roots(n) * torch.where(n >= n.T, 1, signs)
+    return A.to(dtype), (2 * n + 1).double().sqrt().to(dtype)
 
 
 def legs_coefficients(
@@ -263,18 +264,25 @@ def reconstruct(
     return total
 
 
-def _roots(
+def _degrees(
     where: str,
     d_state: int,
     dtype: torch.dtype | None,
     device: torch.device | str | None,
-) -> tuple[Tensor, Tensor]:
-    r"""$\sqrt{2n+1}$ as a column, and $n$."""
+) -> tuple[Tensor, torch.dtype]:
+    r"""$n$ as a column, and the dtype of the matrices."""
     check_size(where, "d_state", d_state)
-    n = torch.arange(d_state, device=device)[:, None]
-    return (2 * n + 1).to(torch.float64).sqrt().to(
-        dtype or torch.get_default_dtype()
-    ), n
+    dtype = dtype or torch.get_default_dtype()
+    if not (dtype.is_floating_point or dtype.is_complex):
+        raise TypeError(
+            f"{where}: `dtype` must be of floating point or complex, got {dtype}"
+        )
+    return torch.arange(d_state, device=device)[:, None], dtype
+
+
+def _roots(n: Tensor) -> Tensor:
+    r"""$\sqrt{(2n+1)(2k+1)}$, rounded once: a product of two roots is so twice."""
+    return ((2 * n + 1) * (2 * n.T + 1)).double().sqrt()
 
 
 def _product(matrix: Tensor, c: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class LTI(nn.Module):
 
     Cost:
         O(D N) time and memory for a step, O(T D N) for a sequence; `convolved`
-        O(T D (N + log T)) time, of which N has no row of the batch in it.
+        O(T D (N + log T)) time, and O(T D N) memory for powers that all rows share.
 
     Forms:
         `step`, `scan`, and `forward`: `linear_scan` over all states. `convolved` gives
@@ -192,8 +192,13 @@ class LTI(nn.Module):
         """
         check_size("LTI.kernel", "taps", taps, minimum=0)
         A_bar, B_bar = self.discretised()
-        steps = torch.arange(taps, device=A_bar.device)
-        powers = A_bar[..., None] ** steps
+        # By doubling: a state that is forgotten at once has a factor of 0, and torch
+        # has no 0 ** 0 of complex numbers, nor its derivative.
+        powers, factor = torch.ones_like(A_bar)[..., None], A_bar[..., None]
+        while powers.shape[-1] < taps:
+            powers = torch.cat([powers, powers * factor], dim=-1)
+            factor = factor * factor
+        powers = powers[..., :taps]
         weights = torch.view_as_complex(_wide(self.C)) * B_bar
         return 2 * (weights[..., None] * powers).real.sum(dim=1)
 

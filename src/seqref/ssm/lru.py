@@ -52,8 +52,8 @@ class LRU(nn.Module):
         dtype: Their dtype, a real one.
 
     Shapes:
-        - `x_t`: (batch, model); `x`: (batch, time, model); `state`:
-          `LRUState(real, imag)`, each (batch, state), or None for zeros; `lengths`: (batch,) integers
+        - `x_t`: (batch, model); `x`: (batch, time, model); `lengths`: (batch,)
+        - `state`: `LRUState(real, imag)`, each (batch, state), or None for zeros
         - returns: outputs shaped as the input, zero in the padding, and the `LRUState`
           after each row's last real step
 

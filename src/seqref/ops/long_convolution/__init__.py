@@ -66,9 +66,10 @@ def long_convolution(
         Both tensors get gradients, and those have gradients. Half precision is computed
         in float32 and rounded once. torch.compile leaves its graph for `"parallel"`.
 
-        A Fourier transform mixes all steps: an error of rounding has the size of the
-        largest output, at every step, also before that output; and one input that is
-        not finite makes the whole row so.
+        A Fourier transform mixes all steps: at every step an error of rounding has the
+        size of eps times the norms of a row and of its kernel, also before the step that
+        is large, and where all that is large lies beyond the end; and one input that is
+        not finite leaves no finite output in its row and channel.
 
     Raises:
         ValueError: a wrong shape, dtype, device, length or backend name.
