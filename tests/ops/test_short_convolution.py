@@ -266,6 +266,7 @@ def test_compile_and_export():
     close(torch.export.export(Module(), made).module()(*made), expected)
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings("ignore:`torch.jit.")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_trace_runs_at_other_lengths_than_its_own():
