@@ -141,7 +141,7 @@ def scale(with_gamma: bool, config: Config) -> dict[str, Any]:
             config.rows, steps, 1, generator=lab.generator(config.seeds[0] + 7)
         )
         with torch.no_grad():
-            _, (h_n,) = layer(x)
+            h_n = torch.complex(*layer(x)[1])
             coming = layer.B.square().sum()
         variances.append((h_n.abs().square().mean() / coming).item())
     return {
